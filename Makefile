@@ -1,0 +1,47 @@
+# ISK: the commands of a working copy. `make demo` and `make test` do all their own set-up.
+
+CARGO ?= cargo
+DEMO_FLAGS ?=
+ifeq ($(ONCE),1)
+DEMO_FLAGS += --once
+endif
+
+.PHONY: help setup build demo test test-rust test-clients lint deny fmt bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: ## Install the system packages a build needs (Debian, Ubuntu); says what is missing elsewhere
+	@deploy/setup.sh
+
+build: setup ## Build target/release/isk
+	$(CARGO) build --release --locked --bin isk
+
+demo: build ## A live topic as an Iceberg table, on an embedded broker (ONCE=1: verify and exit)
+	deploy/demo/engine --setup
+	target/release/isk demo --engine deploy/demo/engine $(DEMO_FLAGS)
+
+lint: setup ## Formatting and lints; warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	tests/tidy.sh
+
+deny: ## Licences, bans and sources of the dependencies
+	tests/deny.sh
+
+test-rust: setup ## Unit and property tests
+	$(CARGO) test --workspace --locked --release
+
+test-clients: build ## Real clients against a real broker and registry
+	tests/stack/run test
+
+test: lint deny test-rust test-clients ## Everything CI runs
+
+bench: build ## Benchmarks; writes JSON and a table below target/bench
+	tests/bench/run
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+clean: ## Remove build output
+	$(CARGO) clean

@@ -1,0 +1,282 @@
+//! One function for each operation of the catalog.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use isk_virtual_table::ServiceError;
+use serde::Deserialize;
+
+use crate::error::ApiError;
+use crate::load::{self, Snapshots};
+use crate::names::single_level;
+use crate::paging::{PageRequest, page};
+use crate::service::CatalogService;
+use crate::settings::CatalogSettings;
+use crate::wire::{CatalogConfig, Identifiers, Namespace, Namespaces, TableIdentifier};
+use crate::{OPENAPI, routes};
+
+/// What every handler has.
+pub(crate) struct App<S> {
+    pub service: Arc<S>,
+    pub settings: Arc<CatalogSettings>,
+}
+
+impl<S> Clone for App<S> {
+    fn clone(&self) -> Self {
+        Self { service: Arc::clone(&self.service), settings: Arc::clone(&self.settings) }
+    }
+}
+
+type Answer = Result<Response, ApiError>;
+type Named<T> = Result<Path<T>, PathRejection>;
+type Asked<T> = Result<Query<T>, QueryRejection>;
+
+impl From<PathRejection> for ApiError {
+    fn from(rejection: PathRejection) -> Self {
+        Self::bad_request(rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::bad_request(rejection.body_text())
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ListQuery {
+    parent: Option<String>,
+    page_token: Option<String>,
+    page_size: Option<String>,
+}
+
+impl ListQuery {
+    fn page(&self) -> PageRequest<'_> {
+        PageRequest { token: self.page_token.as_deref(), size: self.page_size.as_deref() }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct LoadQuery {
+    snapshots: Option<String>,
+}
+
+/// `GET /v1/config`. Any `warehouse` is accepted: the catalog has one, and some clients must name it.
+pub(crate) async fn config() -> Json<CatalogConfig> {
+    Json(CatalogConfig {
+        defaults: [].into(),
+        overrides: [].into(),
+        endpoints: routes::endpoints(),
+    })
+}
+
+/// `GET /v1/namespaces`: what lies under `parent`, or the top level.
+pub(crate) async fn list_namespaces<S: CatalogService>(
+    State(app): State<App<S>>,
+    query: Asked<ListQuery>,
+) -> Answer {
+    let Query(query) = query?;
+    let names = match query.parent.as_deref() {
+        None | Some("") => app.service.namespaces(),
+        // All namespaces are leaves: a client that walks down finds an empty list, not an error.
+        Some(parent) => {
+            known_namespace(&app, parent)?;
+            Vec::new()
+        }
+    };
+    let (names, next_page_token) = page(names, &query.page(), &app.settings)?;
+    let namespaces = names.into_iter().map(|name| vec![name]).collect();
+    Ok(Json(Namespaces { namespaces, next_page_token }).into_response())
+}
+
+/// `GET /v1/namespaces/{namespace}`.
+pub(crate) async fn load_namespace<S: CatalogService>(
+    State(app): State<App<S>>,
+    name: Named<String>,
+) -> Answer {
+    let Path(name) = name?;
+    let name = known_namespace(&app, &name)?;
+    Ok(Json(Namespace {
+        namespace: vec![name.to_owned()],
+        properties: [
+            ("comment", "Kafka topics as they are now; read-only".to_owned()),
+            ("location", format!("s3://{name}")),
+        ]
+        .into(),
+    })
+    .into_response())
+}
+
+/// `HEAD /v1/namespaces/{namespace}`.
+pub(crate) async fn namespace_exists<S: CatalogService>(
+    State(app): State<App<S>>,
+    name: Named<String>,
+) -> Answer {
+    let Path(name) = name?;
+    known_namespace(&app, &name)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// `GET /v1/namespaces/{namespace}/tables`.
+pub(crate) async fn list_tables<S: CatalogService>(
+    State(app): State<App<S>>,
+    name: Named<String>,
+    query: Asked<ListQuery>,
+) -> Answer {
+    let (Path(name), Query(query)) = (name?, query?);
+    let namespace = single_level(&name)?;
+    let names = app.service.tables(namespace).await?;
+    identifiers(namespace, names, &query, &app.settings)
+}
+
+/// `GET /v1/namespaces/{namespace}/views`: none, for clients that ask without looking at the endpoints.
+pub(crate) async fn list_views<S: CatalogService>(
+    State(app): State<App<S>>,
+    name: Named<String>,
+    query: Asked<ListQuery>,
+) -> Answer {
+    let (Path(name), Query(query)) = (name?, query?);
+    let namespace = known_namespace(&app, &name)?;
+    identifiers(namespace, Vec::new(), &query, &app.settings)
+}
+
+/// `GET` and `HEAD /v1/namespaces/{namespace}/views/{view}`.
+pub(crate) async fn no_view<S: CatalogService>(
+    State(app): State<App<S>>,
+    names: Named<(String, String)>,
+) -> Answer {
+    let Path((namespace, view)) = names?;
+    Err(ApiError::no_such_view(known_namespace(&app, &namespace)?, &view))
+}
+
+/// `GET /v1/namespaces/{namespace}/tables/{table}`.
+///
+/// The gateway's credentials are vended to whoever may load the table, whether or not
+/// `X-Iceberg-Access-Delegation` asks for them: Iceberg Java sends that header only when configured
+/// to, and would otherwise need a second set of keys for the same service.
+pub(crate) async fn load_table<S: CatalogService>(
+    State(app): State<App<S>>,
+    names: Named<(String, String)>,
+    query: Asked<LoadQuery>,
+    headers: HeaderMap,
+) -> Answer {
+    let (Path((namespace, table)), Query(query)) = (names?, query?);
+    let snapshots = Snapshots::parse(query.snapshots.as_deref())?;
+    let loaded = app.service.load_table(single_level(&namespace)?, &table).await?;
+    let vended = &app.settings.vended;
+    let tag = load::entity_tag(&loaded, snapshots, vended);
+    let tag_header = HeaderValue::from_str(&tag)
+        .map_err(|e| ServiceError::Internal(format!("entity tag: {e}")))?;
+    if load::none_match(&headers, &tag) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag_header)]).into_response());
+    }
+    let body = load::body(&loaded, snapshots, vended)?;
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        // The body holds credentials.
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::ETAG, tag_header),
+    ];
+    Ok((headers, body).into_response())
+}
+
+/// `HEAD /v1/namespaces/{namespace}/tables/{table}`.
+pub(crate) async fn table_exists<S: CatalogService>(
+    State(app): State<App<S>>,
+    names: Named<(String, String)>,
+) -> Answer {
+    let Path((namespace, table)) = names?;
+    app.service.table_exists(single_level(&namespace)?, &table).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// `POST …/metrics`: older clients report every scan without being asked to; the report is dropped.
+pub(crate) async fn drop_report<S: CatalogService>(
+    State(app): State<App<S>>,
+    request: Request,
+) -> Answer {
+    drain(request, app.settings.max_body_bytes).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Every write.
+pub(crate) async fn refuse<S: CatalogService>(
+    State(app): State<App<S>>,
+    what: &'static str,
+    request: Request,
+) -> Answer {
+    drain(request, app.settings.max_body_bytes).await?;
+    Err(ApiError::read_only(what))
+}
+
+/// `GET /healthz`: the process answers.
+pub(crate) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /readyz`: what is behind the service answers.
+pub(crate) async fn readyz<S: CatalogService>(State(app): State<App<S>>) -> Answer {
+    app.service.ready().await?;
+    Ok("ready\n".into_response())
+}
+
+/// `GET /metrics`.
+pub(crate) async fn metrics<S: CatalogService>(State(app): State<App<S>>) -> Response {
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], app.service.metrics_text()).into_response()
+}
+
+/// `GET /openapi.yaml`.
+pub(crate) async fn openapi() -> Response {
+    let kind = HeaderValue::from_static("application/yaml");
+    ([(header::CONTENT_TYPE, kind)], OPENAPI).into_response()
+}
+
+/// What no route names.
+pub(crate) async fn no_route(uri: Uri) -> ApiError {
+    ApiError::no_such_route(uri.path())
+}
+
+/// A path of ours under a method that it has not.
+pub(crate) async fn wrong_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::wrong_method(&method, uri.path())
+}
+
+fn identifiers(
+    namespace: &str,
+    names: Vec<String>,
+    query: &ListQuery,
+    settings: &CatalogSettings,
+) -> Answer {
+    let (names, next_page_token) = page(names, &query.page(), settings)?;
+    let identifiers = names
+        .into_iter()
+        .map(|name| TableIdentifier { namespace: vec![namespace.to_owned()], name })
+        .collect();
+    Ok(Json(Identifiers { identifiers, next_page_token }).into_response())
+}
+
+fn known_namespace<'a, S: CatalogService>(
+    app: &App<S>,
+    name: &'a str,
+) -> Result<&'a str, ServiceError> {
+    let name = single_level(name)?;
+    if app.service.namespaces().iter().any(|known| known == name) {
+        Ok(name)
+    } else {
+        Err(ServiceError::NoSuchNamespace(name.to_owned()))
+    }
+}
+
+/// Reads a body to its end, so that the client hears the answer and keeps its connection.
+async fn drain(request: Request, limit: usize) -> Result<(), ApiError> {
+    match axum::body::to_bytes(request.into_body(), limit).await {
+        Ok(_) => Ok(()),
+        Err(_) => Err(ApiError::body_too_long(limit)),
+    }
+}

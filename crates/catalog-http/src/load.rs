@@ -1,0 +1,192 @@
+//! The answer of `loadTable`: metadata, vended settings, entity tag.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, header};
+use isk_virtual_table::{LoadedTable, ServiceError};
+use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
+use sha2::{Digest, Sha256};
+
+use crate::error::ApiError;
+use crate::settings::VendedS3;
+use crate::wire::{LoadTableResult, StorageCredential};
+
+/// The query parameter `snapshots`: which snapshots the metadata names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Snapshots {
+    /// All of them.
+    All,
+    /// Those that a branch or tag points at.
+    Refs,
+}
+
+impl Snapshots {
+    /// Reads the parameter; `all` where it is absent.
+    pub(crate) fn parse(text: Option<&str>) -> Result<Self, ApiError> {
+        match text {
+            None | Some("all") => Ok(Self::All),
+            Some("refs") => Ok(Self::Refs),
+            Some(other) => Err(ApiError::bad_request(format!(
+                "snapshots={other:?} is neither \"all\" nor \"refs\""
+            ))),
+        }
+    }
+}
+
+/// The entity tag of an answer, quoted: another one whenever anything of the body differs.
+///
+/// A client that is told 304 goes on with the credentials of its last answer, so they are part of it.
+/// The tag of a digest gives nothing of them away to whom the body was not given.
+pub(crate) fn entity_tag(table: &LoadedTable, snapshots: Snapshots, vended: &VendedS3) -> String {
+    let mut digest = Sha256::new();
+    let mut add = |part: &str| {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part.as_bytes());
+    };
+    add(&table.metadata_location);
+    add(&table.location);
+    add(match snapshots {
+        Snapshots::All => "all",
+        Snapshots::Refs => "refs",
+    });
+    for (name, value) in vended.properties() {
+        add(name);
+        add(value);
+    }
+    let digest: [u8; 32] = digest.finalize().into();
+    let digits: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("\"{digits}\"")
+}
+
+/// Whether `If-None-Match` names the tag (RFC 9110, section 13.1.2: weak comparison).
+pub(crate) fn none_match(headers: &HeaderMap, tag: &str) -> bool {
+    headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|given| given == "*" || given.strip_prefix("W/").unwrap_or(given) == tag)
+}
+
+/// The body of the answer.
+///
+/// # Errors
+/// [`ServiceError::Internal`] where the metadata is not the JSON it should be.
+pub(crate) fn body(
+    table: &LoadedTable,
+    snapshots: Snapshots,
+    vended: &VendedS3,
+) -> Result<Vec<u8>, ServiceError> {
+    let broken = |error: serde_json::Error| {
+        ServiceError::Internal(format!("the metadata at {}: {error}", table.metadata_location))
+    };
+    let referenced;
+    let metadata: &RawValue = match snapshots {
+        Snapshots::All => serde_json::from_slice(&table.metadata).map_err(broken)?,
+        Snapshots::Refs => {
+            let mut metadata = serde_json::from_slice(&table.metadata).map_err(broken)?;
+            keep_referenced(&mut metadata);
+            referenced = to_raw_value(&metadata).map_err(broken)?;
+            &referenced
+        }
+    };
+    let config: BTreeMap<_, _> = vended.properties().into_iter().collect();
+    serde_json::to_vec(&LoadTableResult {
+        metadata_location: &table.metadata_location,
+        metadata,
+        config: config.clone(),
+        storage_credentials: [StorageCredential { prefix: &table.location, config }],
+    })
+    .map_err(broken)
+}
+
+/// Drops the snapshots that no branch or tag points at.
+fn keep_referenced(metadata: &mut Value) {
+    let Some(refs) = metadata.get("refs").and_then(Value::as_object) else { return };
+    let ids: Vec<i64> =
+        refs.values().filter_map(|r| r.get("snapshot-id").and_then(Value::as_i64)).collect();
+    if let Some(all) = metadata.get_mut("snapshots").and_then(Value::as_array_mut) {
+        let named = |s: &Value| s.get("snapshot-id").and_then(Value::as_i64);
+        all.retain(|snapshot| named(snapshot).is_some_and(|id| ids.contains(&id)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn vended(secret: &str) -> VendedS3 {
+        VendedS3 {
+            endpoint: "http://localhost:11000".into(),
+            region: "us-east-1".into(),
+            access_key_id: "id".into(),
+            secret_access_key: secret.into(),
+            session_token: "token".into(),
+            path_style: true,
+        }
+    }
+
+    fn table(location: &str) -> LoadedTable {
+        let metadata = r#"{"refs":{"main":{"snapshot-id":2}},
+            "snapshots":[{"snapshot-id":1},{"snapshot-id":2}]}"#;
+        LoadedTable {
+            metadata_location: location.into(),
+            metadata: metadata.into(),
+            location: "s3://hotset/t".into(),
+        }
+    }
+
+    #[test]
+    fn the_tag_changes_with_all_that_the_body_holds() {
+        let tag =
+            |location, snapshots, secret| entity_tag(&table(location), snapshots, &vended(secret));
+        let first = tag("a", Snapshots::All, "x");
+        assert_eq!(first, tag("a", Snapshots::All, "x"));
+        assert_ne!(first, tag("b", Snapshots::All, "x"));
+        assert_ne!(first, tag("a", Snapshots::Refs, "x"));
+        assert_ne!(first, tag("a", Snapshots::All, "y"));
+    }
+
+    #[test]
+    fn refs_leaves_out_what_nothing_points_at() {
+        let ids = |snapshots| {
+            let body = body(&table("a"), snapshots, &vended("x")).unwrap();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            let all = body["metadata"]["snapshots"].as_array().unwrap().clone();
+            all.iter().map(|s| s["snapshot-id"].as_i64().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(ids(Snapshots::All), [1, 2]);
+        assert_eq!(ids(Snapshots::Refs), [2]);
+    }
+
+    #[test]
+    fn metadata_that_is_no_json_is_a_named_defect() {
+        let mut broken = table("here");
+        broken.metadata = "{".into();
+        for snapshots in [Snapshots::All, Snapshots::Refs] {
+            let error = body(&broken, snapshots, &vended("x")).unwrap_err();
+            assert!(error.to_string().contains("here"), "{error}");
+        }
+    }
+
+    #[test]
+    fn tags_are_compared_weakly_and_in_lists() {
+        for (given, expected) in [
+            ("\"a\"", true),
+            ("W/\"a\"", true),
+            ("\"b\", \"a\"", true),
+            ("*", true),
+            ("\"b\"", false),
+            ("a", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_NONE_MATCH, HeaderValue::from_static(given));
+            assert_eq!(none_match(&headers, "\"a\""), expected, "{given}");
+        }
+        assert!(!none_match(&HeaderMap::new(), "\"a\""));
+    }
+}

@@ -1,0 +1,74 @@
+//! What the catalog needs of the service behind it.
+
+use std::future::Future;
+
+use isk_virtual_table::{LoadedTable, Service, ServiceError};
+
+/// The questions of the catalog. [`Service`] answers them from Kafka; tests answer from memory.
+pub trait CatalogService: Send + Sync + 'static {
+    /// The namespaces, sorted. All of them have one level.
+    fn namespaces(&self) -> Vec<String>;
+
+    /// The tables of a namespace, sorted by name.
+    fn tables(
+        &self,
+        namespace: &str,
+    ) -> impl Future<Output = Result<Vec<String>, ServiceError>> + Send;
+
+    /// Whether a table exists.
+    fn table_exists(
+        &self,
+        namespace: &str,
+        table: &str,
+    ) -> impl Future<Output = Result<(), ServiceError>> + Send;
+
+    /// The table as it is at this moment.
+    fn load_table(
+        &self,
+        namespace: &str,
+        table: &str,
+    ) -> impl Future<Output = Result<LoadedTable, ServiceError>> + Send;
+
+    /// Whether what is behind the service answers.
+    fn ready(&self) -> impl Future<Output = Result<(), ServiceError>> + Send;
+
+    /// Counters and gauges in the Prometheus text format.
+    fn metrics_text(&self) -> String;
+}
+
+impl CatalogService for Service {
+    fn namespaces(&self) -> Vec<String> {
+        Service::namespaces(self)
+    }
+
+    fn tables(
+        &self,
+        namespace: &str,
+    ) -> impl Future<Output = Result<Vec<String>, ServiceError>> + Send {
+        Service::tables(self, namespace)
+    }
+
+    fn table_exists(
+        &self,
+        namespace: &str,
+        table: &str,
+    ) -> impl Future<Output = Result<(), ServiceError>> + Send {
+        Service::table_exists(self, namespace, table)
+    }
+
+    fn load_table(
+        &self,
+        namespace: &str,
+        table: &str,
+    ) -> impl Future<Output = Result<LoadedTable, ServiceError>> + Send {
+        Service::load_table(self, namespace, table)
+    }
+
+    fn ready(&self) -> impl Future<Output = Result<(), ServiceError>> + Send {
+        Service::ready(self)
+    }
+
+    fn metrics_text(&self) -> String {
+        Service::metrics_text(self)
+    }
+}

@@ -1,0 +1,62 @@
+//! The description in `openapi/` and the routes in code are the same, and answers are as described.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use isk_catalog_http::OPENAPI;
+use isk_catalog_http::routes::ROUTES;
+use serde_yaml_ng::Value;
+use support::Catalog;
+
+const METHODS: [&str; 7] = ["get", "head", "post", "put", "delete", "patch", "options"];
+
+/// The statuses that the file describes for each method and path.
+fn described() -> BTreeMap<(String, String), BTreeSet<u16>> {
+    let file: Value = serde_yaml_ng::from_str(OPENAPI).unwrap();
+    let mut all = BTreeMap::new();
+    for (path, item) in file["paths"].as_mapping().unwrap() {
+        for (method, operation) in item.as_mapping().unwrap() {
+            let method = method.as_str().unwrap();
+            if !METHODS.contains(&method) {
+                continue;
+            }
+            let responses = operation["responses"].as_mapping().unwrap();
+            let statuses = responses.keys().map(|s| s.as_str().unwrap().parse().unwrap()).collect();
+            all.insert((method.to_uppercase(), path.as_str().unwrap().to_owned()), statuses);
+        }
+    }
+    all
+}
+
+#[test]
+fn the_file_and_the_routes_name_the_same_operations() {
+    let in_file: BTreeSet<_> = described().into_keys().collect();
+    let in_code: BTreeSet<_> =
+        ROUTES.iter().map(|route| (route.method.to_string(), route.path.to_owned())).collect();
+    assert_eq!(in_code.len(), ROUTES.len(), "a route stands twice in the table");
+    let undescribed: Vec<_> = in_code.difference(&in_file).collect();
+    assert!(undescribed.is_empty(), "not in openapi/isk-catalog.yaml: {undescribed:?}");
+    let unserved: Vec<_> = in_file.difference(&in_code).collect();
+    assert!(unserved.is_empty(), "described, but no route: {unserved:?}");
+}
+
+#[tokio::test]
+async fn every_route_answers_with_a_described_status() {
+    let catalog = Catalog::start(&["a"]).await;
+    for ((method, path), statuses) in described() {
+        for (namespace, name) in [("hotset", "a"), ("hotset", "down"), ("cold", "a"), ("%ff", "a")]
+        {
+            let path = path
+                .replace("{namespace}", namespace)
+                .replace("{table}", name)
+                .replace("{view}", name);
+            let (status, body) = catalog.json(&method, &path).await;
+            assert!(statuses.contains(&status), "{method} {path}: {status} is not described");
+            // The text is that of the operation, not of a fallback.
+            assert_ne!(body["error"]["type"], "NotFoundException", "{method} {path}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! A catalog in memory, served over real HTTP.
+
+// Each test binary uses its own part of this.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use isk_catalog_http::{CatalogService, CatalogSettings, VendedS3, router};
+use isk_virtual_table::{LoadedTable, ServiceError};
+
+/// Tables of `hotset` in memory. The table `broken` and those named `down…` fail.
+pub struct Memory {
+    pub tables: Vec<String>,
+    /// The number of the version that `load_table` answers with.
+    pub version: Mutex<u32>,
+}
+
+impl CatalogService for Memory {
+    fn namespaces(&self) -> Vec<String> {
+        vec!["hotset".to_owned()]
+    }
+
+    async fn tables(&self, namespace: &str) -> Result<Vec<String>, ServiceError> {
+        match namespace {
+            "hotset" => Ok(self.tables.clone()),
+            other => Err(ServiceError::NoSuchNamespace(other.to_owned())),
+        }
+    }
+
+    async fn table_exists(&self, namespace: &str, table: &str) -> Result<(), ServiceError> {
+        if self.tables(namespace).await?.iter().any(|name| name == table) {
+            Ok(())
+        } else {
+            Err(ServiceError::NoSuchTable { namespace: namespace.into(), table: table.into() })
+        }
+    }
+
+    async fn load_table(&self, namespace: &str, table: &str) -> Result<LoadedTable, ServiceError> {
+        let text = || "the broker".to_owned();
+        match table {
+            "down" => {
+                return Err(ServiceError::Unavailable { what: text(), reason: "down".into() });
+            }
+            "gone" => return Err(ServiceError::Gone { key: text(), reason: "gone".into() }),
+            "broken" => return Err(ServiceError::Internal("broken".into())),
+            "recursive" => {
+                return Err(ServiceError::Unsupported { what: text(), reason: "loop".into() });
+            }
+            _ => self.table_exists(namespace, table).await?,
+        }
+        let version = *self.version.lock().unwrap();
+        Ok(LoadedTable {
+            metadata_location: format!("s3://hotset/{table}/metadata/v{version}.metadata.json"),
+            metadata: metadata(table).into(),
+            location: format!("s3://hotset/{table}"),
+        })
+    }
+
+    async fn ready(&self) -> Result<(), ServiceError> {
+        if self.tables.is_empty() {
+            return Err(ServiceError::Unavailable { what: "Kafka".into(), reason: "empty".into() });
+        }
+        Ok(())
+    }
+
+    fn metrics_text(&self) -> String {
+        "isk_up 1\n".to_owned()
+    }
+}
+
+/// Table metadata with two snapshots, the older of which nothing points at.
+fn metadata(table: &str) -> String {
+    let snapshot = |id: u32| {
+        format!(
+            r#"{{"snapshot-id":{id},"sequence-number":{id},"timestamp-ms":170000000000{id},
+            "manifest-list":"s3://hotset/{table}/metadata/snap-{id}.avro",
+            "summary":{{"operation":"append"}},"schema-id":0}}"#
+        )
+    };
+    format!(
+        r#"{{"format-version":2,"table-uuid":"9c12d441-03fe-4693-9a96-a0705ddf69c1",
+        "location":"s3://hotset/{table}","last-sequence-number":2,"last-updated-ms":1700000000002,
+        "last-column-id":2,"current-schema-id":0,
+        "schemas":[{{"type":"struct","schema-id":0,"fields":[
+            {{"id":1,"name":"kafka_partition","required":true,"type":"int"}},
+            {{"id":2,"name":"kafka_offset","required":true,"type":"long"}}]}}],
+        "default-spec-id":0,"partition-specs":[{{"spec-id":0,"fields":[]}}],
+        "last-partition-id":999,"default-sort-order-id":0,
+        "sort-orders":[{{"order-id":0,"fields":[]}}],
+        "properties":{{}},"current-snapshot-id":2,
+        "refs":{{"main":{{"snapshot-id":2,"type":"branch"}}}},
+        "snapshots":[{},{}],
+        "snapshot-log":[{{"snapshot-id":2,"timestamp-ms":1700000000002}}],"metadata-log":[]}}"#,
+        snapshot(1),
+        snapshot(2),
+    )
+}
+
+/// The settings of the tests' catalog.
+pub fn settings() -> CatalogSettings {
+    let vended = VendedS3 {
+        endpoint: "http://localhost:11000".into(),
+        region: "us-east-1".into(),
+        access_key_id: "id".into(),
+        secret_access_key: "secret".into(),
+        session_token: "token".into(),
+        path_style: true,
+    };
+    CatalogSettings { max_page_size: 3, default_page_size: 2, ..CatalogSettings::new(vended) }
+}
+
+/// A running catalog.
+pub struct Catalog {
+    pub address: SocketAddr,
+    pub memory: Arc<Memory>,
+    pub client: reqwest::Client,
+}
+
+impl Catalog {
+    /// Serves these tables on a free port until the test's runtime ends.
+    pub async fn start(tables: &[&str]) -> Self {
+        let tables = tables.iter().map(|&name| name.to_owned()).collect();
+        let memory = Arc::new(Memory { tables, version: Mutex::new(1) });
+        let router = router(Arc::clone(&memory), settings());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { address, memory, client: reqwest::Client::new() }
+    }
+
+    /// A request without a body.
+    pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        self.client.request(method, format!("http://{}{path}", self.address))
+    }
+
+    /// The status and the JSON (null where there is none) of an answer.
+    pub async fn json(&self, method: &str, path: &str) -> (u16, serde_json::Value) {
+        let response = self.request(method, path).send().await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.bytes().await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+}

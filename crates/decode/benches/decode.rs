@@ -1,0 +1,2 @@
+//! Records per second, next to raw arrow-avro.
+fn main() {}

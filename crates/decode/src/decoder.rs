@@ -1,0 +1,306 @@
+//! From a block of records to one Arrow batch: the entry point.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow_schema::{ArrowError, Fields, SchemaRef};
+use iceberg::arrow::schema_to_arrow_schema;
+use isk_model::{KafkaPartition, KafkaRecord, Offset, RecordBlock, RegistrySchemaId};
+use isk_schema::{AvroType, KeyKind, SchemaText, TableSchema, ValueKind};
+
+use crate::cursor::{Cursor, MAX_BLOCK_CELLS};
+use crate::error::{DecodeError, Fault, Read};
+use crate::frame;
+use crate::metadata;
+use crate::plan::Plan;
+use crate::resolve;
+use crate::run;
+use crate::sink::Sink;
+
+/// What the registry said of a schema id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriterSchema {
+    /// The schema.
+    Known(SchemaText),
+    /// There is no such id, and there will not be: its records fail.
+    Missing {
+        /// What the registry said.
+        cause: String,
+    },
+}
+
+/// A part of a record that is decoded by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RecordPart {
+    /// The key: on failure `kafka_key` is null.
+    Key,
+    /// The value: on failure all its columns are null.
+    Value,
+}
+
+/// A record that could not be decoded. It is a row all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodeFailure {
+    /// The record's offset.
+    pub offset: Offset,
+    /// Which part of it.
+    pub part: RecordPart,
+    /// What is wrong with it, and in which field. It quotes no data but numbers and names.
+    pub cause: String,
+    /// The schema id it names, where it names one.
+    pub schema_id: Option<RegistrySchemaId>,
+}
+
+/// The rows of one block.
+#[derive(Debug)]
+pub struct DecodedBatch {
+    /// One row per record, in order, under [`arrow_schema`].
+    pub batch: RecordBatch,
+    /// The records that could not be decoded, by offset.
+    pub failures: Vec<DecodeFailure>,
+}
+
+/// The Arrow schema of a table's batches: Iceberg's own mapping, with `PARQUET:field_id` on every
+/// nested field.
+///
+/// # Errors
+/// [`DecodeError::Schema`] where Iceberg has no Arrow type for a column.
+pub fn arrow_schema(table: &TableSchema) -> Result<SchemaRef, DecodeError> {
+    schema_to_arrow_schema(&table.iceberg)
+        .map(Arc::new)
+        .map_err(|e| DecodeError::Schema(e.to_string()))
+}
+
+/// Decodes records of one Kafka partition into rows of one table schema.
+pub struct TopicDecoder {
+    partition: KafkaPartition,
+    schema: SchemaRef,
+    value: PartDecoder,
+    key: PartDecoder,
+}
+
+impl TopicDecoder {
+    /// A decoder that knows no writer schema yet.
+    ///
+    /// # Errors
+    /// [`DecodeError::Schema`] where the table has columns Arrow cannot show.
+    pub fn new(table: Arc<TableSchema>, partition: KafkaPartition) -> Result<Self, DecodeError> {
+        let schema = arrow_schema(&table)?;
+        let columns = table.value_columns();
+        let value_fields: Fields = schema.fields().iter().take(columns).cloned().collect();
+        let key_name = isk_schema::KAFKA_KEY.name;
+        let key_fields: Fields = schema
+            .fields()
+            .iter()
+            .skip(columns)
+            .filter(|f| f.name() == key_name)
+            .cloned()
+            .collect();
+        let value = match &table.value {
+            ValueKind::None => PartDecoder::Raw,
+            ValueKind::Avro(reader) => PartDecoder::avro(RecordPart::Value, reader, value_fields)?,
+        };
+        let key = match &table.key {
+            KeyKind::Bytes => PartDecoder::Raw,
+            KeyKind::Avro(reader) => PartDecoder::avro(RecordPart::Key, reader, key_fields)?,
+        };
+        Ok(Self { partition, schema, value, key })
+    }
+
+    /// The schema of all batches.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The schema ids the block names that have not been given yet.
+    pub fn missing_writers(&self, block: &RecordBlock) -> BTreeSet<RegistrySchemaId> {
+        let mut missing = BTreeSet::new();
+        self.value.missing(block.iter().map(|r| r.value), &mut missing);
+        self.key.missing(block.iter().map(|r| r.key), &mut missing);
+        missing
+    }
+
+    /// Gives a writer schema. A schema that cannot be read as the table's makes its records failures.
+    pub fn add_writer(&mut self, id: RegistrySchemaId, schema: WriterSchema) {
+        let parsed = match schema {
+            WriterSchema::Known(text) => isk_schema::parse(&text.text, &text.references)
+                .map_err(|e| format!("writer schema {id}: {e}")),
+            WriterSchema::Missing { cause } => {
+                Err(format!("writer schema {id} does not exist: {cause}"))
+            }
+        };
+        for part in [&mut self.value, &mut self.key] {
+            part.add_writer(id, &parsed);
+        }
+    }
+
+    /// Decodes a block: one row per record, in order.
+    ///
+    /// # Errors
+    /// [`DecodeError::UnknownWriter`] where a schema was not given. Nothing of a failed call
+    /// stays in the decoder.
+    pub fn decode(&mut self, block: &RecordBlock) -> Result<DecodedBatch, DecodeError> {
+        let mut failures = Vec::new();
+        let mut columns = self.value.decode(block, |r| r.value, &mut failures)?;
+        let key = self.key.decode(block, |r| r.key, &mut failures)?;
+        failures.sort_by_key(|failure| (failure.offset, failure.part));
+
+        let timestamp = columns.len() + 2;
+        let headers = columns.len() + 5;
+        columns.push(metadata::partitions(self.partition, block.len()));
+        columns.push(metadata::offsets(block));
+        columns.push(metadata::timestamps(block, self.schema.field(timestamp).data_type()));
+        columns.push(metadata::timestamp_types(block));
+        columns.extend(key);
+        columns.push(metadata::headers(block, self.schema.field(headers).data_type())?);
+        let options = RecordBatchOptions::new().with_row_count(Some(block.len()));
+        let batch = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
+        Ok(DecodedBatch { batch, failures })
+    }
+}
+
+/// Decodes values, or keys.
+enum PartDecoder {
+    /// One column of bytes.
+    Raw,
+    Avro(Box<AvroDecoder>),
+}
+
+struct AvroDecoder {
+    part: RecordPart,
+    reader: Arc<AvroType>,
+    fields: Fields,
+    /// The columns, as those of one struct.
+    rows: Sink,
+    writers: HashMap<RegistrySchemaId, Writer>,
+}
+
+/// What is known of one writer schema: how to read its records, or why they cannot be read.
+type Writer = Result<Plan, String>;
+
+/// Why decoding a block stopped.
+enum Stop {
+    Unknown(RegistrySchemaId),
+    /// Arrow refused a column; the most likely cause is text that is not UTF-8.
+    Column(ArrowError),
+}
+
+impl PartDecoder {
+    fn avro(part: RecordPart, reader: &Arc<AvroType>, fields: Fields) -> Result<Self, DecodeError> {
+        let rows = Sink::rows(&fields).ok_or_else(|| {
+            DecodeError::Schema(format!("no column can be made for one of {fields:?}"))
+        })?;
+        let (reader, writers) = (reader.clone(), HashMap::new());
+        Ok(Self::Avro(Box::new(AvroDecoder { part, reader, fields, rows, writers })))
+    }
+
+    fn missing<'a>(
+        &self,
+        parts: impl Iterator<Item = Option<&'a [u8]>>,
+        missing: &mut BTreeSet<RegistrySchemaId>,
+    ) {
+        let Self::Avro(decoder) = self else { return };
+        let mut last = None;
+        for (id, _) in parts.flatten().filter_map(|bytes| frame::parse(bytes).ok()) {
+            if last != Some(id) && !decoder.writers.contains_key(&id) {
+                missing.insert(id);
+            }
+            last = Some(id);
+        }
+    }
+
+    fn add_writer(&mut self, id: RegistrySchemaId, parsed: &Result<AvroType, String>) {
+        if let Self::Avro(decoder) = self {
+            let writer = match parsed {
+                Ok(ty) => decoder.plan(ty).map_err(|why| format!("writer schema {id}: {why}")),
+                Err(cause) => Err(cause.clone()),
+            };
+            decoder.writers.insert(id, writer);
+        }
+    }
+
+    fn decode<'a>(
+        &mut self,
+        block: &'a RecordBlock,
+        part: impl Fn(&KafkaRecord<'a>) -> Option<&'a [u8]>,
+        failures: &mut Vec<DecodeFailure>,
+    ) -> Result<Vec<ArrayRef>, DecodeError> {
+        let decoder = match self {
+            Self::Raw => return Ok(vec![metadata::raw(block, part)?]),
+            Self::Avro(decoder) => decoder,
+        };
+        let before = failures.len();
+        let mut result = decoder.attempt(block, &part, false, failures);
+        if matches!(result, Err(Stop::Column(_))) {
+            failures.truncate(before);
+            decoder.rows.truncate(0);
+            result = decoder.attempt(block, &part, true, failures);
+        }
+        result.map_err(|stop| {
+            decoder.rows.truncate(0);
+            match stop {
+                Stop::Unknown(id) => DecodeError::UnknownWriter(id),
+                Stop::Column(error) => DecodeError::Batch(error),
+            }
+        })
+    }
+}
+
+impl AvroDecoder {
+    fn plan(&self, writer: &AvroType) -> Writer {
+        match self.part {
+            RecordPart::Value => resolve::rows(writer, &self.reader, "value", true),
+            RecordPart::Key => {
+                resolve::rows(writer, &self.reader, isk_schema::KAFKA_KEY.name, false)
+            }
+        }
+    }
+
+    /// Decodes the block once. `check_utf8`: each text by itself.
+    fn attempt<'a>(
+        &mut self,
+        block: &'a RecordBlock,
+        part: impl Fn(&KafkaRecord<'a>) -> Option<&'a [u8]>,
+        check_utf8: bool,
+        failures: &mut Vec<DecodeFailure>,
+    ) -> Result<Vec<ArrayRef>, Stop> {
+        let mut cells = MAX_BLOCK_CELLS;
+        for record in block.iter() {
+            let Some(bytes) = part(&record) else {
+                self.rows.null();
+                continue;
+            };
+            let rows = self.rows.len();
+            let fault = match frame::parse(bytes) {
+                Err(fault) => Some((None, fault)),
+                Ok((id, payload)) => {
+                    let writer = self.writers.get(&id).ok_or(Stop::Unknown(id))?;
+                    let mut cur = Cursor::new(payload, check_utf8, cells);
+                    let result = row(writer, &mut cur, &mut self.rows);
+                    cells = cur.block_cells;
+                    result.err().map(|fault| (Some(id), fault))
+                }
+            };
+            if let Some((schema_id, fault)) = fault {
+                self.rows.truncate(rows);
+                self.rows.null();
+                let (offset, part) = (record.offset, self.part);
+                failures.push(DecodeFailure { offset, part, cause: fault.to_string(), schema_id });
+            }
+        }
+        self.rows.finish_rows(&self.fields).map_err(Stop::Column)
+    }
+}
+
+/// Reads one payload to its end, as one row.
+fn row(writer: &Writer, cur: &mut Cursor<'_>, rows: &mut Sink) -> Read<()> {
+    match writer {
+        Ok(plan) => run::run(plan, cur, rows)?,
+        Err(cause) => return Err(Fault::new(cause.as_str())),
+    }
+    match cur.remaining() {
+        0 => Ok(()),
+        more => Err(Fault::new(format!("{more} bytes are left behind its end"))),
+    }
+}

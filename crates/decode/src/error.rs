@@ -1,0 +1,58 @@
+//! Errors of a whole batch, and faults of one record.
+
+use std::fmt;
+
+use arrow_schema::ArrowError;
+use isk_model::RegistrySchemaId;
+
+/// Why a batch was not decoded. Records that cannot be decoded are none of these: they are
+/// [`crate::DecodeFailure`]s of a batch.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// A schema the block names was not given to the decoder. Ask
+    /// [`crate::TopicDecoder::missing_writers`] first.
+    #[error("schema id {0} is used by the block, and was not given to the decoder")]
+    UnknownWriter(RegistrySchemaId),
+    /// The table schema cannot be shown as Arrow.
+    #[error("the table schema has no Arrow form: {0}")]
+    Schema(String),
+    /// Arrow refused the columns: a defect of this crate.
+    #[error("the decoded columns do not form a batch (a defect of the decoder): {0}")]
+    Batch(#[from] ArrowError),
+}
+
+/// What is wrong with one record. Small, since every read returns one or a value.
+pub(crate) struct Fault(Box<Inner>);
+
+struct Inner {
+    reason: String,
+    /// Names of enclosing fields, innermost first.
+    path: Vec<String>,
+}
+
+/// The result of reading a part of a record.
+pub(crate) type Read<T> = Result<T, Fault>;
+
+impl Fault {
+    #[cold]
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
+        Self(Box::new(Inner { reason: reason.into(), path: Vec::new() }))
+    }
+
+    /// Notes the field in which the fault is.
+    #[cold]
+    pub(crate) fn within(mut self, field: &str) -> Self {
+        self.0.path.push(field.to_owned());
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.path.is_empty() {
+            return f.write_str(&self.0.reason);
+        }
+        let path: Vec<&str> = self.0.path.iter().rev().map(String::as_str).collect();
+        write!(f, "field {}: {}", path.join("."), self.0.reason)
+    }
+}

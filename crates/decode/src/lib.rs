@@ -1,0 +1,52 @@
+//! Record bytes to Arrow: Confluent framing, Avro, and the metadata columns.
+//!
+//! [`TopicDecoder`] turns [`isk_model::RecordBlock`]s of one Kafka partition into Arrow record batches
+//! with the columns of a [`isk_schema::TableSchema`]. Each record is exactly one row, in order.
+//!
+//! # How it works
+//!
+//! The table's schema is the reader schema. For each writer schema a plan is made once, following
+//! Avro's resolution rules ([`plan`]): what to read, what to skip, what to fill in. All plans append to
+//! the same columns, so records of different writers may alternate at no cost. The columns are
+//! those the table has: no second pass converts anything.
+//!
+//! A record that fails in the middle has left values in some columns. They are cut off again (every
+//! column knows its length at each row), the row is null, and the next record goes on: a bad record
+//! costs what it took to find out, loses no neighbour and fabricates no row. A payload must be
+//! read to its last byte.
+//!
+//! Texts are checked to be UTF-8 a column at a time. Should that fail, the block is decoded once more
+//! with each text checked by itself, which finds the records at fault.
+//!
+//! # Where resolution is more lenient than the specification
+//!
+//! All columns are optional. So a reader's field without default that a writer does not have is null,
+//! and so is a writer's null where the reader has no null. A record's name need not match outside of
+//! unions. Decimals of another scale are rescaled where that loses no digit, times and timestamps of
+//! another unit are converted. Everything else follows the specification; a writer schema that
+//! cannot be resolved makes each of its records a failure, as does a record that holds what cannot be
+//! (a branch, symbol or length out of range, a time beyond a day, a number beyond its column).
+//!
+//! # Hostile payloads
+//!
+//! No length or count is trusted: nothing is reserved for it, elements that take bytes must fit the bytes
+//! that are there, and what a payload may unfold to is bounded, for each record by its length and for
+//! a block by a constant ([`MAX_BLOCK_CELLS`]).
+
+mod cursor;
+mod decoder;
+mod default;
+mod error;
+mod frame;
+mod metadata;
+mod plan;
+mod resolve;
+mod run;
+mod sink;
+mod skip;
+
+pub use cursor::MAX_BLOCK_CELLS;
+pub use decoder::{
+    DecodeFailure, DecodedBatch, RecordPart, TopicDecoder, WriterSchema, arrow_schema,
+};
+pub use error::DecodeError;

@@ -1,0 +1,89 @@
+//! Skipping what a writer wrote and the table does not show.
+
+use isk_schema::{AvroType, Kind};
+
+use crate::cursor::Cursor;
+use crate::error::Read;
+
+/// How to skip a value.
+pub(crate) enum Skip {
+    /// So many bytes.
+    Bytes(usize),
+    Varint,
+    /// A length and bytes.
+    Sized,
+    Array {
+        min_size: usize,
+        element: Box<Skip>,
+    },
+    Map {
+        min_size: usize,
+        value: Box<Skip>,
+    },
+    Union(Vec<Skip>),
+    Record(Vec<Skip>),
+}
+
+impl Skip {
+    pub(crate) fn of(ty: &AvroType) -> Self {
+        match &ty.kind {
+            Kind::Null => Self::Bytes(0),
+            Kind::Boolean => Self::Bytes(1),
+            Kind::Int | Kind::Long | Kind::Enum(_) => Self::Varint,
+            Kind::Float => Self::Bytes(4),
+            Kind::Double => Self::Bytes(8),
+            Kind::Bytes | Kind::String => Self::Sized,
+            Kind::Fixed(t) => Self::Bytes(t.size),
+            Kind::Array(element) => {
+                Self::Array { min_size: min_size(element), element: Box::new(Self::of(element)) }
+            }
+            Kind::Map(value) => {
+                Self::Map { min_size: 1 + min_size(value), value: Box::new(Self::of(value)) }
+            }
+            Kind::Union(branches) => Self::Union(branches.iter().map(Self::of).collect()),
+            Kind::Record(record) => {
+                Self::Record(record.fields.iter().map(|f| Self::of(&f.ty)).collect())
+            }
+        }
+    }
+
+    pub(crate) fn run(&self, cur: &mut Cursor<'_>) -> Read<()> {
+        match self {
+            Self::Bytes(n) => cur.take(*n).map(drop),
+            Self::Varint => cur.long().map(drop),
+            Self::Sized => cur.bytes().map(drop),
+            Self::Array { min_size, element } => cur.skip_blocks(*min_size, |cur| element.run(cur)),
+            Self::Map { min_size, value } => cur.skip_blocks(*min_size, |cur| {
+                cur.bytes()?;
+                value.run(cur)
+            }),
+            Self::Union(branches) => {
+                let index = cur.index(branches.len(), "union branch")?;
+                branches[index].run(cur)
+            }
+            Self::Record(fields) => fields.iter().try_for_each(|field| field.run(cur)),
+        }
+    }
+}
+
+/// The least bytes a value takes. Where it is 0, every value takes none.
+pub(crate) fn min_size(ty: &AvroType) -> usize {
+    match &ty.kind {
+        Kind::Null => 0,
+        Kind::Float => 4,
+        Kind::Double => 8,
+        Kind::Fixed(t) => t.size,
+        Kind::Record(record) => {
+            record.fields.iter().fold(0, |sum, f| usize::saturating_add(sum, min_size(&f.ty)))
+        }
+        Kind::Boolean
+        | Kind::Int
+        | Kind::Long
+        | Kind::Bytes
+        | Kind::String
+        | Kind::Enum(_)
+        | Kind::Array(_)
+        | Kind::Map(_)
+        | Kind::Union(_) => 1,
+    }
+}

@@ -1,0 +1,255 @@
+//! Manifests: Avro files of the entries of one group of files (specification, "Manifests", v2).
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use isk_model::ColumnMetrics;
+
+use crate::avro::{Encoder, container};
+use crate::partition::{
+    KAFKA_OFFSET, KAFKA_PARTITION, KAFKA_TIMESTAMP, OFFSET_FIELD, PARTITION_FIELD, SPEC_ID,
+};
+use crate::plan::{Evidence, PlannedFile};
+
+/// The status of all entries. They are offered as known for long, never as added: the same manifest
+/// stands in many snapshots, and a reader of increments must not take its rows as new in each.
+const EXISTING: i64 = 0;
+/// The sequence number of everything in a hot table: deletes apply to data of the same number.
+pub(crate) const SEQUENCE_NUMBER: i64 = 1;
+
+/// What a manifest lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    Data,
+    Deletes,
+}
+
+impl Content {
+    /// The value of the manifest list's field `content`.
+    pub(crate) fn code(self) -> i64 {
+        match self {
+            Self::Data => 0,
+            Self::Deletes => 1,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Deletes => "deletes",
+        }
+    }
+}
+
+/// What all manifests of a table have in common.
+#[derive(Debug)]
+pub(crate) struct ManifestContext<'a> {
+    /// The table's schema as JSON.
+    pub(crate) schema: &'a str,
+    pub(crate) schema_id: i32,
+    /// The partition spec's fields as JSON.
+    pub(crate) spec_fields: &'a str,
+    /// The snapshot id in the entries: one per table, so that a manifest does not depend on the
+    /// snapshot it stands in.
+    pub(crate) origin_snapshot: i64,
+    pub(crate) delete_file_size: u64,
+}
+
+impl ManifestContext<'_> {
+    /// The manifest of these files' data entries or of the delete entries beside them.
+    pub(crate) fn encode(&self, content: Content, files: &[&PlannedFile]) -> Vec<u8> {
+        let mut out = Encoder::default();
+        for file in files {
+            self.entry(&mut out, content, file);
+        }
+        let metadata = [
+            ("schema", self.schema),
+            ("schema-id", &self.schema_id.to_string()),
+            ("partition-spec", self.spec_fields),
+            ("partition-spec-id", &SPEC_ID.to_string()),
+            ("format-version", "2"),
+            ("content", content.name()),
+        ];
+        container(&ENTRY_SCHEMA, &metadata, files.len(), out)
+    }
+
+    fn entry(&self, out: &mut Encoder, content: Content, file: &PlannedFile) {
+        out.long(EXISTING);
+        out.present(true);
+        out.long(self.origin_snapshot);
+        for _sequence_number_and_that_of_the_file in 0..2 {
+            out.present(true);
+            out.long(SEQUENCE_NUMBER);
+        }
+        let (uri, rows, size) = match content {
+            Content::Data => (file.data_uri.as_str(), row_count(file), file.declared_size),
+            Content::Deletes => {
+                (file.evidence.delete_uri().unwrap_or_default(), 1, self.delete_file_size)
+            }
+        };
+        out.long(content.code());
+        out.string(uri);
+        out.string("PARQUET");
+        out.present(true);
+        out.long(i64::from(file.partition.0));
+        out.present(true);
+        out.long(file.chunk.aligned_start.0);
+        out.long(rows.cast_signed());
+        out.long(size.cast_signed());
+        match content {
+            Content::Data => metrics(out, file),
+            Content::Deletes => Metrics::default().encode(out),
+        }
+        out.null(); // key_metadata
+        match content {
+            // One split: a split that began in the hole would only read the footer again.
+            Content::Data => {
+                out.present(true);
+                out.array([4].into_iter(), Encoder::long);
+            }
+            Content::Deletes => out.null(),
+        }
+        out.null(); // equality_ids
+        out.null(); // sort_order_id
+    }
+}
+
+/// The rows an entry claims: exact when proven, else the most there can be.
+pub(crate) fn row_count(file: &PlannedFile) -> u64 {
+    match &file.evidence {
+        Evidence::Unproven { .. } => file.chunk.range.span(),
+        Evidence::Proven { rows, .. } => *rows,
+    }
+}
+
+fn metrics(out: &mut Encoder, file: &PlannedFile) {
+    match &file.evidence {
+        Evidence::Unproven { timestamp_upper_ms, .. } => {
+            unproven_metrics(file, *timestamp_upper_ms).encode(out);
+        }
+        Evidence::Proven { columns, .. } => proven_metrics(columns).encode(out),
+    }
+}
+
+/// What is certain of a file that nobody has read: which partition and offsets its rows have, and
+/// that these two are never null. Counts are not.
+fn unproven_metrics(file: &PlannedFile, timestamp_upper_ms: Option<i64>) -> Metrics {
+    let partition = file.partition.0.to_le_bytes().to_vec();
+    let range = file.chunk.range;
+    let offset = |offset: i64| offset.to_le_bytes().to_vec();
+    let mut upper =
+        vec![(KAFKA_PARTITION, partition.clone()), (KAFKA_OFFSET, offset(range.end().0 - 1))];
+    // A bound in milliseconds holds for the whole of its last millisecond. One that does not fit
+    // into microseconds is no bound.
+    let micros = timestamp_upper_ms.and_then(|ms| ms.checked_mul(1000)?.checked_add(999));
+    upper.extend(micros.map(|micros| (KAFKA_TIMESTAMP, micros.to_le_bytes().to_vec())));
+    Metrics {
+        null_value_counts: vec![(KAFKA_PARTITION, 0), (KAFKA_OFFSET, 0)],
+        lower_bounds: vec![(KAFKA_PARTITION, partition), (KAFKA_OFFSET, offset(range.start().0))],
+        upper_bounds: upper,
+        ..Metrics::default()
+    }
+}
+
+fn proven_metrics(columns: &BTreeMap<i32, ColumnMetrics>) -> Metrics {
+    let mut all = Metrics::default();
+    for (&id, column) in columns {
+        all.column_sizes.push((id, column.column_size.cast_signed()));
+        all.value_counts.push((id, column.value_count.cast_signed()));
+        all.null_value_counts.extend(column.null_count.map(|n| (id, n.cast_signed())));
+        all.lower_bounds.extend(column.lower.clone().map(|bound| (id, bound)));
+        all.upper_bounds.extend(column.upper.clone().map(|bound| (id, bound)));
+    }
+    all
+}
+
+/// The metrics of an entry, in the order in which the entry's schema has them.
+#[derive(Debug, Default)]
+struct Metrics {
+    column_sizes: Vec<(i32, i64)>,
+    value_counts: Vec<(i32, i64)>,
+    null_value_counts: Vec<(i32, i64)>,
+    lower_bounds: Vec<(i32, Vec<u8>)>,
+    upper_bounds: Vec<(i32, Vec<u8>)>,
+}
+
+impl Metrics {
+    fn encode(self, out: &mut Encoder) {
+        for counts in [self.column_sizes, self.value_counts, self.null_value_counts] {
+            map(out, counts, |out, count| out.long(count));
+        }
+        out.null(); // nan_value_counts
+        for bounds in [self.lower_bounds, self.upper_bounds] {
+            map(out, bounds, |out, bound| out.bytes(&bound));
+        }
+    }
+}
+
+/// An optional map by field id; an empty one is written as none.
+fn map<T>(out: &mut Encoder, entries: Vec<(i32, T)>, mut value: impl FnMut(&mut Encoder, T)) {
+    out.present(!entries.is_empty());
+    if !entries.is_empty() {
+        out.array(entries.into_iter(), |out, (id, v)| {
+            out.long(i64::from(id));
+            value(out, v);
+        });
+    }
+}
+
+/// The schema of manifest entries for the one partition spec there is.
+static ENTRY_SCHEMA: LazyLock<String> = LazyLock::new(|| {
+    let field = |name: &str, ty: &str, id: i32| {
+        format!(r#"{{"name":"{name}","type":{ty},"field-id":{id}}}"#)
+    };
+    let optional = |name: &str, ty: &str, id: i32| {
+        format!(r#"{{"name":"{name}","type":["null",{ty}],"default":null,"field-id":{id}}}"#)
+    };
+    let map = |name: &str, value: &str, id: i32, key_id: i32, value_id: i32| {
+        let key = field("key", r#""int""#, key_id);
+        let value = field("value", value, value_id);
+        let item = format!(
+            r#"{{"type":"record","name":"k{key_id}_v{value_id}","fields":[{key},{value}]}}"#
+        );
+        let array = format!(r#"{{"type":"array","items":{item},"logicalType":"map"}}"#);
+        optional(name, &array, id)
+    };
+    let list = |name: &str, item: &str, id: i32, item_id: i32| {
+        let array = format!(r#"{{"type":"array","items":{item},"element-id":{item_id}}}"#);
+        optional(name, &array, id)
+    };
+    let (int, long, string, bytes) = (r#""int""#, r#""long""#, r#""string""#, r#""bytes""#);
+    let partition = format!(
+        r#"{{"type":"record","name":"r102","fields":[{},{}]}}"#,
+        optional("kafka_partition", int, PARTITION_FIELD),
+        optional("kafka_offset_trunc", long, OFFSET_FIELD),
+    );
+    let data_file = [
+        field("content", int, 134),
+        field("file_path", string, 100),
+        field("file_format", string, 101),
+        field("partition", &partition, 102),
+        field("record_count", long, 103),
+        field("file_size_in_bytes", long, 104),
+        map("column_sizes", long, 108, 117, 118),
+        map("value_counts", long, 109, 119, 120),
+        map("null_value_counts", long, 110, 121, 122),
+        map("nan_value_counts", long, 137, 138, 139),
+        map("lower_bounds", bytes, 125, 126, 127),
+        map("upper_bounds", bytes, 128, 129, 130),
+        optional("key_metadata", bytes, 131),
+        list("split_offsets", long, 132, 133),
+        list("equality_ids", int, 135, 136),
+        optional("sort_order_id", int, 140),
+    ]
+    .join(",");
+    let data_file = format!(r#"{{"type":"record","name":"r2","fields":[{data_file}]}}"#);
+    let entry = [
+        field("status", int, 0),
+        optional("snapshot_id", long, 1),
+        optional("sequence_number", long, 3),
+        optional("file_sequence_number", long, 4),
+        field("data_file", &data_file, 2),
+    ]
+    .join(",");
+    format!(r#"{{"type":"record","name":"manifest_entry","fields":[{entry}]}}"#)
+});

@@ -1,0 +1,132 @@
+//! `isk`: Kafka topics as Iceberg tables.
+
+mod check;
+mod config;
+mod demo;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Iceberg Service for Kafka: every topic is an Apache Iceberg table, live, with nothing copied.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the Iceberg REST catalog and the S3 gateway
+    #[command(after_long_help = SETTINGS)]
+    Serve(Configuration),
+    /// Try every part of a configuration, and say what cannot be reached and why
+    #[command(after_long_help = SETTINGS)]
+    Check(Configuration),
+    /// Serve sample topics from an embedded broker: nothing else to install
+    Demo(demo::Options),
+}
+
+#[derive(Args)]
+struct Configuration {
+    /// Configuration file (TOML)
+    #[arg(short, long, value_name = "FILE", env = "ISK_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// The settings, for `--help`.
+const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is overridden, by an environment variable)
+
+  bind = "127.0.0.1"                 ISK_BIND               address both ports listen on
+  external_hostname = "127.0.0.1"    ISK_EXTERNAL_HOSTNAME  host name clients reach them under
+  data_dir = "isk-data"              ISK_DATA_DIR           pins, facts, metadata files, cache
+
+  [catalog]
+  port = 11001                       ISK_CATALOG_PORT       Iceberg REST catalog
+
+  [s3]
+  port = 11000                       ISK_PORT               S3 gateway
+  external_url                       ISK_EXTERNAL_URL       its URL, where a proxy stands before it
+  region = "us-east-1"               ISK_S3_REGION
+  access_key_id = "isk"              ISK_S3_ACCESS_KEY_ID
+  secret_access_key                  ISK_S3_SECRET_ACCESS_KEY  random at each start when not set
+
+  [kafka]                            any librdkafka property, also SASL and TLS
+  bootstrap.servers = "host:9092"    ISK_KAFKA_BOOTSTRAP_SERVERS
+  security.protocol = "SASL_SSL"     ISK_KAFKA_SECURITY_PROTOCOL, and so on: "_" is the dot
+
+  [registry]                         a Confluent-compatible schema registry; without one, values are raw
+  url = "http://host:8081"           ISK_REGISTRY_URL       a path is kept; several: comma-separated
+  username, password                 ISK_REGISTRY_USERNAME, ISK_REGISTRY_PASSWORD
+  token                              ISK_REGISTRY_TOKEN
+  ca_file                            ISK_REGISTRY_CA_FILE   PEM
+
+  [topics]                           regular expressions over whole names
+  include = [".*"]                   ISK_TOPICS_INCLUDE     comma-separated
+  exclude = ["_schemas", "_confluent.*"]  ISK_TOPICS_EXCLUDE
+
+  [limits]
+  cache_bytes = 8589934592           ISK_CACHE_BYTES        encoded files kept on disk
+  render_concurrency = 2             ISK_RENDER_CONCURRENCY chunks encoded at once, ~100 MiB each
+  metadata_retention_seconds = 86400 ISK_METADATA_RETENTION_SECONDS
+  request_timeout_ms = 10000         ISK_REQUEST_TIMEOUT_MS
+  fetch_progress_timeout_ms = 30000  ISK_FETCH_PROGRESS_TIMEOUT_MS
+
+  Accepted for later versions and not used by this one: ISK_COLDSET_CLIENT_* and
+  ISK_CONFIG_SERVICE_URL.
+
+  ISK_LOG sets the log level: error, warn, info (default), debug, or a filter such as
+  "info,isk_kafka=debug". ISK_LOG_FORMAT=json writes one JSON object a line."#;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    init_logging(matches!(cli.command, Command::Demo(_)));
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("isk: the async runtime cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(c) => serve::run(&load(&c)?).await,
+            Command::Check(c) => check::run(&load(&c)?).await,
+            Command::Demo(options) => demo::run(options).await,
+        }
+    });
+    // Blocking threads may still wait for a broker; nobody waits for them.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("isk: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(configuration: &Configuration) -> anyhow::Result<config::Config> {
+    config::load(configuration.config.as_deref(), std::env::vars())
+}
+
+/// Logs go to stderr. The demo is quiet unless asked: its screen is for its own story.
+fn init_logging(quiet: bool) {
+    let default = if quiet { "warn" } else { "info" };
+    let mut filter = EnvFilter::try_from_env("ISK_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    // It would log signatures and session tokens.
+    if let Ok(directive) = isk_s3_http::LOG_DIRECTIVE.parse() {
+        filter = filter.add_directive(directive);
+    }
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::env::var("ISK_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        builder.json().init();
+    } else {
+        builder.init();
+    }
+}

@@ -1,0 +1,225 @@
+//! `isk serve`: wires the parts together and runs until told to stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use isk_catalog_http::{CatalogSettings, VendedS3};
+use isk_kafka::{KafkaCluster, KafkaConfig, RegistryAuth, RegistryConfig, SchemaRegistry};
+use isk_s3_http::{GatewayCredentials, GatewaySettings};
+use isk_virtual_table::{Service, ServiceConfig, TopicFilter};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+
+/// How long open requests may take to end after the signal to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Serves until SIGINT or SIGTERM.
+pub async fn run(config: &Config) -> Result<()> {
+    let server = Server::start(config).await?;
+    tracing::info!(
+        catalog = %server.catalog_uri, s3 = %server.s3_endpoint,
+        kafka = config.kafka.0.get("bootstrap.servers").map_or("", String::as_str),
+        registry = config.registry.url.as_deref().unwrap_or("none"),
+        "isk {} is serving", env!("CARGO_PKG_VERSION")
+    );
+    stop_signal().await?;
+    tracing::info!("stopping");
+    server.stop().await;
+    Ok(())
+}
+
+/// A running catalog and gateway.
+pub struct Server {
+    /// The catalog's URI, as clients reach it.
+    pub catalog_uri: String,
+    /// The gateway's endpoint, as clients reach it.
+    pub s3_endpoint: String,
+    /// What clients sign with.
+    pub credentials: GatewayCredentials,
+    stop: CancellationToken,
+    tasks: tokio::task::JoinSet<()>,
+}
+
+impl Server {
+    /// Binds both ports and serves in the background.
+    pub async fn start(config: &Config) -> Result<Self> {
+        warn_of_unused(config);
+        let s3 = bind(config, config.s3.port, "S3 gateway", "s3.port (ISK_PORT)").await?;
+        let catalog = bind(
+            config,
+            config.catalog.port,
+            "Iceberg REST catalog",
+            "catalog.port (ISK_CATALOG_PORT)",
+        )
+        .await?;
+        let catalog_uri =
+            format!("http://{}:{}", config.external_hostname, catalog.local_addr()?.port());
+        let s3_endpoint = match &config.s3.external_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => format!("http://{}:{}", config.external_hostname, s3.local_addr()?.port()),
+        };
+        let credentials = credentials(config);
+        let service = Arc::new(open_service(config)?);
+        let stop = CancellationToken::new();
+        let mut tasks = tokio::task::JoinSet::new();
+
+        let router = isk_catalog_http::router(
+            Arc::clone(&service),
+            CatalogSettings::new(VendedS3 {
+                endpoint: s3_endpoint.clone(),
+                region: config.s3.region.clone(),
+                access_key_id: credentials.access_key_id.clone(),
+                secret_access_key: credentials.secret_access_key.clone(),
+                session_token: credentials.session_token.clone(),
+                path_style: true,
+            }),
+        );
+        let stopped = stop.clone().cancelled_owned();
+        tasks.spawn(async move {
+            let serving = axum::serve(catalog, router).with_graceful_shutdown(stopped);
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the catalog ended");
+            }
+        });
+
+        let gateway = isk_s3_http::gateway(
+            Arc::clone(&service),
+            &GatewaySettings {
+                external_hostname: config.external_hostname.clone(),
+                region: config.s3.region.clone(),
+                credentials: credentials.clone(),
+            },
+        );
+        let gateway = gateway.context("the S3 gateway cannot be set up")?;
+        let stopped = stop.clone().cancelled_owned();
+        tasks.spawn(async move { isk_s3_http::serve(s3, gateway, stopped).await });
+
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = service.sweep_forever() => {}
+                () = stopped.cancelled() => {}
+            }
+        });
+        Ok(Self { catalog_uri, s3_endpoint, credentials, stop, tasks })
+    }
+
+    /// Takes no new connections and gives the open requests some time to end.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        let drained = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            tracing::warn!("some requests did not end in time");
+        }
+    }
+}
+
+fn warn_of_unused(config: &Config) {
+    if !config.coldset.0.is_empty() {
+        tracing::warn!("coldset settings are accepted, but this version serves hotset only");
+    }
+    if config.config_service_url.is_some() {
+        tracing::warn!("config_service_url is accepted, but this version does not use it");
+    }
+    if !config.bind.is_loopback() && config.s3.secret_access_key.is_none() {
+        tracing::warn!(
+            bind = %config.bind,
+            "the catalog has no authentication yet: whoever reaches it can read every served topic"
+        );
+    }
+}
+
+/// Listens on a port, or says what to do about it.
+pub async fn bind(config: &Config, port: u16, what: &str, key: &str) -> Result<TcpListener> {
+    let address = SocketAddr::new(config.bind, port);
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => anyhow!(
+            "{address} is taken, and the {what} wants it: choose another with {key}, or stop what \
+             listens there"
+        ),
+        _ => anyhow!("the {what} cannot listen on {address}: {error} (see {key} and bind)"),
+    })
+}
+
+/// The brokers as configured. Asks nothing of them.
+pub fn kafka(config: &Config) -> Result<KafkaCluster> {
+    let limits = &config.limits;
+    let kafka = KafkaConfig {
+        properties: config.kafka.0.clone(),
+        request_timeout: Duration::from_millis(limits.request_timeout_ms),
+        progress_timeout: Duration::from_millis(limits.fetch_progress_timeout_ms),
+        ..KafkaConfig::default()
+    };
+    KafkaCluster::connect(kafka)
+        .context("configuration section [kafka] (ISK_KAFKA_*, e.g. ISK_KAFKA_BOOTSTRAP_SERVERS)")
+}
+
+/// The schema registry as configured, if one is.
+pub fn registry(config: &Config) -> Result<Option<SchemaRegistry>> {
+    let settings = &config.registry;
+    let Some(url) = &settings.url else { return Ok(None) };
+    let auth = match (&settings.username, &settings.password, &settings.token) {
+        (Some(user), Some(password), None) => {
+            RegistryAuth::Basic { user: user.clone(), password: password.expose().to_owned() }
+        }
+        (None, None, Some(token)) => RegistryAuth::Bearer(token.expose().to_owned()),
+        (None, None, None) => RegistryAuth::None,
+        _ => {
+            return Err(anyhow!(
+                "configuration section [registry]: give username and password, or token, not both \
+                 and not one half"
+            ));
+        }
+    };
+    let ca_pem = match &settings.ca_file {
+        None => None,
+        Some(path) => Some(std::fs::read(path).with_context(|| {
+            format!("configuration key \"registry.ca_file\": cannot read {}", path.display())
+        })?),
+    };
+    let urls: Vec<String> = url.split(',').map(|one| one.trim().to_owned()).collect();
+    let request_timeout = Duration::from_millis(config.limits.request_timeout_ms);
+    let registry = RegistryConfig { urls, auth, ca_pem, request_timeout, ..RegistryConfig::default() };
+    Ok(Some(SchemaRegistry::new(registry).context("configuration section [registry]")?))
+}
+
+fn open_service(config: &Config) -> Result<Service> {
+    let topics = TopicFilter::new(&config.topics.include, &config.topics.exclude)
+        .context("configuration section [topics]")?;
+    let service = Service::open(ServiceConfig {
+        kafka: kafka(config)?,
+        registry: registry(config)?,
+        topics,
+        data_dir: config.data_dir.clone(),
+        cache_bytes: config.limits.cache_bytes,
+        render_concurrency: config.limits.render_concurrency,
+        metadata_retention: Duration::from_secs(config.limits.metadata_retention_seconds),
+    })?;
+    Ok(service)
+}
+
+/// The key pair clients sign with. The secret and the session token are made anew at each start where
+/// they are not configured: clients get them from the catalog with every table.
+fn credentials(config: &Config) -> GatewayCredentials {
+    let random = || uuid::Uuid::new_v4().simple().to_string();
+    let secret = config.s3.secret_access_key.as_ref();
+    GatewayCredentials {
+        access_key_id: config.s3.access_key_id.clone(),
+        secret_access_key: secret.map_or_else(random, |s| s.expose().to_owned()),
+        session_token: random(),
+    }
+}
+
+/// Waits for SIGINT or SIGTERM.
+pub async fn stop_signal() -> Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}

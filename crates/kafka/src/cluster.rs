@@ -1,0 +1,421 @@
+//! What topics there are and how far their partitions reach.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use isk_model::{
+    KafkaPartition, LeaderEpoch, Offset, OffsetRange, PartitionOffsets, TopicId, TopicName,
+    TopicPartition,
+};
+
+use crate::config::{ClientKind, KafkaConfig};
+use crate::error::KafkaError;
+use crate::fetch::{self, BlockStream, FetchLimits};
+use crate::ffi::{AdminQueue, Client, Code, DescribedTopic, ListedOffset, code};
+use crate::metrics::{KafkaMetrics, add};
+use crate::pool::Pool;
+use crate::reader::is_retriable;
+
+/// ListOffsets' wire values of what is asked (KIP-734 for the greatest timestamp).
+const LOG_START: i64 = -2;
+const LOG_END: i64 = -1;
+const MAX_TIMESTAMP: i64 = -3;
+
+/// Pause between two attempts while leaders move.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the brokers say of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicDescription {
+    /// Its name.
+    pub name: TopicName,
+    /// Its identity (KIP-516); zero from brokers before 2.8.
+    pub id: TopicId,
+    /// Its partitions in order.
+    pub partitions: Vec<KafkaPartition>,
+    /// Whether it is Kafka's own, such as `__consumer_offsets`.
+    pub internal: bool,
+}
+
+/// A Kafka cluster. Clones share clients and counters.
+#[derive(Clone)]
+pub struct KafkaCluster(Arc<Inner>);
+
+struct Inner {
+    config: KafkaConfig,
+    metrics: Arc<KafkaMetrics>,
+    admin: Arc<Client>,
+    pool: Pool,
+    cluster_id: OnceLock<String>,
+}
+
+impl fmt::Debug for KafkaCluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KafkaCluster").field(&self.0.config).finish()
+    }
+}
+
+impl KafkaCluster {
+    /// Prepares the clients. Needs no broker: they are connected to in the background, and may come
+    /// up later.
+    ///
+    /// # Errors
+    /// [`KafkaError::Config`] names the property that is refused; [`KafkaError::Create`] when the
+    /// properties do not fit together.
+    pub fn connect(config: KafkaConfig) -> Result<Self, KafkaError> {
+        config.validate()?;
+        let metrics = Arc::new(KafkaMetrics::default());
+        let properties = config.client_properties(ClientKind::Admin);
+        let admin = Arc::new(Client::new(&properties, Arc::clone(&metrics))?);
+        let pool = Pool::new(config.clone(), Arc::clone(&metrics));
+        let cluster_id = OnceLock::new();
+        Ok(Self(Arc::new(Inner { config, metrics, admin, pool, cluster_id })))
+    }
+
+    /// The configuration it was made with.
+    pub fn config(&self) -> &KafkaConfig {
+        &self.0.config
+    }
+
+    /// Its counters.
+    pub fn metrics(&self) -> &KafkaMetrics {
+        &self.0.metrics
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.0.pool
+    }
+
+    /// Starts fetching the committed records of `range`. Call it within a tokio runtime; the records
+    /// come through the stream, from a thread of their own.
+    pub fn fetch(
+        &self,
+        tp: &TopicPartition,
+        range: OffsetRange,
+        limits: FetchLimits,
+    ) -> BlockStream {
+        fetch::start(self, tp.clone(), range, limits)
+    }
+
+    /// The cluster's id as the brokers tell it (KIP-78). Asked once.
+    ///
+    /// # Errors
+    /// [`KafkaError::Unreachable`] when no broker answers in time.
+    pub async fn cluster_id(&self) -> Result<String, KafkaError> {
+        if let Some(known) = self.0.cluster_id.get() {
+            return Ok(known.clone());
+        }
+        let timeout = self.0.config.request_timeout;
+        let admin = Arc::clone(&self.0.admin);
+        let asked = self
+            .blocking("the cluster's id", move || {
+                let id = AdminQueue::cluster_id_blocking(&admin, timeout);
+                id.ok_or_else(|| Code::new(code::TIMED_OUT))
+            })
+            .await?;
+        Ok(self.0.cluster_id.get_or_init(|| asked).clone())
+    }
+
+    /// All topics the principal may see, internal ones included, sorted by name.
+    ///
+    /// # Errors
+    /// See [`KafkaError`].
+    pub async fn topics(&self) -> Result<Vec<TopicDescription>, KafkaError> {
+        let timeout = self.0.config.request_timeout;
+        let admin = Arc::clone(&self.0.admin);
+        let listed = self
+            .blocking("the list of topics", move || {
+                AdminQueue::all_topics_blocking(&admin, timeout)
+            })
+            .await?;
+        if listed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<&str> = listed.iter().map(|(name, _)| name.as_str()).collect();
+        let described = match self.describe(&names).await? {
+            Some(described) => described,
+            // Brokers that cannot describe topics give no ids.
+            None => listed.into_iter().map(without_id).collect(),
+        };
+        let mut topics: Vec<_> = described
+            .into_iter()
+            .filter(|topic| topic.error.as_ref().is_none_or(|e| is_retriable(e.code)))
+            .filter_map(description)
+            .collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(topics)
+    }
+
+    /// One topic, or `None` when there is no such topic.
+    ///
+    /// # Errors
+    /// [`KafkaError::NotAuthorized`] when the principal may not see it; see [`KafkaError`].
+    pub async fn topic(&self, name: &TopicName) -> Result<Option<TopicDescription>, KafkaError> {
+        let Some(described) = self.describe(&[name.as_str()]).await? else {
+            let all = self.topics().await?;
+            return Ok(all.into_iter().find(|topic| topic.name == *name));
+        };
+        let Some(topic) = described.into_iter().next() else { return Ok(None) };
+        match &topic.error {
+            None => Ok(description(topic)),
+            Some(failed)
+                if matches!(failed.code, code::UNKNOWN_TOPIC_OR_PART | code::UNKNOWN_TOPIC) =>
+            {
+                Ok(None)
+            }
+            Some(failed) => {
+                Err(self.error(format!("describing topic {name}"), failed, Duration::ZERO, None))
+            }
+        }
+    }
+
+    /// The log start and the last stable offset of the partitions named: two requests per leader,
+    /// however many partitions. The two are not read at one instant.
+    ///
+    /// # Errors
+    /// [`KafkaError::NoSuchTopic`] when the topic or one of the partitions does not exist; see
+    /// [`KafkaError`].
+    pub async fn offsets(
+        &self,
+        topic: &TopicName,
+        partitions: &[KafkaPartition],
+    ) -> Result<BTreeMap<KafkaPartition, PartitionOffsets>, KafkaError> {
+        let ask = |what| self.list_offsets(topic, partitions.iter().map(move |p| (p.0, what)));
+        let (ends, starts) = tokio::try_join!(ask(LOG_END), ask(LOG_START))?;
+        Ok(ends
+            .into_iter()
+            .filter_map(|(partition, end)| {
+                let start = starts.get(&partition)?;
+                let offsets = PartitionOffsets {
+                    log_start: Offset(start.offset),
+                    // The end may have been read a moment before records were deleted up to a later
+                    // one; it never lies before the start.
+                    last_stable: Offset(end.offset.max(start.offset)),
+                    leader_epoch: LeaderEpoch(end.leader_epoch),
+                };
+                Some((partition, offsets))
+            })
+            .collect())
+    }
+
+    /// For each partition the first offset whose timestamp is at or after the one given
+    /// (milliseconds since the epoch), or `None` where there is none or the broker cannot say: that
+    /// is no bound.
+    ///
+    /// # Errors
+    /// As [`Self::offsets`].
+    pub async fn offsets_for_times(
+        &self,
+        topic: &TopicName,
+        times_ms: &[(KafkaPartition, i64)],
+    ) -> Result<BTreeMap<KafkaPartition, Option<Offset>>, KafkaError> {
+        // Negative numbers mean something else on the wire; no record is older than 0 for Kafka.
+        let specs = times_ms.iter().map(|(p, ms)| (p.0, (*ms).max(0)));
+        let found = self.list_offsets(topic, specs).await?;
+        Ok(found
+            .into_iter()
+            .map(|(partition, listed)| {
+                (partition, (listed.offset >= 0).then_some(Offset(listed.offset)))
+            })
+            .collect())
+    }
+
+    /// For each partition the offset and the timestamp (milliseconds since the epoch) of the record
+    /// with the greatest timestamp (KIP-734), or `None` for an empty partition.
+    ///
+    /// # Errors
+    /// As [`Self::offsets`]; brokers before 3.0 answer [`KafkaError::Broker`].
+    pub async fn max_timestamps(
+        &self,
+        topic: &TopicName,
+        partitions: &[KafkaPartition],
+    ) -> Result<BTreeMap<KafkaPartition, Option<(Offset, i64)>>, KafkaError> {
+        let specs = partitions.iter().map(|p| (p.0, MAX_TIMESTAMP));
+        let found = self.list_offsets(topic, specs).await?;
+        Ok(found
+            .into_iter()
+            .map(|(partition, listed)| {
+                let there = listed.offset >= 0 && listed.timestamp_ms >= 0;
+                (partition, there.then_some((Offset(listed.offset), listed.timestamp_ms)))
+            })
+            .collect())
+    }
+
+    /// The topic's configuration (`cleanup.policy`, `max.message.bytes`, …), defaults included.
+    ///
+    /// # Errors
+    /// [`KafkaError::NotAuthorized`] without DESCRIBE_CONFIGS on the topic; see [`KafkaError`].
+    pub async fn topic_config(
+        &self,
+        topic: &TopicName,
+    ) -> Result<BTreeMap<String, String>, KafkaError> {
+        let what = format!("the configuration of topic {topic}");
+        self.ask(&what, Some(topic), |queue, timeout| {
+            let topic = topic.clone();
+            async move { queue.topic_config(topic.as_str(), timeout).await }
+        })
+        .await
+    }
+
+    /// `None` when the brokers are too old to be asked.
+    async fn describe(&self, names: &[&str]) -> Result<Option<Vec<DescribedTopic>>, KafkaError> {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let what = if let [one] = names.as_slice() {
+            format!("describing topic {one}")
+        } else {
+            format!("describing {} topics", names.len())
+        };
+        self.ask(&what, None, |queue, timeout| {
+            let names = names.clone();
+            async move {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                match queue.describe_topics(&names, timeout).await {
+                    Ok(described) => Ok(Some(described)),
+                    Err(failed) if failed.code == code::UNSUPPORTED_FEATURE => Ok(None),
+                    Err(failed) => Err(failed),
+                }
+            }
+        })
+        .await
+    }
+
+    async fn list_offsets(
+        &self,
+        topic: &TopicName,
+        specs: impl Iterator<Item = (i32, i64)>,
+    ) -> Result<BTreeMap<KafkaPartition, ListedOffset>, KafkaError> {
+        let specs: Vec<(i32, i64)> = specs.collect();
+        if specs.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let what = format!("the offsets of topic {topic}");
+        let listed = self
+            .ask(&what, Some(topic), |queue, timeout| {
+                let (topic, specs) = (topic.clone(), specs.clone());
+                async move {
+                    let listed = queue.list_offsets(topic.as_str(), &specs, true, timeout).await?;
+                    match listed.iter().find(|l| l.error != 0) {
+                        None => Ok(listed),
+                        Some(first) => Err(Code::new(first.error)),
+                    }
+                }
+            })
+            .await;
+        match listed {
+            Ok(listed) => {
+                Ok(listed.into_iter().map(|l| (KafkaPartition(l.partition), l)).collect())
+            }
+            // The client finds no leader where there is no topic or no such partition.
+            Err(error @ KafkaError::Leaderless { .. }) => {
+                let there = match self.topic(topic).await {
+                    Ok(Some(now)) => {
+                        specs.iter().all(|(p, _)| now.partitions.contains(&KafkaPartition(*p)))
+                    }
+                    Ok(None) => false,
+                    Err(_) => true,
+                };
+                let missing = KafkaError::NoSuchTopic { topic: topic.clone() };
+                Err(if there { error } else { missing })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks one question, again while leaders move, until it is answered or time is up.
+    async fn ask<T, F>(
+        &self,
+        what: &str,
+        topic: Option<&TopicName>,
+        mut question: impl FnMut(AdminQueue, Duration) -> F,
+    ) -> Result<T, KafkaError>
+    where
+        F: Future<Output = Result<T, Code>>,
+    {
+        let timeout = self.0.config.request_timeout;
+        let begun = Instant::now();
+        loop {
+            add(&self.0.metrics.admin_requests, 1);
+            let Some(queue) = AdminQueue::new(&self.0.admin) else {
+                return Err(KafkaError::Create("no memory for a queue".into()));
+            };
+            let left = timeout.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
+            let failed = match question(queue, left).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            if is_retriable(failed.code) && begun.elapsed() + RETRY_PAUSE < timeout {
+                tokio::time::sleep(RETRY_PAUSE).await;
+                continue;
+            }
+            add(&self.0.metrics.admin_errors, 1);
+            return Err(self.error(what.to_owned(), &failed, begun.elapsed(), topic));
+        }
+    }
+
+    /// Runs one of librdkafka's blocking questions off the async workers.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        what: &str,
+        question: impl FnOnce() -> Result<T, Code> + Send + 'static,
+    ) -> Result<T, KafkaError> {
+        add(&self.0.metrics.admin_requests, 1);
+        let begun = Instant::now();
+        let answer = tokio::task::spawn_blocking(question)
+            .await
+            .unwrap_or_else(|_| Err(Code::new(code::NOT_AVAILABLE)));
+        answer.map_err(|failed| {
+            add(&self.0.metrics.admin_errors, 1);
+            self.error(what.to_owned(), &failed, begun.elapsed(), None)
+        })
+    }
+
+    /// Classes an error code.
+    pub(crate) fn error(
+        &self,
+        what: String,
+        failed: &Code,
+        after: Duration,
+        topic: Option<&TopicName>,
+    ) -> KafkaError {
+        let admin = &self.0.admin;
+        admin.serve_callbacks();
+        let brokers = self.0.config.bootstrap_servers().to_owned();
+        if let Some(reason) = admin.state().take_authentication_error() {
+            return KafkaError::Authentication { brokers, reason };
+        }
+        match (failed.code, topic) {
+            (code::AUTHENTICATION | code::SASL_AUTHENTICATION_FAILED, _) => {
+                KafkaError::Authentication { brokers, reason: failed.text.clone() }
+            }
+            (code::TOPIC_AUTHORIZATION_FAILED | code::CLUSTER_AUTHORIZATION_FAILED, _) => {
+                KafkaError::NotAuthorized { what, reason: failed.text.clone() }
+            }
+            (
+                code::UNKNOWN_TOPIC_OR_PART | code::UNKNOWN_TOPIC | code::UNKNOWN_PARTITION,
+                Some(topic),
+            ) => KafkaError::NoSuchTopic { topic: topic.clone() },
+            (code::NOENT, _) => KafkaError::Leaderless { what },
+            (code::TIMED_OUT | code::TRANSPORT | code::ALL_BROKERS_DOWN, _) => {
+                let last_error = admin.state().last_error();
+                KafkaError::Unreachable { what, brokers, after, last_error }
+            }
+            _ => KafkaError::Broker { what, reason: failed.text.clone() },
+        }
+    }
+}
+
+fn without_id((name, partitions): (String, Vec<i32>)) -> DescribedTopic {
+    let internal = name.starts_with("__");
+    DescribedTopic { name, id: 0, internal, partitions, error: None }
+}
+
+/// `None` for a name that Kafka does not allow today (very old topics).
+fn description(topic: DescribedTopic) -> Option<TopicDescription> {
+    let name = TopicName::new(&topic.name).ok()?;
+    let mut partitions: Vec<_> = topic.partitions.into_iter().map(KafkaPartition).collect();
+    partitions.sort_unstable();
+    Some(TopicDescription { name, id: TopicId(topic.id), partitions, internal: topic.internal })
+}

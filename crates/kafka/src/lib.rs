@@ -1,0 +1,27 @@
+//! The brokers and the schema registry, as ISK reads them. All Kafka I/O of the project is here.
+//!
+//! [`KafkaCluster`] answers what topics there are and how far they reach, and fetches exact ranges
+//! of committed records as [`isk_model::RecordBlock`]s. [`SchemaRegistry`] answers which schema an
+//! id stands for and which versions a subject has had.
+//!
+//! Nothing here writes to Kafka, joins a consumer group or commits an offset. Unsafe code lives in
+//! the module `ffi` alone.
+
+mod cluster;
+mod config;
+mod error;
+mod fetch;
+mod ffi;
+mod metrics;
+mod pool;
+mod reader;
+mod registry;
+
+pub use cluster::{KafkaCluster, TopicDescription};
+pub use config::KafkaConfig;
+pub use error::{FetchError, KafkaError};
+pub use fetch::{BLOCK_MAX_BYTES, BLOCK_MAX_RECORDS, BlockStream, FetchLimits};
+pub use metrics::{KafkaMetrics, KafkaMetricsSnapshot};
+pub use registry::{
+    RegisteredSchema, RegistryAuth, RegistryConfig, RegistryError, RegistryMetrics, SchemaRegistry,
+};

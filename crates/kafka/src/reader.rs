@@ -1,0 +1,330 @@
+//! One fetch on its thread: takes messages from a client, judges each, fills blocks.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use isk_model::{Offset, OffsetRange, RecordBlock, TopicPartition};
+use tokio::sync::mpsc;
+
+use crate::cluster::KafkaCluster;
+use crate::config::ClientKind;
+use crate::error::{FetchError, KafkaError};
+use crate::fetch::{BLOCK_MAX_BYTES, BLOCK_MAX_RECORDS, FetchLimits, Item, Step};
+use crate::ffi::{Assignment, Client, Code, Message, code};
+use crate::metrics::add;
+
+/// Messages taken from the client at once.
+const BATCH_MESSAGES: usize = 4096;
+/// How often a waiting fetch looks whether its reader has gone.
+const POLL_MS: i32 = 50;
+/// More than this between two looks is progress even if no record came out of it: a stretch of
+/// aborted transactions. Empty answers stay far below.
+const PROGRESS_BYTES: u64 = 16 << 10;
+/// A broker that answered within this time is there.
+const ANSWERING: Duration = Duration::from_secs(2);
+
+/// Why the reading thread stopped before the end of the range.
+pub(crate) enum Stop {
+    Failed(FetchError),
+    /// The broker does not have this offset.
+    OutOfRange(Offset),
+    /// A broker or a client does not know the partition. `untouched`: and no record was read.
+    Missing {
+        untouched: bool,
+    },
+    /// Nobody listens any more.
+    ReaderGone,
+}
+
+impl From<FetchError> for Stop {
+    fn from(error: FetchError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// One fetch on its thread.
+pub(crate) struct Reader {
+    cluster: KafkaCluster,
+    tp: TopicPartition,
+    range: OffsetRange,
+    limits: FetchLimits,
+    sender: mpsc::Sender<Item>,
+    /// The least offset that the next record can have.
+    next: Offset,
+    /// The last end of the partition seen, below the range's end.
+    reached: Option<Offset>,
+    block: RecordBlock,
+}
+
+impl Reader {
+    /// A fetch that has not begun.
+    pub(crate) fn new(
+        cluster: &KafkaCluster,
+        tp: &TopicPartition,
+        range: OffsetRange,
+        limits: FetchLimits,
+        sender: &mpsc::Sender<Item>,
+    ) -> Self {
+        Self {
+            cluster: cluster.clone(),
+            tp: tp.clone(),
+            range,
+            limits,
+            sender: sender.clone(),
+            next: range.start(),
+            reached: None,
+            block: RecordBlock::new(),
+        }
+    }
+
+    pub(crate) fn read(mut self) -> Result<(), Stop> {
+        // Small ranges are read by clients that hardly fetch ahead.
+        let kind = if self.range.span() <= BLOCK_MAX_RECORDS as u64 {
+            ClientKind::Small
+        } else {
+            ClientKind::Bulk
+        };
+        let cluster = self.cluster.clone();
+        let mut fetcher = cluster
+            .pool()
+            .take(kind, self.tp.topic.as_str())
+            .map_err(|source| FetchError::Kafka { tp: self.tp.clone(), source })?;
+        let client = Arc::clone(&fetcher.client);
+        // What another topic's read left behind is not this one's.
+        client.state().take_topic_error();
+        let started = Assignment::start(
+            &client,
+            &mut fetcher.topics,
+            self.tp.topic.as_str(),
+            self.tp.partition.0,
+            self.range.start().0,
+        );
+        let mut assignment = started.map_err(|failed| Stop::from(self.failed(&failed)))?;
+        let outcome = self.pump(&client, &mut assignment);
+        add(&cluster.metrics().records_fetched, assignment.queued() as u64);
+        drop(assignment);
+        match outcome {
+            Ok(()) => {
+                cluster.pool().give_back(fetcher);
+                self.flush()
+            }
+            Err(Stop::ReaderGone) => {
+                cluster.pool().give_back(fetcher);
+                Err(Stop::ReaderGone)
+            }
+            // What the client knows of the topic may be what is wrong: the next fetch asks afresh.
+            Err(stop) => Err(stop),
+        }
+    }
+
+    /// Takes messages until the range is complete.
+    fn pump(&mut self, client: &Client, assignment: &mut Assignment) -> Result<(), Stop> {
+        let patience = self.cluster.config().progress_timeout;
+        let mut progress = Instant::now();
+        let mut answered = Instant::now();
+        let mut fetched = client.state().fetched();
+        loop {
+            let batch = assignment.next_batch(BATCH_MESSAGES, POLL_MS);
+            client.serve_callbacks();
+            let more = client.state().fetched() - fetched;
+            if more > 0 {
+                fetched += more;
+                answered = Instant::now();
+            }
+            if more > PROGRESS_BYTES {
+                progress = Instant::now();
+            }
+            if batch.is_empty() {
+                if self.sender.is_closed() {
+                    return Err(Stop::ReaderGone);
+                }
+                if let Some(problem) = client.state().take_topic_error() {
+                    return Err(match self.failed(&problem) {
+                        // Right after its creation a topic is not yet known to every broker.
+                        FetchError::NoSuchPartition { .. } => {
+                            Stop::Missing { untouched: self.next == self.range.start() }
+                        }
+                        error => error.into(),
+                    });
+                }
+                if let Some(reason) = client.state().take_authentication_error() {
+                    return Err(self.authentication(reason).into());
+                }
+                if progress.elapsed() >= patience {
+                    let answering = answered.elapsed() < ANSWERING;
+                    return Err(self.out_of_patience(client, patience, answering).into());
+                }
+                continue;
+            }
+            let (mut records, mut bytes) = (0, 0);
+            let mut complete = Ok(false);
+            for message in batch.iter() {
+                if message.error() == 0 {
+                    records += 1;
+                    bytes += message.key().map_or(0, <[u8]>::len)
+                        + message.value().map_or(0, <[u8]>::len);
+                }
+                if matches!(complete, Ok(false)) {
+                    complete = self.accept(&message);
+                }
+            }
+            add(&self.cluster.metrics().records_fetched, records);
+            add(&self.cluster.metrics().bytes_fetched, bytes as u64);
+            if complete? {
+                return Ok(());
+            }
+            if records > 0 {
+                // Time spent waiting for a slow reader is not the brokers'.
+                progress = Instant::now();
+            }
+        }
+    }
+
+    /// Takes one message. `true` when it proves the range complete.
+    fn accept(&mut self, message: &Message<'_>) -> Result<bool, Stop> {
+        if !message.is_of_assignment() {
+            // librdkafka discards what belongs to an older assignment; this is the second lock.
+            return Ok(false);
+        }
+        let offset = Offset(message.offset());
+        match message.error() {
+            0 => self.accept_record(offset, message),
+            code::PARTITION_EOF if offset >= self.range.end() => Ok(true),
+            code::PARTITION_EOF => {
+                self.reached = Some(offset);
+                Ok(false)
+            }
+            code::AUTO_OFFSET_RESET | code::OFFSET_OUT_OF_RANGE => {
+                Err(Stop::OutOfRange(self.next.max(offset)))
+            }
+            code::LOG_TRUNCATION => Err(FetchError::Rewritten {
+                tp: self.tp.clone(),
+                offset: self.next,
+                reason: message.error_text(),
+            }
+            .into()),
+            code::BAD_MSG | code::CORRUPT => Err(FetchError::Corrupt {
+                tp: self.tp.clone(),
+                offset: self.next,
+                reason: message.error_text(),
+            }
+            .into()),
+            // The client keeps trying by itself; if it does not succeed, time runs out.
+            code::TRANSPORT | code::ALL_BROKERS_DOWN | code::TIMED_OUT => Ok(false),
+            failed => {
+                let failed = Code { code: failed, text: message.error_text() };
+                if is_retriable(failed.code) {
+                    return Ok(false);
+                }
+                Err(self.failed(&failed).into())
+            }
+        }
+    }
+
+    fn accept_record(&mut self, offset: Offset, message: &Message<'_>) -> Result<bool, Stop> {
+        if offset >= self.range.end() {
+            return Ok(true);
+        }
+        if offset < self.next {
+            return Err(FetchError::Rewritten {
+                tp: self.tp.clone(),
+                offset,
+                reason: format!("a record at or past {} was expected", self.next),
+            }
+            .into());
+        }
+        let epoch = message.leader_epoch();
+        if let (Some(found), Some(planned)) = (epoch, self.limits.max_epoch)
+            && planned.0 >= 0
+            && found > planned
+        {
+            let tp = self.tp.clone();
+            return Err(FetchError::LeaderEpochChanged { tp, offset, found, planned }.into());
+        }
+        let (key, value) = (message.key(), message.value());
+        let size = key.map_or(0, <[u8]>::len)
+            + value.map_or(0, <[u8]>::len)
+            + message
+                .headers()
+                .map(|h| h.key.len() + h.value.map_or(0, <[u8]>::len))
+                .sum::<usize>();
+        if self.block.len() >= BLOCK_MAX_RECORDS
+            || (!self.block.is_empty() && self.block.payload_bytes() + size > BLOCK_MAX_BYTES)
+        {
+            self.flush()?;
+        }
+        let (millis, kind) = message.timestamp();
+        self.block.push(offset, millis, kind, key, value, message.headers());
+        if let Some(epoch) = epoch {
+            self.block.note_leader_epoch(epoch);
+        }
+        self.next = Offset(offset.0 + 1);
+        Ok(false)
+    }
+
+    /// Hands the block on; waits while the reader is busy.
+    fn flush(&mut self) -> Result<(), Stop> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        let block = std::mem::take(&mut self.block);
+        let metrics = self.cluster.metrics();
+        add(&metrics.records_delivered, block.len() as u64);
+        add(&metrics.bytes_delivered, block.payload_bytes() as u64);
+        self.sender.blocking_send(Ok(Step::Block(block))).map_err(|_| Stop::ReaderGone)
+    }
+
+    fn authentication(&self, reason: String) -> FetchError {
+        let brokers = self.cluster.config().bootstrap_servers().to_owned();
+        let source = KafkaError::Authentication { brokers, reason };
+        FetchError::Kafka { tp: self.tp.clone(), source }
+    }
+
+    fn out_of_patience(&self, client: &Client, after: Duration, answering: bool) -> FetchError {
+        let (tp, end) = (self.tp.clone(), self.range.end());
+        match self.reached {
+            Some(reached) if answering => FetchError::EndNotReached { tp, reached, end },
+            _ => FetchError::Timeout {
+                tp,
+                offset: self.next,
+                end,
+                after,
+                brokers: self.cluster.config().bootstrap_servers().to_owned(),
+                last_error: client.state().last_error(),
+            },
+        }
+    }
+
+    fn failed(&self, failed: &Code) -> FetchError {
+        let tp = self.tp.clone();
+        match failed.code {
+            code::UNKNOWN_TOPIC
+            | code::UNKNOWN_PARTITION
+            | code::UNKNOWN_TOPIC_OR_PART
+            | code::INVALID_TOPIC => FetchError::NoSuchPartition { tp },
+            _ => {
+                let what = format!("fetching from offset {}", self.next);
+                let source = self.cluster.error(what, failed, Duration::ZERO, None);
+                FetchError::Kafka { tp, source }
+            }
+        }
+    }
+}
+
+/// Whether an error passes by itself: leaders move, brokers restart.
+pub(crate) fn is_retriable(failed: i32) -> bool {
+    matches!(
+        failed,
+        code::LEADER_NOT_AVAILABLE
+            | code::NOT_LEADER
+            | code::REQUEST_TIMED_OUT
+            | code::REPLICA_NOT_AVAILABLE
+            | code::NETWORK_EXCEPTION
+            | code::KAFKA_STORAGE_ERROR
+            | code::FENCED_LEADER_EPOCH
+            | code::UNKNOWN_LEADER_EPOCH
+            | code::OFFSET_NOT_AVAILABLE
+            | code::UNKNOWN_TOPIC_ID
+            | code::TRANSPORT
+    )
+}

@@ -1,0 +1,168 @@
+//! From the registry's answers to schemas with their references in order.
+
+use std::collections::{BTreeMap, HashSet};
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use isk_model::RegistrySchemaId;
+use serde::Deserialize;
+
+use super::http::Http;
+use super::{RegisteredSchema, RegistryError};
+use crate::metrics::add;
+
+/// How deep references may nest.
+const MAX_DEPTH: usize = 32;
+/// How many schemas one schema may refer to, directly and indirectly.
+const MAX_REFERENCES: usize = 1000;
+/// How many versions of a subject are read at the same time.
+const PARALLEL_VERSIONS: usize = 8;
+
+/// `GET /schemas/ids/{id}`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SchemaById {
+    schema: String,
+    schema_type: Option<String>,
+    references: Option<Vec<Reference>>,
+}
+
+/// `GET /subjects/{subject}/versions/{version}`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SubjectVersion {
+    id: i32,
+    version: u32,
+    schema: String,
+    schema_type: Option<String>,
+    references: Option<Vec<Reference>>,
+}
+
+#[derive(Deserialize, Clone, Debug)]
+struct Reference {
+    subject: String,
+    version: i64,
+}
+
+pub(super) async fn schema_by_id(
+    http: &Http,
+    id: RegistrySchemaId,
+) -> Result<Option<RegisteredSchema>, RegistryError> {
+    let path = ["schemas", "ids", &id.to_string()];
+    let Some(found) = http.get::<SchemaById>(&path).await? else {
+        add(&http.metrics.unknown_ids, 1);
+        return Ok(None);
+    };
+    let what = format!("schema {id}");
+    check_type(&what, found.schema_type)?;
+    let references = resolve(http, &what, found.references.unwrap_or_default()).await?;
+    Ok(Some(RegisteredSchema { version: 0, id, text: found.schema, references }))
+}
+
+/// The subject's versions; those in `known` are not read again.
+pub(super) async fn subject_versions(
+    http: &Http,
+    subject: &str,
+    known: &BTreeMap<u32, RegisteredSchema>,
+) -> Result<BTreeMap<u32, RegisteredSchema>, RegistryError> {
+    let listed: Option<Vec<u32>> = http.get(&["subjects", subject, "versions"]).await?;
+    let listed = listed.unwrap_or_default();
+    let mut versions: BTreeMap<u32, RegisteredSchema> =
+        listed.iter().filter_map(|version| Some((*version, known.get(version)?.clone()))).collect();
+    let unseen: Vec<u32> = listed.into_iter().filter(|v| !versions.contains_key(v)).collect();
+    let read: Vec<Option<RegisteredSchema>> = futures::stream::iter(unseen)
+        .map(|version| subject_version(http, subject, version))
+        .buffered(PARALLEL_VERSIONS)
+        .try_collect()
+        .await?;
+    versions.extend(read.into_iter().flatten().map(|schema| (schema.version, schema)));
+    Ok(versions)
+}
+
+/// `None` when the version was deleted since it was listed.
+async fn subject_version(
+    http: &Http,
+    subject: &str,
+    version: u32,
+) -> Result<Option<RegisteredSchema>, RegistryError> {
+    let path = ["subjects", subject, "versions", &version.to_string()];
+    let Some(found) = http.get::<SubjectVersion>(&path).await? else { return Ok(None) };
+    let what = format!("version {version} of subject {subject}");
+    check_type(&what, found.schema_type)?;
+    let references = resolve(http, &what, found.references.unwrap_or_default()).await?;
+    Ok(Some(RegisteredSchema {
+        version: found.version,
+        id: RegistrySchemaId(found.id),
+        text: found.schema,
+        references,
+    }))
+}
+
+fn check_type(what: &str, schema_type: Option<String>) -> Result<(), RegistryError> {
+    match schema_type {
+        // Registries leave the type out for Avro.
+        None => Ok(()),
+        Some(kind) if kind.eq_ignore_ascii_case("AVRO") => Ok(()),
+        Some(schema_type) => {
+            Err(RegistryError::UnsupportedType { what: what.to_owned(), schema_type })
+        }
+    }
+}
+
+async fn resolve(
+    http: &Http,
+    what: &str,
+    references: Vec<Reference>,
+) -> Result<Vec<String>, RegistryError> {
+    let mut walk = Walk { http, what, texts: Vec::new(), seen: HashSet::new() };
+    walk.visit(references, 0).await?;
+    Ok(walk.texts)
+}
+
+/// A walk through references, depth first: a schema's text follows those it refers to.
+struct Walk<'a> {
+    http: &'a Http,
+    what: &'a str,
+    texts: Vec<String>,
+    seen: HashSet<(String, i64)>,
+}
+
+impl Walk<'_> {
+    fn visit(
+        &mut self,
+        references: Vec<Reference>,
+        depth: usize,
+    ) -> BoxFuture<'_, Result<(), RegistryError>> {
+        async move {
+            if depth >= MAX_DEPTH && !references.is_empty() {
+                return Err(self.unresolved(format!("they nest deeper than {MAX_DEPTH}")));
+            }
+            for reference in references {
+                // What was seen is in the texts already; a circle, which no registry accepts, ends.
+                if !self.seen.insert((reference.subject.clone(), reference.version)) {
+                    continue;
+                }
+                if self.seen.len() > MAX_REFERENCES {
+                    return Err(self.unresolved(format!("they are more than {MAX_REFERENCES}")));
+                }
+                let version = reference.version.to_string();
+                let path = ["subjects", &reference.subject, "versions", &version];
+                let Some(found) = self.http.get::<SubjectVersion>(&path).await? else {
+                    return Err(self.unresolved(format!(
+                        "version {version} of subject {} does not exist",
+                        reference.subject
+                    )));
+                };
+                check_type(self.what, found.schema_type)?;
+                self.visit(found.references.unwrap_or_default(), depth + 1).await?;
+                self.texts.push(found.schema);
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn unresolved(&self, reason: String) -> RegistryError {
+        RegistryError::References { what: self.what.to_owned(), reason }
+    }
+}

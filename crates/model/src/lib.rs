@@ -1,0 +1,18 @@
+//! The nouns of ISK: topics, offsets, chunks, records and object keys.
+//!
+//! This crate does no I/O, knows no clock and no randomness, and names neither Arrow, Iceberg nor a
+//! Kafka client. Everything else depends on it.
+
+pub mod chunk;
+pub mod facts;
+pub mod object_key;
+pub mod offset;
+pub mod record;
+pub mod topic;
+
+pub use chunk::{ChunkExponent, OffsetChunk, chunks};
+pub use facts::ColumnMetrics;
+pub use object_key::{DataFileKey, DeleteFileKey, KeyError, ObjectKey, RenderDigest, SchemaVersion};
+pub use offset::{LeaderEpoch, Offset, OffsetRange, PartitionOffsets};
+pub use record::{KafkaRecord, RecordBlock, RecordHeader, TimestampType};
+pub use topic::{KafkaPartition, RegistrySchemaId, TopicId, TopicName, TopicPartition};

@@ -1,0 +1,36 @@
+//! The gateway over made-up objects, to try S3 clients against: prints its address, serves until
+//! Ctrl-C.
+
+// The test support is for tests, where failing loudly is right.
+#![allow(clippy::unwrap_used, dead_code)]
+
+#[path = "../tests/support/memory.rs"]
+mod memory;
+
+use std::sync::Arc;
+
+use isk_s3_http::{GatewayCredentials, GatewaySettings, gateway, serve};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt()
+        .with_env_filter(format!("info,{}", isk_s3_http::LOG_DIRECTIVE))
+        .init();
+    let settings = GatewaySettings {
+        external_hostname: "localhost".into(),
+        region: "us-east-1".into(),
+        credentials: GatewayCredentials {
+            access_key_id: "isk-id".into(),
+            secret_access_key: "isk-secret".into(),
+            session_token: "isk-token".into(),
+        },
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    println!("http://{}", listener.local_addr()?);
+    let service = gateway(Arc::new(memory::samples()), &settings)?;
+    serve(listener, service, async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
+    .await;
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! Who may do what: a valid SigV4 signature by our keys may read, nobody may write.
+
+use http::{HeaderMap, Uri, header};
+use s3s::access::{S3Access, S3AccessContext};
+use s3s::auth::{S3Auth, SecretKey};
+use s3s::{S3Error, S3ErrorCode, S3Result};
+
+use crate::settings::GatewayCredentials;
+
+const SIGV4: &str = "AWS4-HMAC-SHA256";
+const TOKEN: &str = "x-amz-security-token";
+
+/// What the names of writing operations begin with.
+const WRITES: [&str; 12] = [
+    "Abort", "Complete", "Copy", "Create", "Delete", "Post", "Put", "Rename", "Restore", "Update",
+    "Upload", "Write",
+];
+
+/// Gives the signature check the one secret there is.
+pub(crate) struct OneKey {
+    access_key_id: String,
+    secret: SecretKey,
+}
+
+impl OneKey {
+    pub(crate) fn new(credentials: &GatewayCredentials) -> Self {
+        Self {
+            access_key_id: credentials.access_key_id.clone(),
+            secret: SecretKey::from(credentials.secret_access_key.as_str()),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl S3Auth for OneKey {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        if access_key == self.access_key_id {
+            Ok(self.secret.clone())
+        } else {
+            let message =
+                "this gateway does not know the access key id; loadTable vends the right one";
+            Err(S3Error::with_message(S3ErrorCode::InvalidAccessKeyId, message))
+        }
+    }
+}
+
+/// Decides on a request whose signature has been checked.
+pub(crate) struct Gate {
+    session_token: String,
+}
+
+impl Gate {
+    pub(crate) fn new(credentials: &GatewayCredentials) -> Self {
+        Self { session_token: credentials.session_token.clone() }
+    }
+
+    fn decide(&self, operation: &str, headers: &HeaderMap, uri: &Uri) -> S3Result<()> {
+        // Whoever gets here holds the secret key, so the time this takes tells nobody anything.
+        if session_token(headers, uri).is_some_and(|token| token != self.session_token.as_bytes()) {
+            let message = "the session token is not the one that was vended; load the table again";
+            return Err(S3Error::with_message(S3ErrorCode::InvalidToken, message));
+        }
+        if WRITES.iter().any(|verb| operation.starts_with(verb)) {
+            let message = format!(
+                "{operation} is refused: the bucket is read-only; topics change by producing to Kafka"
+            );
+            return Err(S3Error::with_message(S3ErrorCode::AccessDenied, message));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl S3Access for Gate {
+    async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
+        if cx.credentials().is_none() {
+            let message = "the request is not signed; loadTable vends the keys to sign with";
+            return Err(S3Error::with_message(S3ErrorCode::AccessDenied, message));
+        }
+        self.decide(cx.s3_op().name(), cx.headers(), cx.uri())
+    }
+}
+
+/// The answer to a request that is signed in the older way (SigV2), whose headers carry no date that
+/// is checked: one could be replayed for ever. Decided before any signature is looked at.
+pub(crate) fn refuse_sigv2(headers: &HeaderMap, uri: &Uri) -> Option<S3Error> {
+    let in_header = headers
+        .get(header::AUTHORIZATION)
+        .is_some_and(|value| !value.as_bytes().starts_with(SIGV4.as_bytes()));
+    let in_query = query(uri).any(|(name, _)| name == "Signature");
+    (in_header || in_query).then(|| {
+        let message = format!(
+            "the request is not signed with {SIGV4}, which this gateway asks for; where a client has \
+             a setting for the signature's version, it is \"s3v4\""
+        );
+        S3Error::with_message(S3ErrorCode::InvalidRequest, message)
+    })
+}
+
+fn session_token(headers: &HeaderMap, uri: &Uri) -> Option<Vec<u8>> {
+    match headers.get(TOKEN) {
+        Some(value) => Some(value.as_bytes().to_vec()),
+        None => query(uri)
+            .find(|(name, _)| name == "X-Amz-Security-Token")
+            .map(|(_, value)| value.into_owned().into_bytes()),
+    }
+}
+
+fn query(uri: &Uri) -> form_urlencoded::Parse<'_> {
+    form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn request(name: &'static str, value: &str, query: &str) -> (HeaderMap, Uri) {
+        let mut headers = HeaderMap::new();
+        if !value.is_empty() {
+            headers.insert(name, HeaderValue::from_str(value).unwrap());
+        }
+        (headers, format!("/hotset/k?{query}").parse().unwrap())
+    }
+
+    #[test]
+    fn only_reads_with_the_vended_token_pass() {
+        let gate = Gate { session_token: "a+b/c=".into() };
+        for (operation, token, query, expected) in [
+            ("GetObject", "", "", "ok"),
+            ("GetObject", "a+b/c=", "", "ok"),
+            ("GetObject", "other", "", "InvalidToken"),
+            ("GetObject", "", "X-Amz-Security-Token=a%2Bb%2Fc%3D", "ok"),
+            ("GetObject", "", "X-Amz-Security-Token=x", "InvalidToken"),
+            ("ListObjectVersions", "", "", "ok"),
+            ("PutObject", "", "", "AccessDenied"),
+            ("DeleteObjects", "", "", "AccessDenied"),
+            ("CreateMultipartUpload", "", "", "AccessDenied"),
+        ] {
+            let (headers, uri) = request(TOKEN, token, query);
+            let seen = match gate.decide(operation, &headers, &uri) {
+                Ok(()) => "ok".to_owned(),
+                Err(error) => error.code().as_str().to_owned(),
+            };
+            assert_eq!(seen, expected, "{operation} {token} {query}");
+        }
+    }
+
+    #[test]
+    fn only_the_newer_signature_is_looked_at() {
+        let v4 = "AWS4-HMAC-SHA256 Credential=...";
+        for (authorization, query, refused) in [
+            ("", "", false),
+            (v4, "", false),
+            ("", "X-Amz-Signature=00", false),
+            ("AWS id:signature", "", true),
+            ("Bearer x", "", true),
+            ("", "Signature=00&AWSAccessKeyId=id", true),
+            ("", "%53ignature=00", true),
+            (v4, "Signature=00", true),
+        ] {
+            let (headers, uri) = request("authorization", authorization, query);
+            let seen = refuse_sigv2(&headers, &uri);
+            assert_eq!(seen.is_some(), refused, "{authorization} {query}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The one place where a service error gets its S3 code and status.
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use isk_virtual_table::ServiceError;
+use s3s::{S3Error, S3ErrorCode};
+
+/// The code of an object that was planned and can no longer be made. No SDK tries a 410 again, which
+/// is right: the same key will not come back, the query has to be planned anew.
+const GONE: &str = "RecordsExpired";
+
+/// Turns a service error into the answer of the S3 protocol.
+pub(crate) fn s3_error(error: &ServiceError) -> S3Error {
+    let code = match error {
+        ServiceError::NoSuchNamespace(_) => S3ErrorCode::NoSuchBucket,
+        ServiceError::NoSuchTable { .. } | ServiceError::NoSuchKey { .. } => S3ErrorCode::NoSuchKey,
+        ServiceError::Unsupported { .. } => S3ErrorCode::InvalidRequest,
+        ServiceError::Gone { .. } => S3ErrorCode::Custom(GONE.into()),
+        ServiceError::Unavailable { .. } => S3ErrorCode::ServiceUnavailable,
+        ServiceError::Internal(_) => S3ErrorCode::InternalError,
+    };
+    let mut answer = S3Error::with_message(code, error.to_string());
+    if matches!(error, ServiceError::Gone { .. }) {
+        answer.set_status_code(StatusCode::GONE);
+    }
+    answer
+}
+
+/// The answer for a bucket that is none of ours.
+pub(crate) fn no_such_bucket(bucket: &str, known: &[String]) -> S3Error {
+    let message =
+        format!("bucket {bucket:?} does not exist; this gateway has: {}", known.join(", "));
+    S3Error::with_message(S3ErrorCode::NoSuchBucket, message)
+}
+
+/// The answer to a range that lies outside of an object of `size` bytes (RFC 9110, section 15.5.17).
+pub(crate) fn range_not_satisfiable(size: u64) -> S3Error {
+    let message = format!("the range lies outside of the object's {size} bytes");
+    let mut answer = S3Error::with_message(S3ErrorCode::InvalidRange, message);
+    let mut headers = HeaderMap::new();
+    // These headers replace the answer's own, so its type is said again.
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    if let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}")) {
+        headers.insert(header::CONTENT_RANGE, value);
+    }
+    answer.set_headers(headers);
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_its_code_and_status() {
+        let text = || "x".to_owned();
+        for (error, code, status) in [
+            (ServiceError::NoSuchNamespace(text()), "NoSuchBucket", 404),
+            (ServiceError::NoSuchTable { namespace: text(), table: text() }, "NoSuchKey", 404),
+            (ServiceError::NoSuchKey { key: text(), reason: text() }, "NoSuchKey", 404),
+            (ServiceError::Unsupported { what: text(), reason: text() }, "InvalidRequest", 400),
+            (ServiceError::Gone { key: text(), reason: text() }, "RecordsExpired", 410),
+            (ServiceError::Unavailable { what: text(), reason: text() }, "ServiceUnavailable", 503),
+            (ServiceError::Internal(text()), "InternalError", 500),
+        ] {
+            let answer = s3_error(&error);
+            assert_eq!(answer.code().as_str(), code);
+            assert_eq!(answer.status_code().unwrap().as_u16(), status, "{code}");
+            assert_eq!(answer.message(), Some(error.to_string().as_str()));
+        }
+    }
+}

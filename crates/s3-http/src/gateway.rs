@@ -1,0 +1,198 @@
+//! The gateway: the protocol library with our objects, keys, host name and log line put together.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
+use hyper::body::Incoming;
+use s3s::config::{S3Config, StaticConfigProvider};
+use s3s::dto::{
+    BucketLocationConstraint, GetBucketLocationInput, GetBucketLocationOutput, GetObjectInput,
+    GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput,
+    ListBucketsInput, ListBucketsOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
+    ListObjectsV2Output,
+};
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{Body, HttpError, S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
+use uuid::Uuid;
+
+use crate::access::{Gate, OneKey, refuse_sigv2};
+use crate::error::no_such_bucket;
+use crate::host::ExternalHost;
+use crate::objects::ObjectService;
+use crate::settings::{GatewaySettings, InvalidSettings};
+use crate::{listing, reading};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
+
+/// The region whose name `GetBucketLocation` leaves out, as S3 does.
+const DEFAULT_REGION: &str = "us-east-1";
+
+/// The most bytes of a request's body that are ever held.
+const MAX_BODY: usize = 64 << 10;
+
+/// Makes the gateway's HTTP service.
+///
+/// # Errors
+/// Settings that no gateway can run with.
+pub fn gateway<S: ObjectService>(
+    objects: Arc<S>,
+    settings: &GatewaySettings,
+) -> Result<Gateway, InvalidSettings> {
+    settings.check()?;
+    let mut builder = S3ServiceBuilder::new(Buckets { objects, region: settings.region.clone() });
+    builder.set_auth(OneKey::new(&settings.credentials));
+    builder.set_access(Gate::new(&settings.credentials));
+    builder.set_host(ExternalHost::new(&settings.external_hostname));
+    builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits()))));
+    Ok(Gateway { service: builder.build() })
+}
+
+/// No operation of ours takes a body, so next to nothing of one is held.
+fn limits() -> S3Config {
+    let mut limits = S3Config::default();
+    limits.xml_max_body_size = MAX_BODY;
+    limits.post_object_max_file_size = MAX_BODY as u64;
+    limits.form_max_field_size = MAX_BODY;
+    limits.form_max_fields_size = MAX_BODY;
+    limits
+}
+
+/// The gateway as an HTTP service. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    service: S3Service,
+}
+
+impl Gateway {
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, HttpError> {
+        let start = Instant::now();
+        let id = Uuid::new_v4().simple().to_string();
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let mut response = match refused_unread(&request) {
+            Some(error) => {
+                error.to_http_response().map_err(|error| HttpError::new(Box::new(error)))?
+            }
+            None => self.service.call(request.map(Body::from)).await?,
+        };
+        // Headers and queries hold signatures and tokens: of the request, the path alone is logged.
+        tracing::info!(
+            %method,
+            path,
+            status = response.status().as_u16(),
+            ms = start.elapsed().as_millis() as u64,
+            request_id = id,
+            "gateway request"
+        );
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        Ok(response)
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Gateway {
+    type Response = Response<Body>;
+    type Error = HttpError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, HttpError>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        Box::pin(self.clone().answer(request))
+    }
+}
+
+/// The answer to what the protocol library should not see at all.
+fn refused_unread(request: &Request<Incoming>) -> Option<S3Error> {
+    // A browser's form upload: the library reads such a body before it asks who sent it.
+    if request.method() == Method::POST && is_form(request.headers()) {
+        let message = "form uploads are refused: the bucket is read-only";
+        return Some(S3Error::with_message(S3ErrorCode::AccessDenied, message));
+    }
+    refuse_sigv2(request.headers(), request.uri())
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    kind.get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/"))
+}
+
+/// The operations there are; every other one answers `NotImplemented`.
+struct Buckets<S> {
+    objects: Arc<S>,
+    region: String,
+}
+
+impl<S: ObjectService> Buckets<S> {
+    fn known(&self, bucket: &str) -> S3Result<()> {
+        let buckets = self.objects.buckets();
+        if buckets.iter().any(|known| known == bucket) {
+            Ok(())
+        } else {
+            Err(no_such_bucket(bucket, &buckets))
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl<S: ObjectService> S3 for Buckets<S> {
+    async fn list_buckets(
+        &self,
+        _: S3Request<ListBucketsInput>,
+    ) -> S3Result<S3Response<ListBucketsOutput>> {
+        Ok(S3Response::new(listing::list_buckets(self.objects.buckets())))
+    }
+
+    async fn head_bucket(
+        &self,
+        request: S3Request<HeadBucketInput>,
+    ) -> S3Result<S3Response<HeadBucketOutput>> {
+        self.known(&request.input.bucket)?;
+        let bucket_region = Some(self.region.clone());
+        Ok(S3Response::new(HeadBucketOutput { bucket_region, ..HeadBucketOutput::default() }))
+    }
+
+    async fn get_bucket_location(
+        &self,
+        request: S3Request<GetBucketLocationInput>,
+    ) -> S3Result<S3Response<GetBucketLocationOutput>> {
+        self.known(&request.input.bucket)?;
+        let location_constraint = (self.region != DEFAULT_REGION)
+            .then(|| BucketLocationConstraint::from(self.region.clone()));
+        Ok(S3Response::new(GetBucketLocationOutput { location_constraint }))
+    }
+
+    async fn list_objects_v2(
+        &self,
+        request: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        self.known(&request.input.bucket)?;
+        listing::list_v2(&*self.objects, request.input).await.map(S3Response::new)
+    }
+
+    async fn list_objects(
+        &self,
+        request: S3Request<ListObjectsInput>,
+    ) -> S3Result<S3Response<ListObjectsOutput>> {
+        self.known(&request.input.bucket)?;
+        listing::list_v1(&*self.objects, request.input).await.map(S3Response::new)
+    }
+
+    async fn head_object(
+        &self,
+        request: S3Request<HeadObjectInput>,
+    ) -> S3Result<S3Response<HeadObjectOutput>> {
+        self.known(&request.input.bucket)?;
+        reading::head(&*self.objects, &request.input).await.map(S3Response::new)
+    }
+
+    async fn get_object(
+        &self,
+        request: S3Request<GetObjectInput>,
+    ) -> S3Result<S3Response<GetObjectOutput>> {
+        self.known(&request.input.bucket)?;
+        reading::get(&*self.objects, &request.input).await.map(S3Response::new)
+    }
+}

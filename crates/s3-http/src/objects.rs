@@ -1,0 +1,71 @@
+//! What the gateway needs of the service behind it.
+
+use std::future::Future;
+use std::ops::Range;
+
+use isk_virtual_table::{Listing, ObjectInfo, ObjectStream, Service, ServiceError};
+
+/// The questions of the gateway. [`Service`] answers them from Kafka; tests answer from memory.
+pub trait ObjectService: Send + Sync + 'static {
+    /// The buckets, sorted.
+    fn buckets(&self) -> Vec<String>;
+
+    /// What HEAD says of an object.
+    fn head_object(
+        &self,
+        bucket: &str,
+        key: &str,
+    ) -> impl Future<Output = Result<ObjectInfo, ServiceError>> + Send;
+
+    /// A range of an object's bytes; `range` lies within `0..size`.
+    fn read_object(
+        &self,
+        bucket: &str,
+        key: &str,
+        range: Range<u64>,
+    ) -> impl Future<Output = Result<ObjectStream, ServiceError>> + Send;
+
+    /// The objects whose keys begin with `prefix` and sort behind `after`, at most `limit` entries.
+    fn list_objects(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        delimiter: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Listing, ServiceError>> + Send;
+}
+
+impl ObjectService for Service {
+    fn buckets(&self) -> Vec<String> {
+        Service::buckets(self)
+    }
+
+    fn head_object(
+        &self,
+        bucket: &str,
+        key: &str,
+    ) -> impl Future<Output = Result<ObjectInfo, ServiceError>> + Send {
+        Service::head_object(self, bucket, key)
+    }
+
+    fn read_object(
+        &self,
+        bucket: &str,
+        key: &str,
+        range: Range<u64>,
+    ) -> impl Future<Output = Result<ObjectStream, ServiceError>> + Send {
+        Service::read_object(self, bucket, key, range)
+    }
+
+    fn list_objects(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        delimiter: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Listing, ServiceError>> + Send {
+        Service::list_objects(self, bucket, prefix, delimiter, after, limit)
+    }
+}

@@ -1,0 +1,53 @@
+//! Why a registered schema gives no table schema.
+
+/// Why a registered schema gives no table schema. Every one of these is final for that schema text:
+/// trying again does not help, registering another version does.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SchemaError {
+    /// The text is no Avro schema.
+    #[error("the schema is no valid Avro schema: {reason} (at {at})")]
+    Invalid {
+        /// What is wrong.
+        reason: String,
+        /// Where: a dotted path of field names from the top, or `the top`.
+        at: String,
+    },
+    /// A named type contains itself; Iceberg has no recursive types.
+    #[error(
+        "type {name} contains itself (at {at}); a table cannot have recursive columns: register a version that ends the recursion"
+    )]
+    Recursive {
+        /// The type's full name.
+        name: String,
+        /// Where it is met again.
+        at: String,
+    },
+    /// The schema has more columns, or nests deeper, than a table can bear.
+    #[error("the schema is too large for a table: {reason}")]
+    TooLarge {
+        /// Which limit was passed.
+        reason: String,
+    },
+    /// A field's name cannot be a column's name.
+    #[error("field {name:?} (at {at}) cannot be a column: {reason}; rename it")]
+    BadName {
+        /// The field's name.
+        name: String,
+        /// The record that holds it.
+        at: String,
+        /// What is wrong with the name.
+        reason: &'static str,
+    },
+    /// The field ids of a table are used up.
+    #[error("no field ids are left for this table; recreate the topic under another name")]
+    IdsExhausted,
+    /// Iceberg's own checks refused the table schema.
+    #[error("Iceberg refuses the table schema: {0}")]
+    Iceberg(String),
+}
+
+impl SchemaError {
+    pub(crate) fn invalid(at: &str, reason: impl Into<String>) -> Self {
+        Self::Invalid { reason: reason.into(), at: at.to_owned() }
+    }
+}

@@ -1,0 +1,73 @@
+//! Registry schemas to table schemas: Avro types, Iceberg types, stable field ids, evolution.
+//!
+//! [`table_schema`] is the entry point: it takes the version histories of a topic's value and key
+//! subjects, walks them in order, and gives the table's columns as of the last versions. The
+//! same histories give the same field ids everywhere; a persisted [`FieldIdMap`] keeps them when a
+//! registry forgets versions.
+//!
+//! # How Avro types become columns (version [`MAPPING_VERSION`] of the mapping)
+//!
+//! | Avro | Iceberg |
+//! |---|---|
+//! | `boolean`, `int`, `long`, `float`, `double`, `string`, `bytes` | `boolean`, `int`, `long`, `float`, `double`, `string`, `binary` |
+//! | `enum` | `string` |
+//! | `fixed(n)` | `fixed[n]`; of size 0: `binary` |
+//! | `record` | `struct`; without fields: `boolean`, true where the record is present |
+//! | `array`, `map` | `list`, `map<string, ..>` |
+//! | `null` alone, a union without other branches | `string`, always null |
+//! | union of `null` and one type | that type |
+//! | union of several types | `struct` with one column per branch, named by the branch's (short) type name, exactly one of them not null |
+//! | `date` on `int` | `date` |
+//! | `time-millis` on `int`, `time-micros` on `long` | `time` (microseconds) |
+//! | `timestamp-millis`, `-micros`, `-nanos` on `long` | `timestamptz` (microseconds; nanoseconds are rounded down, format v2 has no finer type) |
+//! | `local-timestamp-millis`, `-micros`, `-nanos` on `long` | `timestamp` (microseconds, likewise) |
+//! | `decimal(p, s)` on `bytes`, `fixed` | `decimal(p, s)` |
+//! | `uuid` on `string`, `fixed(16)` | `uuid` |
+//! | `duration` on `fixed(12)` | `struct<months long, days long, milliseconds long>` (the parts are unsigned 32-bit numbers) |
+//! | `big-decimal` and any other logical type | the underlying type |
+//!
+//! A logical type that is not valid where it stands (wrong underlying type, precision above 38, scale
+//! above the precision or negative, ...) is ignored, as the Avro specification asks: the column has the
+//! underlying type. Every column is optional, nested ones too, except the keys of maps. A
+//! value that is no record at the top is one column named `value`. Recursive types are refused.
+//!
+//! # Column names
+//!
+//! A column has its Avro field's name, with two exceptions. A dot becomes `_`, since engines take it
+//! for nesting. A name that equals, ignoring case, one of its siblings' or (at the top) one of the
+//! metadata columns' gets the first free suffix of `_2`, `_3`, ...; the column with the lower field id
+//! keeps the plain name. Other characters outside Avro's rules (spaces, Unicode) stay; empty names
+//! and control characters are refused.
+//!
+//! # Field ids
+//!
+//! A field keeps its id through reorders, removals and renames by alias, and when its type is widened
+//! as Iceberg allows (`int` to `long`, `float` to `double`, more decimal digits). A type change beyond
+//! that gives the name a new id, and all that is nested in it too.
+
+mod avro;
+mod error;
+mod ids;
+mod logical;
+mod mapping;
+mod metadata;
+mod names;
+mod parse;
+mod table;
+
+pub use avro::{
+    AvroType, Branches, EnumType, FixedType, Kind, Logical, RecordField, RecordType, TimeUnit,
+};
+pub use error::SchemaError;
+pub use ids::{FieldId, FieldIdMap};
+pub use metadata::{
+    FIRST_VALUE_FIELD_ID, KAFKA_HEADERS, KAFKA_HEADERS_ELEMENT, KAFKA_HEADERS_KEY,
+    KAFKA_HEADERS_VALUE, KAFKA_KEY, KAFKA_OFFSET, KAFKA_PARTITION, KAFKA_TIMESTAMP,
+    KAFKA_TIMESTAMP_TYPE, KAFKA_VALUE, MetadataColumn,
+};
+pub use parse::parse;
+pub use table::{KeyKind, SchemaText, TableSchema, ValueKind, table_schema};
+
+/// The version of the mapping from Avro types to Iceberg types, column names included. A change to
+/// what existing schemas map to raises it, so that an upgrade never changes a table under its readers.
+pub const MAPPING_VERSION: u32 = 1;

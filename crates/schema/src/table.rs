@@ -1,0 +1,204 @@
+//! The table schema of a topic, from the version histories of its subjects.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use iceberg::spec::{PrimitiveType, Schema, SchemaRef, Type};
+use isk_model::{RegistrySchemaId, SchemaVersion};
+use sha2::{Digest, Sha256};
+
+use crate::avro::{AvroType, Kind};
+use crate::error::SchemaError;
+use crate::ids::{FieldIdMap, Part, Walk};
+use crate::mapping::{self, Columns, PartType};
+use crate::metadata;
+use crate::parse::parse;
+
+/// One registered version of a subject's Avro schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchemaText {
+    /// The version within its subject, from 1; 0 where it is not known (a writer schema got by id).
+    pub version: u32,
+    /// The id records name it by.
+    pub id: RegistrySchemaId,
+    /// The schema's JSON.
+    pub text: String,
+    /// The texts of the schemas it refers to by name, each after those it refers to itself.
+    pub references: Vec<String>,
+}
+
+/// What a topic's values are.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ValueKind {
+    /// No schema: one column `kafka_value` of bytes.
+    None,
+    /// Avro in Confluent framing, shown under this schema.
+    Avro(Arc<AvroType>),
+}
+
+/// What a topic's keys are.
+#[derive(Debug, Clone, PartialEq)]
+pub enum KeyKind {
+    /// No schema: `kafka_key` is bytes.
+    Bytes,
+    /// Avro in Confluent framing, shown under this schema in `kafka_key`.
+    Avro(Arc<AvroType>),
+}
+
+/// A table's columns as of one version of its topic's subjects.
+#[derive(Debug, Clone)]
+pub struct TableSchema {
+    /// The versions it follows.
+    pub version: SchemaVersion,
+    /// The columns: the value's first, then the metadata columns.
+    pub iceberg: SchemaRef,
+    /// What values are. The value's columns are the first ones of `iceberg`: for a record one per field
+    /// in the schema's order, else one.
+    pub value: ValueKind,
+    /// What keys are.
+    pub key: KeyKind,
+}
+
+impl TableSchema {
+    /// How many of the first columns are the value's.
+    pub fn value_columns(&self) -> usize {
+        match &self.value {
+            ValueKind::None => 1,
+            ValueKind::Avro(ty) => match &ty.kind {
+                Kind::Record(record) => record.fields.len(),
+                _ => 1,
+            },
+        }
+    }
+}
+
+/// The table schema as of the last versions of a topic's value and key subjects; an empty history
+/// means there is no such subject.
+///
+/// Versions `ids` does not know yet are walked in order and noted in it, whether or not the whole
+/// succeeds. A version that is no valid schema is passed over, unless it is the last. The same
+/// histories, from an empty map, give the same ids everywhere and however often this is called in
+/// between.
+///
+/// # Errors
+/// The last version of a subject is not valid, recursive, too large, or has names no column can have.
+pub fn table_schema(
+    value_history: &[SchemaText],
+    key_history: &[SchemaText],
+    ids: &mut FieldIdMap,
+) -> Result<TableSchema, SchemaError> {
+    let value = newest(value_history, Part::Value, ids)?;
+    let key = newest(key_history, Part::Key, ids)?;
+    let version = SchemaVersion {
+        value: value_history.last().map_or(0, |v| v.version),
+        key: key_history.last().map_or(0, |v| v.version),
+    };
+
+    let mut fields = match &value {
+        None => vec![metadata::value_column()],
+        Some((ty, ids)) => value_fields(ty, ids)?,
+    };
+    let key_type = match &key {
+        None => Type::Primitive(PrimitiveType::Binary),
+        Some((ty, ids)) => {
+            let root = Part::Key.root();
+            Columns { ids }.column(&mapping::layout(ty), root, metadata::KAFKA_KEY.name)?
+        }
+    };
+    fields.extend(metadata::columns(key_type));
+    let iceberg = Schema::builder()
+        .with_fields(fields)
+        .build()
+        .map_err(|e| SchemaError::Iceberg(e.to_string()))?;
+    Ok(TableSchema {
+        version,
+        iceberg: Arc::new(iceberg),
+        value: value.map_or(ValueKind::None, |(ty, _)| ValueKind::Avro(ty)),
+        key: key.map_or(KeyKind::Bytes, |(ty, _)| KeyKind::Avro(ty)),
+    })
+}
+
+/// The path of the one column of a value that is no record; no field of a record has it.
+const WHOLE_VALUE: &str = "whole value";
+
+fn value_fields(
+    ty: &AvroType,
+    ids: &BTreeMap<String, i32>,
+) -> Result<Vec<iceberg::spec::NestedFieldRef>, SchemaError> {
+    let columns = Columns { ids };
+    match &ty.kind {
+        Kind::Record(record) => columns.fields(
+            &mapping::record_parts(record),
+            Part::Value.root(),
+            &metadata::RESERVED_NAMES,
+            "",
+        ),
+        _ => {
+            let part = whole_value(ty);
+            let fields = columns.fields(&[part], WHOLE_VALUE, &[], "")?;
+            Ok(fields)
+        }
+    }
+}
+
+fn whole_value(ty: &AvroType) -> mapping::Part<'_> {
+    mapping::Part {
+        name: "value",
+        column: "value",
+        aliases: &[],
+        doc: None,
+        ty: PartType::Avro(ty),
+    }
+}
+
+type Newest = Option<(Arc<AvroType>, BTreeMap<String, i32>)>;
+
+/// Walks a subject's history; gives the last version's type and the ids of its fields.
+fn newest(history: &[SchemaText], part: Part, ids: &mut FieldIdMap) -> Result<Newest, SchemaError> {
+    let Some((last, older)) = history.split_last() else { return Ok(None) };
+    for version in older {
+        // What could not be a table then gives no ids; the versions after it stand on their own.
+        let _ = walk(version, part, ids);
+    }
+    let ty = walk(last, part, ids)?;
+    let given = ids.walked(&digest(last, part)).cloned().unwrap_or_default();
+    Ok(Some((Arc::new(ty), given)))
+}
+
+fn walk(version: &SchemaText, part: Part, ids: &mut FieldIdMap) -> Result<AvroType, SchemaError> {
+    let ty = parse(&version.text, &version.references)?;
+    let digest = digest(version, part);
+    if ids.walked(&digest).is_none() {
+        let mut walk = ids.walk(part);
+        assign(&ty, part, &mut walk)?;
+        *ids = walk.finish(digest);
+    }
+    Ok(ty)
+}
+
+fn assign(ty: &AvroType, part: Part, walk: &mut Walk) -> Result<(), SchemaError> {
+    match (part, &ty.kind) {
+        (Part::Value, Kind::Record(record)) => {
+            mapping::assign_parts(&mapping::record_parts(record), part.root(), walk)
+        }
+        (Part::Value, _) => mapping::assign_parts(&[whole_value(ty)], WHOLE_VALUE, walk),
+        (Part::Key, _) => mapping::assign_nested(&mapping::layout(ty), part.root(), walk),
+    }
+}
+
+/// Names a schema text in the id map.
+fn digest(version: &SchemaText, part: Part) -> String {
+    let mut hash = Sha256::new();
+    for text in [part.root()].into_iter().chain(version.references.iter().map(String::as_str)) {
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text);
+    }
+    hash.update(&version.text);
+    let mut out = String::new();
+    for byte in &hash.finalize()[..16] {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "{byte:02x}");
+    }
+    out
+}

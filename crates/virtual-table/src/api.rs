@@ -1,0 +1,109 @@
+//! What the HTTP edges see of the service: its answers and its errors.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+/// The namespace, and the bucket, of live topics.
+pub const HOTSET: &str = "hotset";
+
+/// An error of the service, classed by what the caller should do. The text names the thing and the
+/// remedy and holds nothing secret: it may be shown to a client.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ServiceError {
+    /// There is no such namespace.
+    #[error("namespace {0:?} does not exist; this catalog has: hotset")]
+    NoSuchNamespace(String),
+    /// There is no such table: no such topic, or one that the configuration leaves out.
+    #[error("table {namespace}.{table} does not exist: no topic of this name is served")]
+    NoSuchTable {
+        /// The namespace asked in.
+        namespace: String,
+        /// The table asked for.
+        table: String,
+    },
+    /// There is no such object.
+    #[error("no object {key:?}: {reason}")]
+    NoSuchKey {
+        /// The key as it was asked for.
+        key: String,
+        /// Why there is none.
+        reason: String,
+    },
+    /// The topic is there but cannot be shown as a table until somebody changes it.
+    #[error("{what} cannot be shown as a table: {reason}")]
+    Unsupported {
+        /// The table or topic.
+        what: String,
+        /// What stands against it, and the remedy.
+        reason: String,
+    },
+    /// The object was planned, and what Kafka holds now can no longer make it (retention, cleaner,
+    /// recreated topic, outgrown size). Planning the query again is the remedy.
+    #[error("{key} can no longer be read as it was planned: {reason}; run the query again")]
+    Gone {
+        /// The object's key.
+        key: String,
+        /// What happened to its records.
+        reason: String,
+    },
+    /// Kafka, the registry or a local resource did not answer. Trying again may help.
+    #[error("{what} is not available: {reason}")]
+    Unavailable {
+        /// Who did not answer.
+        what: String,
+        /// What was seen.
+        reason: String,
+    },
+    /// A defect of this service.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// A table as `loadTable` answers it.
+#[derive(Debug, Clone)]
+pub struct LoadedTable {
+    /// Where the metadata lies: `s3://<bucket>/<topic>/metadata/<name>.metadata.json`.
+    pub metadata_location: String,
+    /// The table metadata as JSON: byte for byte the object at `metadata_location`.
+    pub metadata: Bytes,
+    /// The table's location: the prefix of all its objects, without a trailing slash.
+    pub location: String,
+}
+
+/// What HEAD says of an object. All of it is a constant of the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// The length in bytes of a whole GET.
+    pub size: u64,
+    /// The entity tag, without quotes.
+    pub etag: String,
+    /// When the object was made; the same at every request.
+    pub last_modified: SystemTime,
+    /// `application/vnd.apache.parquet`, `application/json` or `application/octet-stream`.
+    pub content_type: &'static str,
+}
+
+/// The bytes of an object's range, in order. Dropping the stream ends the work behind it.
+pub type ObjectStream = BoxStream<'static, Result<Bytes, ServiceError>>;
+
+/// One object of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedObject {
+    /// The key within the bucket.
+    pub key: String,
+    /// What HEAD says of it.
+    pub info: ObjectInfo,
+}
+
+/// One page of a listing, in the order of the keys' bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// The objects of this page.
+    pub objects: Vec<ListedObject>,
+    /// The groups of keys that share what stands up to the delimiter, delimiter included.
+    pub common_prefixes: Vec<String>,
+    /// Where the next page goes on (to be given as `after`), or `None` at the end.
+    pub next: Option<String>,
+}

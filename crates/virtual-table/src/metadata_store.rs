@@ -1,0 +1,132 @@
+//! Metadata files: immutable objects under names that hold a digest of their content.
+//!
+//! They are plain files below `<data_dir>/metadata/<topic>/`. A file that is named again is touched;
+//! one that no plan has named for the retention time is swept away.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use isk_model::TopicName;
+
+use crate::api::ServiceError;
+
+/// The folder of metadata files.
+pub(crate) struct MetadataStore {
+    root: PathBuf,
+}
+
+impl MetadataStore {
+    /// Opens the store below `data_dir`.
+    pub(crate) fn open(data_dir: &Path) -> Result<Self, ServiceError> {
+        let root = data_dir.join("metadata");
+        std::fs::create_dir_all(&root).map_err(|e| failed(&root, &e))?;
+        Ok(Self { root })
+    }
+
+    /// Keeps a file. The same name always comes with the same bytes, so one that is there already
+    /// is only touched.
+    pub(crate) fn put(
+        &self,
+        topic: &TopicName,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<(), ServiceError> {
+        let folder = self.folder(topic);
+        let path = folder.join(name);
+        if let Ok(file) = std::fs::File::open(&path) {
+            // A touch that fails only makes the file go sooner.
+            let _ = file.set_modified(SystemTime::now());
+            return Ok(());
+        }
+        std::fs::create_dir_all(&folder).map_err(|e| failed(&folder, &e))?;
+        // Written under another name and renamed: a reader never sees half a file.
+        let part = folder.join(format!(".{name}.{:x}.part", unique()));
+        std::fs::write(&part, bytes).map_err(|e| failed(&part, &e))?;
+        std::fs::rename(&part, &path).map_err(|e| failed(&path, &e))
+    }
+
+    /// The file's bytes, or `None` when there is no such file.
+    pub(crate) fn get(
+        &self,
+        topic: &TopicName,
+        name: &str,
+    ) -> Result<Option<Bytes>, ServiceError> {
+        let path = self.folder(topic).join(name);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(failed(&path, &e)),
+        }
+    }
+
+    /// The file's length, or `None` when there is no such file.
+    pub(crate) fn size(&self, topic: &TopicName, name: &str) -> Result<Option<u64>, ServiceError> {
+        let path = self.folder(topic).join(name);
+        match std::fs::metadata(&path) {
+            Ok(meta) => Ok(Some(meta.len())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(failed(&path, &e)),
+        }
+    }
+
+    /// Removes what no plan has named for `retention`; returns how many files went.
+    pub(crate) fn sweep(&self, retention: Duration) -> std::io::Result<usize> {
+        let mut gone = 0;
+        for topic in std::fs::read_dir(&self.root)? {
+            let topic = topic?;
+            if !topic.file_type()?.is_dir() {
+                continue;
+            }
+            for file in std::fs::read_dir(topic.path())? {
+                let file = file?;
+                let age = file.metadata()?.modified()?.elapsed().unwrap_or_default();
+                if age > retention && std::fs::remove_file(file.path()).is_ok() {
+                    gone += 1;
+                }
+            }
+        }
+        Ok(gone)
+    }
+
+    fn folder(&self, topic: &TopicName) -> PathBuf {
+        // A topic name has no slash and is neither "." nor "..", so it is a safe folder name.
+        self.root.join(topic.as_str())
+    }
+}
+
+/// A number no other call of this process gets.
+pub(crate) fn unique() -> u64 {
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    n << 32 | u64::from(std::process::id())
+}
+
+fn failed(path: &Path, error: &std::io::Error) -> ServiceError {
+    ServiceError::Unavailable {
+        what: format!("the metadata store ({})", path.display()),
+        reason: format!("{error}; is data_dir writable and the disk not full?"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_stay_until_nobody_names_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = MetadataStore::open(dir.path()).unwrap();
+        let topic = TopicName::new("orders").unwrap();
+        store.put(&topic, "a.avro", b"one").unwrap();
+        store.put(&topic, "a.avro", b"one").unwrap();
+        assert_eq!(store.get(&topic, "a.avro").unwrap().unwrap(), "one");
+        assert_eq!(store.size(&topic, "a.avro").unwrap(), Some(3));
+        assert_eq!(store.get(&topic, "b.avro").unwrap(), None);
+        assert_eq!(store.sweep(Duration::from_secs(60)).unwrap(), 0);
+        let old = std::fs::File::open(dir.path().join("metadata/orders/a.avro")).unwrap();
+        old.set_modified(SystemTime::now() - Duration::from_secs(120)).unwrap();
+        assert_eq!(store.sweep(Duration::from_secs(60)).unwrap(), 1);
+        assert_eq!(store.get(&topic, "a.avro").unwrap(), None);
+    }
+}

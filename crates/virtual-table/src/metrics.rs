@@ -1,0 +1,78 @@
+//! What the service counts, as Prometheus text.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Counters of one service. They only grow.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    pub(crate) tables_loaded: AtomicU64,
+    pub(crate) plans_built: AtomicU64,
+    pub(crate) chunks_rendered: AtomicU64,
+    pub(crate) render_errors: AtomicU64,
+    pub(crate) rows_rendered: AtomicU64,
+    pub(crate) bytes_rendered: AtomicU64,
+    pub(crate) objects_read: AtomicU64,
+    /// By topic: of records whose key or value did not decode.
+    decode_failures: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Metrics {
+    /// Counts records of a topic that did not decode.
+    pub(crate) fn add_decode_failures(&self, topic: &str, by: u64) {
+        if by > 0 {
+            let mut all = self.decode_failures.lock().unwrap_or_else(|e| e.into_inner());
+            *all.entry(topic.to_owned()).or_default() += by;
+        }
+    }
+
+    /// All counters in the Prometheus text exposition format, version 0.0.4.
+    pub(crate) fn render(&self, kafka: &isk_kafka::KafkaMetricsSnapshot, cached: u64) -> String {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut out = String::new();
+        let counters: [(&str, &str, u64); 17] = [
+            ("tables_loaded_total", "Tables loaded.", get(&self.tables_loaded)),
+            ("plans_built_total", "Snapshots planned anew.", get(&self.plans_built)),
+            ("chunks_rendered_total", "Chunks encoded.", get(&self.chunks_rendered)),
+            ("render_errors_total", "Chunks that failed to encode.", get(&self.render_errors)),
+            ("rows_rendered_total", "Rows encoded.", get(&self.rows_rendered)),
+            ("rendered_bytes_total", "Bytes of encoded files.", get(&self.bytes_rendered)),
+            ("objects_read_total", "Object reads begun.", get(&self.objects_read)),
+            ("kafka_fetches_total", "Offset ranges fetched.", kafka.fetches),
+            ("kafka_fetch_errors_total", "Fetches that failed.", kafka.fetch_errors),
+            ("kafka_records_delivered_total", "Records used.", kafka.records_delivered),
+            ("kafka_delivered_bytes_total", "Record bytes used.", kafka.bytes_delivered),
+            ("kafka_records_fetched_total", "Records fetched, unused too.", kafka.records_fetched),
+            ("kafka_fetched_bytes_total", "Record bytes fetched, unused too.", kafka.bytes_fetched),
+            ("kafka_wire_bytes_total", "Fetch answers on the network.", kafka.wire_bytes),
+            ("kafka_admin_requests_total", "Other questions to brokers.", kafka.admin_requests),
+            ("kafka_admin_errors_total", "Such questions that failed.", kafka.admin_errors),
+            ("kafka_clients_opened_total", "Kafka clients opened.", kafka.clients_opened),
+        ];
+        for (name, help, value) in counters {
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "# HELP isk_{name} {help}\n# TYPE isk_{name} counter");
+            let _ = writeln!(out, "isk_{name} {value}");
+        }
+        let _ = writeln!(
+            out,
+            "# HELP isk_cache_bytes Encoded files kept on disk.\n# TYPE isk_cache_bytes gauge\n\
+             isk_cache_bytes {cached}\n\
+             # HELP isk_decode_failures_total Keys and values that did not decode.\n\
+             # TYPE isk_decode_failures_total counter"
+        );
+        for (topic, value) in self.decode_failures.lock().unwrap_or_else(|e| e.into_inner()).iter()
+        {
+            // A topic name holds nothing that a label value would have to escape.
+            let _ = writeln!(out, "isk_decode_failures_total{{topic=\"{topic}\"}} {value}");
+        }
+        out
+    }
+}
+
+/// Adds to a counter.
+pub(crate) fn add(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}

@@ -1,0 +1,237 @@
+//! The gateway's path: parse key → columns → encoded file → pad → slice.
+
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream;
+use isk_kafka::TopicDescription;
+use isk_model::{DataFileKey, ObjectKey};
+use isk_parquet_file::{PaddedLayout, Segment, empty_delete_file};
+
+use crate::api::{HOTSET, ObjectInfo, ObjectStream, ServiceError};
+use crate::metrics::add;
+use crate::plan::render_digest;
+use crate::render::RenderedFile;
+use crate::service::Service;
+
+/// Bytes handed to the client at once.
+const PIECE: u64 = 256 << 10;
+
+/// Zeros for holes.
+static ZEROS: [u8; PIECE as usize] = [0; PIECE as usize];
+
+/// 2020-01-01: every object's modification time. It is a constant of the key, like all HEAD says.
+const LAST_MODIFIED: Duration = Duration::from_secs(1_577_836_800);
+
+impl Service {
+    /// What HEAD says of an object. Reads nothing from Kafka's log.
+    pub async fn head_object(&self, bucket: &str, key: &str) -> Result<ObjectInfo, ServiceError> {
+        let key = self.parse(bucket, key).await?;
+        self.info(&key)
+    }
+
+    /// A range of an object's bytes; `range` lies within `0..size`. An empty range is an empty
+    /// stream. Errors that can be known before the first byte are known when this returns.
+    pub async fn read_object(
+        &self,
+        bucket: &str,
+        key: &str,
+        range: Range<u64>,
+    ) -> Result<ObjectStream, ServiceError> {
+        add(&self.metrics.objects_read, 1);
+        let key = self.parse(bucket, key).await?;
+        let whole = match &key {
+            ObjectKey::Data(key) => return self.read_data(key, range).await,
+            ObjectKey::Delete(_) => Bytes::from_static(empty_delete_file()),
+            ObjectKey::Metadata { topic, file } => {
+                self.metadata.get(topic, file)?.ok_or_else(|| no_such_metadata(&key))?
+            }
+        };
+        let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(whole.len());
+        let start = usize::try_from(range.start).unwrap_or(usize::MAX).min(end);
+        Ok(stream::iter([Ok(whole.slice(start..end))]).boxed())
+    }
+
+    /// A range of a virtual data file.
+    async fn read_data(
+        &self,
+        key: &DataFileKey,
+        range: Range<u64>,
+    ) -> Result<ObjectStream, ServiceError> {
+        let topic = self.topics.get(key.topic.as_str()).await?;
+        if topic.id != key.topic_id {
+            return Err(gone(key, format!("the topic was recreated (its id is now {})", topic.id)));
+        }
+        let table = self.schemas.at(&topic.name, topic.id, key.schema).await?;
+        if render_digest(&table, self.renders.profile())? != key.render {
+            return Err(gone(key, "it was planned with other settings or columns".into()));
+        }
+        let file = match self.renders.get(key, table).await {
+            Ok(file) => file,
+            Err(error) => {
+                if matches!(error, ServiceError::Gone { .. }) {
+                    self.epochs.rewritten(&topic, key.partition, key.range.start())?;
+                }
+                return Err(error);
+            }
+        };
+        self.learn(&topic, key, &file)?;
+        let layout = PaddedLayout::new(file.body_len, file.footer_len, key.declared_size);
+        let layout = layout.map_err(|e| {
+            if let Some(pin) = self.pinned(&topic) {
+                // The facts of this chunk are known now; its neighbours will be declared larger.
+                let learnt = pin.outgrown(e.actual, key.range);
+                if let Err(error) = self.keep_pin(&topic, learnt) {
+                    tracing::warn!(%error, "a larger size bound could not be kept");
+                }
+            }
+            gone(key, format!("its records encode to {} bytes, more than was planned", e.actual))
+        })?;
+        let segments: Vec<Segment> = layout.segments(range).collect();
+        Ok(stream_segments(file, segments))
+    }
+
+    /// Takes the facts of an encoding in, and refuses an object whose bytes have changed.
+    fn learn(
+        &self,
+        topic: &TopicDescription,
+        key: &DataFileKey,
+        file: &RenderedFile,
+    ) -> Result<(), ServiceError> {
+        let width = self.pinned(topic).map(|pin| pin.chunk_exponent().width());
+        let full = width.is_some_and(|width| key.range.end().0 % width == 0);
+        self.facts.learn(key, &file.encoding, full)?.map_err(|_| {
+            gone(key, "Kafka's log cleaner or retention has changed its records".into())
+        })
+    }
+
+    /// A key that belongs to a served topic. Costs no question to the brokers beyond the topic's
+    /// description.
+    async fn parse(&self, bucket: &str, key: &str) -> Result<ObjectKey, ServiceError> {
+        if bucket != HOTSET {
+            return Err(ServiceError::NoSuchNamespace(bucket.to_owned()));
+        }
+        let parsed: ObjectKey = key.parse().map_err(|e: isk_model::KeyError| {
+            ServiceError::NoSuchKey { key: e.key, reason: e.reason.into() }
+        })?;
+        match self.topics.get(parsed.topic().as_str()).await {
+            Ok(_) => Ok(parsed),
+            Err(ServiceError::NoSuchTable { .. }) => Err(ServiceError::NoSuchKey {
+                key: key.into(),
+                reason: format!("no topic {} is served", parsed.topic()),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn info(&self, key: &ObjectKey) -> Result<ObjectInfo, ServiceError> {
+        match (info_of(key), key) {
+            (Some(info), _) => Ok(info),
+            (None, ObjectKey::Metadata { topic, file }) => {
+                let size = self.metadata.size(topic, file)?;
+                size.map(|size| constant_info(key, size)).ok_or_else(|| no_such_metadata(key))
+            }
+            (None, _) => Err(no_such_metadata(key)),
+        }
+    }
+}
+
+/// What HEAD says of an object whose size is a constant of its key: `None` for metadata files.
+pub(crate) fn info_of(key: &ObjectKey) -> Option<ObjectInfo> {
+    match key {
+        ObjectKey::Data(data) => Some(constant_info(key, data.declared_size)),
+        ObjectKey::Delete(_) => Some(constant_info(key, empty_delete_file().len() as u64)),
+        ObjectKey::Metadata { .. } => None,
+    }
+}
+
+/// What HEAD says of an object of this size.
+pub(crate) fn constant_info(key: &ObjectKey, size: u64) -> ObjectInfo {
+    let content_type = match key {
+        ObjectKey::Metadata { file, .. } if file.ends_with(".json") => "application/json",
+        ObjectKey::Metadata { .. } => "application/octet-stream",
+        ObjectKey::Data(_) | ObjectKey::Delete(_) => "application/vnd.apache.parquet",
+    };
+    ObjectInfo {
+        size,
+        etag: etag(&key.to_string()),
+        last_modified: SystemTime::UNIX_EPOCH + LAST_MODIFIED,
+        content_type,
+    }
+}
+
+/// A key names one content for ever, so its digest serves as the content's.
+fn etag(key: &str) -> String {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(key.as_bytes());
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn gone(key: &DataFileKey, reason: String) -> ServiceError {
+    ServiceError::Gone { key: key.to_string(), reason }
+}
+
+fn no_such_metadata(key: &ObjectKey) -> ServiceError {
+    ServiceError::NoSuchKey {
+        key: key.to_string(),
+        reason: "no such metadata file is kept (any more); load the table again".into(),
+    }
+}
+
+/// The bytes of the segments, read piece by piece as the client takes them.
+fn stream_segments(file: Arc<RenderedFile>, segments: Vec<Segment>) -> ObjectStream {
+    let body_len = file.body_len;
+    let pieces = segments.into_iter().flat_map(pieces);
+    stream::iter(pieces)
+        .then(move |piece| {
+            let file = Arc::clone(&file);
+            async move {
+                match piece {
+                    Segment::Hole(len) => {
+                        let len = usize::try_from(len).unwrap_or(ZEROS.len()).min(ZEROS.len());
+                        Ok(Bytes::from_static(&ZEROS[..len]))
+                    }
+                    Segment::Body(range) => read_file(file, range).await,
+                    Segment::Footer(range) => {
+                        read_file(file, body_len + range.start..body_len + range.end).await
+                    }
+                }
+            }
+        })
+        .boxed()
+}
+
+/// Cuts a segment into pieces of at most [`PIECE`] bytes, lazily.
+fn pieces(segment: Segment) -> impl Iterator<Item = Segment> {
+    let len = segment.byte_len();
+    (0..len.div_ceil(PIECE)).map(move |n| {
+        let (start, end) = (n * PIECE, ((n + 1) * PIECE).min(len));
+        match &segment {
+            Segment::Body(r) => Segment::Body(r.start + start..r.start + end),
+            Segment::Hole(_) => Segment::Hole(end - start),
+            Segment::Footer(r) => Segment::Footer(r.start + start..r.start + end),
+        }
+    })
+}
+
+async fn read_file(file: Arc<RenderedFile>, range: Range<u64>) -> Result<Bytes, ServiceError> {
+    let read = tokio::task::spawn_blocking(move || {
+        let mut from = file.open()?;
+        from.seek(SeekFrom::Start(range.start))?;
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
+        from.read_exact(&mut bytes)?;
+        Ok::<_, std::io::Error>(Bytes::from(bytes))
+    });
+    match read.await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => Err(ServiceError::Unavailable {
+            what: "an encoded file in the cache".into(),
+            reason: format!("{error}; was the cache folder below data_dir removed?"),
+        }),
+        Err(error) => Err(ServiceError::Internal(format!("reading panicked: {error}"))),
+    }
+}

@@ -1,0 +1,213 @@
+//! The service behind both HTTP edges: what it is made of, and what the catalog lists.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use isk_kafka::{KafkaCluster, SchemaRegistry};
+use isk_model::TopicName;
+
+use crate::api::{HOTSET, Listing, ServiceError};
+use crate::epochs::Epochs;
+use crate::facts::FactBook;
+use crate::listing::{Page, Room};
+use crate::load_table::Tick;
+use crate::metadata_store::MetadataStore;
+use crate::metrics::Metrics;
+use crate::render::Renders;
+use crate::store::Store;
+use crate::topic_pin::TopicPin;
+use crate::topic_schema::TopicSchemas;
+use crate::topics::{TopicFilter, Topics, kafka_error};
+
+/// How often metadata files that nobody names are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
+
+/// What a [`Service`] is made of.
+#[derive(Debug)]
+pub struct ServiceConfig {
+    /// The brokers.
+    pub kafka: KafkaCluster,
+    /// The schema registry, if there is one.
+    pub registry: Option<SchemaRegistry>,
+    /// Which topics are served.
+    pub topics: TopicFilter,
+    /// Where the store, metadata files and the cache live. One process at a time.
+    pub data_dir: PathBuf,
+    /// Encoded files kept on disk, in bytes.
+    pub cache_bytes: u64,
+    /// Chunks encoded at the same time.
+    pub render_concurrency: usize,
+    /// How long metadata files that no plan names any more are kept.
+    pub metadata_retention: Duration,
+}
+
+/// Topics as tables and objects. Cheap to share behind an `Arc`.
+pub struct Service {
+    pub(crate) kafka: KafkaCluster,
+    pub(crate) topics: Topics,
+    pub(crate) schemas: Arc<TopicSchemas>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) pins: moka::sync::Cache<String, TopicPin>,
+    pub(crate) epochs: Epochs,
+    pub(crate) facts: FactBook,
+    pub(crate) renders: Arc<Renders>,
+    pub(crate) metadata: Arc<MetadataStore>,
+    pub(crate) ticks: moka::sync::Cache<TopicName, Arc<Tick>>,
+    pub(crate) metrics: Arc<Metrics>,
+    metadata_retention: Duration,
+    sweeping: AtomicBool,
+}
+
+impl Service {
+    /// Opens the stores below the data directory. Asks nothing of Kafka or the registry.
+    ///
+    /// # Errors
+    /// [`ServiceError::Unavailable`] names the folder that cannot be used, and why.
+    pub fn open(config: ServiceConfig) -> Result<Self, ServiceError> {
+        let data_dir = &config.data_dir;
+        std::fs::create_dir_all(data_dir).map_err(|e| ServiceError::Unavailable {
+            what: format!("data_dir {}", data_dir.display()),
+            reason: format!("{e}; name a folder that can be written to (ISK_DATA_DIR)"),
+        })?;
+        let store = Arc::new(Store::open(&data_dir.join("isk.redb"))?);
+        let metrics = Arc::new(Metrics::default());
+        let schemas = Arc::new(TopicSchemas::new(config.registry, Arc::clone(&store)));
+        let renders = Renders::new(
+            config.kafka.clone(),
+            Arc::clone(&schemas),
+            Arc::clone(&metrics),
+            &data_dir.join("cache"),
+            config.cache_bytes,
+            config.render_concurrency,
+        )?;
+        Ok(Self {
+            topics: Topics::new(config.kafka.clone(), config.topics),
+            kafka: config.kafka,
+            schemas,
+            pins: moka::sync::Cache::new(10_000),
+            epochs: Epochs::new(Arc::clone(&store)),
+            facts: FactBook::new(Arc::clone(&store)),
+            renders: Arc::new(renders),
+            metadata: Arc::new(MetadataStore::open(data_dir)?),
+            store,
+            ticks: moka::sync::Cache::new(10_000),
+            metrics,
+            metadata_retention: config.metadata_retention,
+            sweeping: AtomicBool::new(false),
+        })
+    }
+
+    /// Sweeps old metadata files away until the task is dropped.
+    pub async fn sweep_forever(&self) {
+        if self.sweeping.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            let (metadata, retention) = (Arc::clone(&self.metadata), self.metadata_retention);
+            match tokio::task::spawn_blocking(move || metadata.sweep(retention)).await {
+                Ok(Ok(0)) => {}
+                Ok(Ok(files)) => tracing::debug!(files, "old metadata files swept away"),
+                Ok(Err(error)) => tracing::warn!(%error, "old metadata files cannot be swept away"),
+                Err(error) => tracing::warn!(%error, "sweeping failed"),
+            }
+        }
+    }
+
+    /// The namespaces of the catalog, sorted.
+    pub fn namespaces(&self) -> Vec<String> {
+        vec![HOTSET.to_owned()]
+    }
+
+    /// The tables of a namespace, sorted by name.
+    pub async fn tables(&self, namespace: &str) -> Result<Vec<String>, ServiceError> {
+        self.check_namespace(namespace)?;
+        Ok(self.topics.names().await?.iter().map(ToString::to_string).collect())
+    }
+
+    /// Whether a table exists; asks for no offsets.
+    pub async fn table_exists(&self, namespace: &str, table: &str) -> Result<(), ServiceError> {
+        self.check_namespace(namespace)?;
+        self.topics.get(table).await.map(|_| ())
+    }
+
+    pub(crate) fn check_namespace(&self, namespace: &str) -> Result<(), ServiceError> {
+        if namespace == HOTSET {
+            Ok(())
+        } else {
+            Err(ServiceError::NoSuchNamespace(namespace.to_owned()))
+        }
+    }
+
+    /// The buckets of the gateway, sorted.
+    pub fn buckets(&self) -> Vec<String> {
+        self.namespaces()
+    }
+
+    /// The objects whose keys begin with `prefix` and sort behind `after`, at most `limit` entries
+    /// (objects and common prefixes together).
+    pub async fn list_objects(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        delimiter: Option<&str>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Listing, ServiceError> {
+        self.check_namespace(bucket)?;
+        let mut folders: Vec<String> =
+            self.topics.names().await?.iter().map(|name| format!("{name}/")).collect();
+        // In the order of keys: "a-b/" sorts before "a/".
+        folders.sort_unstable();
+        let mut page = Page::new(prefix, delimiter, after, limit);
+        let mut room = Room::More;
+        for folder in folders.iter().filter(|folder| page.may_hold(folder)).collect::<Vec<_>>() {
+            room = match page.group_of(folder) {
+                // All of the topic's objects are one group: no need to plan it.
+                Some(group) => page.push_group(group),
+                None => self.list_topic(&mut page, folder, prefix).await?,
+            };
+            if room == Room::Full {
+                break;
+            }
+        }
+        Ok(page.finish(room))
+    }
+
+    async fn list_topic(
+        &self,
+        page: &mut Page<'_>,
+        folder: &str,
+        prefix: &str,
+    ) -> Result<Room, ServiceError> {
+        let tick = match self.tick(folder.trim_end_matches('/')).await {
+            Ok(tick) => tick,
+            // One topic that cannot be shown does not hide the others.
+            Err(error @ (ServiceError::Unsupported { .. } | ServiceError::NoSuchTable { .. }))
+                if !prefix.starts_with(folder) =>
+            {
+                tracing::warn!(folder, %error, "left out of a listing");
+                return Ok(Room::More);
+            }
+            Err(error) => return Err(error),
+        };
+        for object in &tick.objects {
+            if page.push(object) == Room::Full {
+                return Ok(Room::Full);
+            }
+        }
+        Ok(Room::More)
+    }
+
+    /// Whether Kafka answers: what `/readyz` says.
+    pub async fn ready(&self) -> Result<(), ServiceError> {
+        self.kafka.cluster_id().await.map(|_| ()).map_err(|e| kafka_error(&e))
+    }
+
+    /// Counters and gauges in the Prometheus text format.
+    pub fn metrics_text(&self) -> String {
+        self.metrics.render(&self.kafka.metrics().snapshot(), self.renders.cached_bytes())
+    }
+}

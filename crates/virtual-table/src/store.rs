@@ -1,0 +1,166 @@
+//! The small embedded store for what must outlive a restart: pins, field ids, chunk facts.
+//!
+//! Values are JSON under a text key. Losing the store costs time, not correctness: field ids are
+//! assigned again from the registry's history in the same order, and facts are learnt again.
+
+use std::path::Path;
+
+use redb::{Database, DatabaseError, Durability, ReadableDatabase, StorageError, TableDefinition};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::api::ServiceError;
+
+/// The kinds of things kept, one table each.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    /// [`crate::topic_pin::TopicPin`] by topic id.
+    TopicPin,
+    /// [`crate::topic_schema::SchemaRecord`] by topic id.
+    Schema,
+    /// [`crate::facts::ChunkFacts`] by recipe.
+    Facts,
+    /// [`crate::epochs::EpochHistory`] by topic id and partition.
+    Epochs,
+}
+
+impl Kind {
+    fn table(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
+        TableDefinition::new(match self {
+            Self::TopicPin => "topic_pins",
+            Self::Schema => "schemas",
+            Self::Facts => "chunk_facts",
+            Self::Epochs => "epochs",
+        })
+    }
+}
+
+/// An open store. All calls block for as long as a local disk takes.
+pub(crate) struct Store {
+    db: Database,
+}
+
+impl Store {
+    /// Opens or makes the store at `path`. A damaged one is set aside, and a new one begun.
+    pub(crate) fn open(path: &Path) -> Result<Self, ServiceError> {
+        let db = match Database::create(path) {
+            Ok(db) => db,
+            Err(DatabaseError::DatabaseAlreadyOpen) => {
+                return Err(ServiceError::Unavailable {
+                    what: format!("the store {}", path.display()),
+                    reason: "another process has it open; give each isk its own data_dir".into(),
+                });
+            }
+            // A file that is no database is reported as invalid data; other I/O errors are the disk's.
+            Err(DatabaseError::Storage(StorageError::Io(error)))
+                if error.kind() != std::io::ErrorKind::InvalidData =>
+            {
+                return Err(unavailable(path, &error));
+            }
+            Err(error) => Self::begin_anew(path, &error)?,
+        };
+        Ok(Self { db })
+    }
+
+    fn begin_anew(path: &Path, error: &DatabaseError) -> Result<Database, ServiceError> {
+        let aside = path.with_extension("damaged");
+        tracing::warn!(
+            store = %path.display(), aside = %aside.display(), %error,
+            "the store is damaged; it is set aside and learnt again"
+        );
+        std::fs::rename(path, &aside).map_err(|e| unavailable(path, &e))?;
+        Database::create(path).map_err(|e| unavailable(path, &e))
+    }
+
+    /// The value under `key`, or `None`. A value of an older shape counts as not there.
+    pub(crate) fn get<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        key: &str,
+    ) -> Result<Option<T>, ServiceError> {
+        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
+            match self.db.begin_read()?.open_table(kind.table()) {
+                Ok(table) => Ok(table.get(key)?.map(|v| v.value().to_vec())),
+                Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        };
+        let bytes = read().map_err(|e| failed("read", &e))?;
+        Ok(bytes.and_then(|b| serde_json::from_slice(&b).ok()))
+    }
+
+    /// Puts a value that must be there after a crash.
+    pub(crate) fn put<T: Serialize>(
+        &self,
+        kind: Kind,
+        key: &str,
+        value: &T,
+    ) -> Result<(), ServiceError> {
+        self.write(kind, key, value, Durability::Immediate)
+    }
+
+    /// Puts a value that may be lost in a crash: what can be learnt again.
+    pub(crate) fn put_relaxed<T: Serialize>(
+        &self,
+        kind: Kind,
+        key: &str,
+        value: &T,
+    ) -> Result<(), ServiceError> {
+        self.write(kind, key, value, Durability::None)
+    }
+
+    fn write<T: Serialize>(
+        &self,
+        kind: Kind,
+        key: &str,
+        value: &T,
+        durability: Durability,
+    ) -> Result<(), ServiceError> {
+        let bytes = serde_json::to_vec(value)
+            .map_err(|e| ServiceError::Internal(format!("a stored value has no JSON: {e}")))?;
+        let write = || -> Result<(), redb::Error> {
+            let mut tx = self.db.begin_write()?;
+            tx.set_durability(durability)?;
+            tx.open_table(kind.table())?.insert(key, bytes.as_slice())?;
+            tx.commit()?;
+            Ok(())
+        };
+        write().map_err(|e| failed("write", &e))
+    }
+}
+
+fn unavailable(path: &Path, error: &dyn std::fmt::Display) -> ServiceError {
+    ServiceError::Unavailable {
+        what: format!("the store {}", path.display()),
+        reason: format!("{error}; is data_dir writable and the disk not full?"),
+    }
+}
+
+fn failed(verb: &str, error: &redb::Error) -> ServiceError {
+    ServiceError::Unavailable {
+        what: "the local store".into(),
+        reason: format!("{verb} failed: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_outlive_the_store_and_garbage_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("isk.redb");
+        let store = Store::open(&path).unwrap();
+        assert_eq!(store.get::<u32>(Kind::Facts, "a").unwrap(), None);
+        store.put(Kind::Facts, "a", &7u32).unwrap();
+        assert!(matches!(Store::open(&path), Err(ServiceError::Unavailable { .. })));
+        drop(store);
+        assert_eq!(Store::open(&path).unwrap().get::<u32>(Kind::Facts, "a").unwrap(), Some(7));
+
+        std::fs::write(&path, b"this is no database").unwrap();
+        let anew = Store::open(&path).unwrap();
+        assert_eq!(anew.get::<u32>(Kind::Facts, "a").unwrap(), None);
+        assert!(path.with_extension("damaged").exists());
+    }
+}

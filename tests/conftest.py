@@ -1,0 +1,100 @@
+"""Fixtures: servers are started when a test first asks for them and end with the run; clients come connected."""
+
+import itertools
+import re
+
+import pytest
+from stack import clients, records
+from stack.isk import Isk
+from stack.kafka import Broker
+from stack.process import live_servers
+from stack.registry import Registry
+from stack.trino import Trino, iceberg_catalog
+
+_topic_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def broker():
+    """The broker most tests share. A test that stops or kills a broker takes `own_broker`."""
+    with Broker() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def registry():
+    with Registry() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def isk(broker, registry):
+    """The service over the shared broker and registry."""
+    with Isk.beside(broker, registry) as server:
+        yield server
+
+
+@pytest.fixture
+def own_broker():
+    """A broker for one test alone."""
+    with Broker() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def trino(isk):
+    """Trino with the service as its catalog `isk`."""
+    with Trino({"isk": iceberg_catalog(isk.catalog_uri, isk.s3_endpoint)}) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def spark(isk):
+    """Spark with the service as its catalog `isk`."""
+    session = clients.spark_session(clients.spark_catalog("isk", isk.catalog_uri))
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def duckdb(isk):
+    """DuckDB with the service attached as `isk`."""
+    with clients.duckdb_connection(isk.catalog_uri) as connection:
+        yield connection
+
+
+@pytest.fixture
+def pyiceberg(isk):
+    """PyIceberg's catalog on the service."""
+    return clients.pyiceberg_catalog(isk.catalog_uri)
+
+
+@pytest.fixture
+def boto3_s3(isk):
+    return clients.boto3_client(isk.s3_endpoint, isk.access_key, isk.secret_key)
+
+
+@pytest.fixture
+def minio_s3(isk):
+    return clients.minio_client(isk.s3_endpoint, isk.access_key, isk.secret_key)
+
+
+@pytest.fixture
+def make_topic(broker, request):
+    """Makes topics on the shared broker, under names that no other test uses: make_topic(partitions, config)."""
+
+    def make(partitions: int = 1, config: dict[str, str] | None = None) -> str:
+        stem = re.sub(r"\W+", "_", request.node.name).lower()[:60]
+        return records.create_topic(broker.bootstrap, f"{stem}_{next(_topic_numbers)}", partitions, config)
+
+    return make
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Shows the end of every running server's log under a test that failed."""
+    report = yield
+    if report.failed:
+        for server in live_servers():
+            report.sections.append((f"log of {server.name}", server.log_tail(30)))
+    return report

@@ -1,0 +1,111 @@
+"""The command line of the test stack: `setup`, `doctor`, `up`, `test`, `lock`."""
+
+import argparse
+import concurrent.futures
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+from . import cache, isk, jdk, kafka, maven, process, registry, trino, venv
+from .versions import TESTS, VERSIONS
+
+
+def setup() -> None:
+    """Downloads and prepares everything that is not there yet."""
+    started = time.monotonic()
+    print(f"test stack: preparing in {cache.root()}", flush=True)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for step in [pool.submit(_install_java_programs), pool.submit(venv.install)]:
+            step.result()
+    print(f"test stack: ready after {time.monotonic() - started:.0f} s", flush=True)
+
+
+def doctor() -> int:
+    """Says what is there and what is missing."""
+    checks = [
+        *((f"Java for {program}", partial(jdk.home, program)) for program in ("broker", "registry", "spark", "trino")),
+        ("Kafka broker", lambda: f"{VERSIONS['kafka']['broker']}, {len(maven.classpath('kafka'))} jars"),
+        ("schema registry", lambda: _present(registry._unpacked() / registry.STARTER)),
+        ("Trino server", lambda: _present(trino._home() / "TrinoLauncher.class")),
+        ("Iceberg for Spark", lambda: ", ".join(jar.name for jar in maven.classpath("spark-iceberg"))),
+        ("Python clients", lambda: _present(venv.folder() / "complete").parent),
+        ("isk binary", isk.binary),
+    ]
+    failures = 0
+    for what, check in checks:
+        try:
+            print(f"ok       {what}: {check()}")
+        except (RuntimeError, OSError) as problem:
+            failures += 1
+            print(f"missing  {what}: {problem}")
+    return 1 if failures else 0
+
+
+def up(with_isk: bool, with_trino: bool) -> None:
+    """Starts a stack, prints where it listens as shell variables, and holds it until Ctrl-C."""
+    broker, schemas = kafka.Broker(), registry.Registry()
+    process.start_together([broker, schemas])
+    print(f"KAFKA_BOOTSTRAP={broker.bootstrap}\nSCHEMA_REGISTRY_URL={schemas.url}", flush=True)
+    if with_isk:
+        service = isk.Isk.beside(broker, schemas).start()
+        print(f"ISK_CATALOG_URI={service.catalog_uri}\nISK_S3_ENDPOINT={service.s3_endpoint}", flush=True)
+        if with_trino:
+            server = trino.Trino({"isk": trino.iceberg_catalog(service.catalog_uri, service.s3_endpoint)}).start()
+            print(f"TRINO_URL={server.url}", flush=True)
+    print(f"STACK_FOLDER={process.work_root()}", flush=True)
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        print("ending", flush=True)
+
+
+def test(arguments: list[str]) -> int:
+    """Runs pytest in the clients' environment; the arguments are pytest's."""
+    setup()
+    command = [str(venv.python()), "-m", "pytest", "-c", str(TESTS / "pytest.ini"), *(arguments or [str(TESTS)])]
+    return subprocess.run(command).returncode
+
+
+def _install_java_programs() -> None:
+    jdk.install()
+    maven.install()
+    registry.install()
+    trino.install()
+
+
+def _present(path):
+    if not path.exists():
+        raise RuntimeError("run `tests/stack/run setup`")
+    return path
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tests/stack/run", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("setup", help=setup.__doc__)
+    commands.add_parser("doctor", help=doctor.__doc__)
+    commands.add_parser("lock", help=venv.lock.__doc__)
+    holding = commands.add_parser("up", help=up.__doc__)
+    holding.add_argument("--isk", action="store_true", help="start isk too, over this broker and registry")
+    holding.add_argument("--trino", action="store_true", help="start Trino too, over isk")
+    commands.add_parser("test", help=test.__doc__, add_help=False)
+    options, rest = parser.parse_known_args()
+    if options.command != "test" and rest:
+        parser.error(f"unknown: {' '.join(rest)}")
+    if options.command == "setup":
+        setup()
+    elif options.command == "doctor":
+        return doctor()
+    elif options.command == "lock":
+        venv.lock()
+    elif options.command == "up":
+        up(options.isk or options.trino, options.trino)
+    elif options.command == "test":
+        return test(rest)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""The Iceberg engines and S3 clients, connected the way a user would connect them."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from . import jdk, maven
+from .process import work_root
+
+if TYPE_CHECKING:
+    import duckdb
+    import minio
+    import pyiceberg.catalog
+    import pyspark.sql
+
+REGION = "us-east-1"
+
+# In the order in which they need each other.
+DUCKDB_EXTENSIONS = ("avro", "httpfs", "iceberg")
+
+
+def pyiceberg_catalog(uri: str, **properties: str) -> pyiceberg.catalog.Catalog:
+    """PyIceberg on a REST catalog."""
+    from pyiceberg.catalog import load_catalog
+
+    return load_catalog("isk", **({"type": "rest", "uri": uri} | properties))
+
+
+def duckdb_connection(catalog_uri: str | None = None, name: str = "isk") -> duckdb.DuckDBPyConnection:
+    """DuckDB with its extensions loaded from packages, nothing downloaded, and the catalog attached under `name`."""
+    import duckdb
+
+    connection = duckdb.connect(config={"autoinstall_known_extensions": False})
+    for extension in DUCKDB_EXTENSIONS:
+        folder = importlib.resources.files(f"duckdb_extension_{extension}") / "extensions" / f"v{duckdb.__version__}"
+        connection.execute(f"LOAD '{folder / extension}.duckdb_extension'")
+    connection.execute("SET TimeZone = 'UTC'")
+    if catalog_uri:
+        connection.execute(f"ATTACH '' AS {name} (TYPE iceberg, ENDPOINT '{catalog_uri}', AUTHORIZATION_TYPE 'none')")
+    return connection
+
+
+def spark_catalog(name: str, uri: str, **properties: str) -> dict[str, str]:
+    """The settings of a Spark catalog over a REST catalog, without the 30 s that Spark would keep a table."""
+    prefix = f"spark.sql.catalog.{name}"
+    settings = {"type": "rest", "uri": uri, "cache-enabled": "false"} | properties
+    return {prefix: "org.apache.iceberg.spark.SparkCatalog"} | {f"{prefix}.{key}": value for key, value in settings.items()}
+
+
+def spark_session(settings: Mapping[str, str], heap: str = "1g") -> pyspark.sql.SparkSession:
+    """A local Spark with the Iceberg runtime and its AWS bundle on the class path.
+
+    One session per process: settings of a later call reach only what Spark reads at run time, which catalogs are.
+    """
+    from pyspark.sql import SparkSession
+
+    os.environ["JAVA_HOME"] = str(jdk.home("spark"))
+    folder = work_root() / "spark"
+    builder = SparkSession.builder.appName("isk tests").master("local[2]")
+    fixed = {
+        "spark.driver.memory": heap,
+        "spark.driver.extraClassPath": ":".join(str(jar) for jar in maven.classpath("spark-iceberg")),
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.local.dir": str(folder / "local"),
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        "spark.sql.catalogImplementation": "in-memory",
+        "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": "2",
+    }
+    for key, value in (fixed | dict(settings)).items():
+        builder = builder.config(key, value)
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("WARN")
+    return session
+
+
+def boto3_client(endpoint: str, access_key: str, secret_key: str):
+    """An S3 client of boto3 that addresses buckets by path and tries once."""
+    import boto3
+    from botocore.config import Config
+
+    config = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1})
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=REGION,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        config=config,
+    )
+
+
+def minio_client(endpoint: str, access_key: str, secret_key: str) -> minio.Minio:
+    """An S3 client of another make."""
+    from minio import Minio
+
+    host = endpoint.removeprefix("http://")
+    return Minio(host, access_key=access_key, secret_key=secret_key, region=REGION, secure=False)

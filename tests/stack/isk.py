@@ -1,0 +1,81 @@
+"""The service under test: `isk serve` on free ports."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .kafka import Broker
+from .process import Server, free_port, http_ok
+from .registry import Registry
+from .versions import TESTS
+
+BUILT = TESTS.parent / "target" / "release" / "isk"
+
+
+def binary() -> Path:
+    """The binary to test: $ISK_BIN, or the release build of this tree."""
+    path = Path(os.environ.get("ISK_BIN") or BUILT)
+    if not path.exists():
+        raise RuntimeError(f"{path} is missing: run `make build`, or set ISK_BIN")
+    return path
+
+
+class Isk(Server):
+    """`env` and `arguments` are added to what chooses ports, keys and the data folder, and win over it.
+
+    `catalog_uri`, `s3_endpoint`, `access_key` and `secret_key` are what clients are given.
+    """
+
+    name = "isk"
+    start_seconds = 30.0
+
+    def __init__(self, env: Mapping[str, str] | None = None, arguments: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.port = free_port()
+        self.catalog_port = free_port()
+        self.s3_endpoint = f"http://127.0.0.1:{self.port}"
+        self.catalog_uri = f"http://127.0.0.1:{self.catalog_port}"
+        self.access_key = "test-access-key"
+        self.secret_key = "test-secret-key"
+        self.env = dict(env or {})
+        self.arguments = list(arguments)
+
+    @classmethod
+    def beside(cls, broker: Broker, registry: Registry | None, env: Mapping[str, str] | None = None) -> Isk:
+        """One that reads this broker and registry."""
+        upstream = {"ISK_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap}
+        if registry:
+            upstream["ISK_REGISTRY_URL"] = registry.url
+        return cls(upstream | dict(env or {}))
+
+    def command(self) -> list[str]:
+        return [str(binary()), "serve", *self.arguments]
+
+    def environment(self) -> dict[str, str]:
+        own = {
+            "ISK_PORT": str(self.port),
+            "ISK_CATALOG_PORT": str(self.catalog_port),
+            "ISK_DATA_DIR": str(self.work / "data"),
+            "ISK_S3_ACCESS_KEY_ID": self.access_key,
+            "ISK_S3_SECRET_ACCESS_KEY": self.secret_key,
+        }
+        return own | self.env
+
+    def is_ready(self) -> bool:
+        return http_ok(f"{self.catalog_uri}/healthz")
+
+    def resident_bytes(self) -> int:
+        """The memory the process holds now."""
+        return self._status_bytes("VmRSS")
+
+    def peak_resident_bytes(self) -> int:
+        """The most memory the process has held since it started."""
+        return self._status_bytes("VmHWM")
+
+    def _status_bytes(self, field: str) -> int:
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024
+        raise RuntimeError(f"no {field} for process {self.process.pid}")

@@ -1,0 +1,138 @@
+"""Java programs from Maven packages: resolves each program's jars once and remembers them as a classpath.
+
+All programs are modules of one generated Maven build, so one `mvn` run downloads everything, in parallel.
+The jars stay in a local repository inside the cache; a program's classpath is a file beside it.
+"""
+
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import cache
+from .versions import VERSIONS
+
+DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
+
+# Large, and used only by catalogs and caches that no test configures.
+TRINO_EXCLUDED = ("net.snowflake:snowflake-jdbc", "org.rocksdb:rocksdbjni")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A Maven artifact; `closure=False` takes it without what it depends on."""
+
+    group: str
+    name: str
+    version: str
+    type: str = "jar"
+    classifier: str = ""
+    closure: bool = True
+    scope: str = "runtime"
+    excluded: tuple[str, ...] = ()
+
+    def to_xml(self) -> str:
+        excluded = list(self.excluded) if self.closure else ["*:*"]
+        exclusions = "".join(
+            "<exclusion><groupId>{}</groupId><artifactId>{}</artifactId></exclusion>".format(*e.split(":")) for e in excluded
+        )
+        return (
+            f"<dependency><groupId>{self.group}</groupId><artifactId>{self.name}</artifactId>"
+            f"<version>{self.version}</version><type>{self.type}</type>"
+            + (f"<classifier>{self.classifier}</classifier>" if self.classifier else "")
+            + f"<scope>{self.scope}</scope><exclusions>{exclusions}</exclusions></dependency>"
+        )
+
+
+@dataclass(frozen=True)
+class Program:
+    """Artifacts that run together; `managed_by` is a POM whose version choices are taken over."""
+
+    name: str
+    artifacts: list[Artifact]
+    managed_by: list[Artifact] = field(default_factory=list)
+
+
+def programs() -> list[Program]:
+    v = VERSIONS
+    trino = v["trino"]["server"]
+    trino_versions = [Artifact("io.trino", "trino-root", trino, type="pom", scope="import")]
+    kafka = Artifact("org.apache.kafka", "kafka_2.13", v["kafka"]["broker"])
+    # Without this the broker logs nothing: its own package names no back end.
+    kafka_logging = Artifact("org.apache.logging.log4j", "log4j-slf4j-impl", v["kafka"]["log4j"])
+    spark_runtime = f"iceberg-spark-runtime-{v['spark']['line']}_{v['spark']['scala']}"
+    return [
+        Program("kafka", [kafka, kafka_logging]),
+        Program(
+            "registry",
+            [Artifact("io.apicurio", "apicurio-registry-app", v["registry"]["apicurio"], "tar.gz", "all", closure=False)],
+        ),
+        Program(
+            "spark-iceberg",
+            [
+                Artifact("org.apache.iceberg", spark_runtime, v["spark"]["iceberg"], closure=False),
+                Artifact("org.apache.iceberg", "iceberg-aws-bundle", v["spark"]["iceberg"], closure=False),
+            ],
+        ),
+        Program("trino-server", [Artifact("io.trino", "trino-main", trino)], trino_versions),
+        Program("trino-iceberg", [Artifact("io.trino", "trino-iceberg", trino, excluded=TRINO_EXCLUDED)], trino_versions),
+    ]
+
+
+def classpath(program: str) -> list[Path]:
+    """The jars of a program; `setup` must have run."""
+    file = _build_dir() / program / "classpath"
+    if not file.exists():
+        raise RuntimeError(f"{program} is not installed: run `tests/stack/run setup`")
+    return [Path(jar) for jar in file.read_text().strip().split(":")]
+
+
+def is_installed() -> bool:
+    return (_build_dir() / "complete").exists()
+
+
+def install() -> None:
+    """Downloads what is missing of all programs."""
+    if is_installed():
+        return
+    build = _build_dir()
+    for program in programs():
+        _write(build / program.name / "pom.xml", _module_pom(program))
+    _write(build / "pom.xml", _parent_pom([p.name for p in programs()]))
+    command = [
+        "mvn", "--batch-mode", "--quiet", "-T2", f"-Dmaven.repo.local={cache.root() / 'm2'}",
+        "-Dmaven.artifact.threads=8", "-Dmdep.outputFile=classpath",
+        "-Dmdep.includeScope=runtime", f"{DEPENDENCY_PLUGIN}:build-classpath",
+    ]  # fmt: skip
+    subprocess.run(command, cwd=build, check=True)
+    (build / "complete").touch()
+
+
+def _build_dir() -> Path:
+    return cache.root() / "maven" / cache.digest("".join(_module_pom(p) for p in programs()))
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def _module_pom(program: Program) -> str:
+    managed = "".join(a.to_xml() for a in program.managed_by)
+    return _pom(
+        program.name,
+        "jar",
+        f"<dependencyManagement><dependencies>{managed}</dependencies></dependencyManagement>"
+        f"<dependencies>{''.join(a.to_xml() for a in program.artifacts)}</dependencies>",
+    )
+
+
+def _parent_pom(modules: list[str]) -> str:
+    return _pom("stack", "pom", "<modules>" + "".join(f"<module>{m}</module>" for m in modules) + "</modules>")
+
+
+def _pom(name: str, packaging: str, body: str) -> str:
+    return (
+        '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
+        f"<groupId>isk.test</groupId><artifactId>{name}</artifactId><version>0</version>"
+        f"<packaging>{packaging}</packaging>{body}</project>"
+    )
