@@ -343,7 +343,11 @@ impl KafkaCluster {
             };
             let left = timeout.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
             let failed = match question(queue, left).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.0.admin.serve_callbacks();
+                    self.0.admin.state().let_in();
+                    return Ok(answer);
+                }
                 Err(failed) => failed,
             };
             if is_retriable(failed.code) && begun.elapsed() + RETRY_PAUSE < timeout {
@@ -383,7 +387,10 @@ impl KafkaCluster {
         let admin = &self.0.admin;
         admin.serve_callbacks();
         let brokers = self.0.config.bootstrap_servers().to_owned();
-        if let Some(reason) = admin.state().take_authentication_error() {
+        // What the client cannot tell is that it waits because nobody lets it in.
+        let unanswered =
+            matches!(failed.code, code::TIMED_OUT | code::TRANSPORT | code::ALL_BROKERS_DOWN);
+        if let Some(reason) = admin.state().authentication_error().filter(|_| unanswered) {
             return KafkaError::Authentication { brokers, reason };
         }
         match (failed.code, topic) {
@@ -398,7 +405,7 @@ impl KafkaCluster {
                 Some(topic),
             ) => KafkaError::NoSuchTopic { topic: topic.clone() },
             (code::NOENT, _) => KafkaError::Leaderless { what },
-            (code::TIMED_OUT | code::TRANSPORT | code::ALL_BROKERS_DOWN, _) => {
+            _ if unanswered => {
                 let last_error = admin.state().last_error();
                 KafkaError::Unreachable { what, brokers, after, last_error }
             }

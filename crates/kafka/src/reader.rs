@@ -147,7 +147,7 @@ impl Reader {
                         error => error.into(),
                     });
                 }
-                if let Some(reason) = client.state().take_authentication_error() {
+                if let Some(reason) = client.state().authentication_error() {
                     return Err(self.authentication(reason).into());
                 }
                 if progress.elapsed() >= patience {
@@ -176,6 +176,7 @@ impl Reader {
             if records > 0 {
                 // Time spent waiting for a slow reader is not the brokers'.
                 progress = Instant::now();
+                client.state().let_in();
             }
         }
     }

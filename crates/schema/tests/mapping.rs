@@ -26,7 +26,7 @@ fn columns(text: &str) -> Vec<String> {
 fn plain(ty: &iceberg::spec::Type) -> String {
     use iceberg::spec::Type;
     match ty {
-        Type::Primitive(p) => p.to_string(),
+        Type::Primitive(p) => p.to_string().replace(", ", ","),
         Type::Struct(s) => {
             let fields: Vec<String> = s
                 .fields()

@@ -19,6 +19,12 @@ use crate::store::Kind;
 use crate::topic_pin::{SAMPLE_OFFSETS, SAMPLE_PARTITIONS, TopicPin};
 use crate::topics::kafka_error;
 
+/// By how many milliseconds a snapshot's timestamp lies before the moment it was planned at.
+///
+/// DuckDB up to 1.5 reads a table as of its transaction's start, and refuses one whose only snapshot
+/// is younger; a query's own start is always a little before its `loadTable`, and clocks differ.
+const BACKDATED_MS: i64 = 60_000;
+
 /// The last plan of a topic, and what came of it. The same plan is the same snapshot.
 pub(crate) struct Tick {
     plan: TablePlan,
@@ -65,7 +71,7 @@ impl Service {
                 compacted: settings.compacted,
                 facts: &self.facts,
             },
-            now_ms(),
+            now_ms() - BACKDATED_MS,
         );
         match self.ticks.get(&topic.name) {
             Some(last) if same_snapshot(&last.plan, &planned) => Ok(last),

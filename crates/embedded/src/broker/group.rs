@@ -82,7 +82,10 @@ pub(crate) enum Phase {
     #[default]
     Empty,
     /// Members join; over when all have and `earliest` is past, or at `deadline`.
-    Preparing { earliest: Instant, deadline: Instant },
+    Preparing {
+        earliest: Instant,
+        deadline: Instant,
+    },
     /// The leader's assignment is awaited.
     Completing,
     Stable,
@@ -226,7 +229,8 @@ impl GroupState {
             return false;
         }
         let others: Vec<&Member> = others.map(|(_, member)| member).collect();
-        let common = |name: &StrBytes| others.iter().all(|m| m.protocols.iter().any(|p| p.0 == *name));
+        let common =
+            |name: &StrBytes| others.iter().all(|m| m.protocols.iter().any(|p| p.0 == *name));
         join.protocols.iter().any(|(name, _)| common(name))
     }
 
@@ -400,10 +404,12 @@ impl GroupState {
         if self.promised.remove(member_id).is_some() {
             return Ok(());
         }
-        let by_instance = |m: &Member| instance_id.is_some() && m.instance_id.as_ref() == instance_id;
-        let found = self.members.iter().find(|(id, m)| {
-            if member_id.is_empty() { by_instance(m) } else { *id == member_id }
-        });
+        let by_instance =
+            |m: &Member| instance_id.is_some() && m.instance_id.as_ref() == instance_id;
+        let found = self
+            .members
+            .iter()
+            .find(|(id, m)| if member_id.is_empty() { by_instance(m) } else { *id == member_id });
         let id = found.map(|(id, _)| id.clone()).ok_or(ResponseError::UnknownMemberId)?;
         self.members.remove(&id);
         self.after_departure(now);

@@ -183,8 +183,9 @@ impl BrokerHandle {
         records: &[ProducedRecord],
     ) -> Result<Offset, EmbeddedError> {
         let found = self.0.topic(topic.as_str());
-        let found = found
-            .ok_or_else(|| EmbeddedError::Broker(format!("there is no topic {topic} to append to")))?;
+        let found = found.ok_or_else(|| {
+            EmbeddedError::Broker(format!("there is no topic {topic} to append to"))
+        })?;
         let bytes = encode(records).map_err(EmbeddedError::Broker)?;
         match self.0.append(&found, partition.0, &bytes) {
             Ok(appended) => Ok(Offset(appended.base_offset)),

@@ -118,8 +118,5 @@ pub(crate) fn produce(body: &Bytes, version: i16) -> Result<Produce, FrameError>
         Ok((name, partitions))
     })?;
     reader.tags()?;
-    if !reader.rest.is_empty() {
-        return Err(malformed("bytes are left over"));
-    }
     Ok(Produce { transactional, acks, topics })
 }

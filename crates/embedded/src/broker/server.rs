@@ -81,7 +81,8 @@ async fn connection(
     stream.set_nodelay(true)?;
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::with_capacity(64 << 10, reader);
-    while let Some((size, key)) = frame::read_length(&mut reader, broker.config.max_frame_bytes).await?
+    while let Some((size, key)) =
+        frame::read_length(&mut reader, broker.config.max_frame_bytes).await?
     {
         let _permit = match size > MAX_SMALL_FRAME {
             true => large.acquire().await.ok(),

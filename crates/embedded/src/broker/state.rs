@@ -208,7 +208,12 @@ impl Broker {
     }
 
     /// Checks and appends one batch as a producer sent it.
-    pub(crate) fn append(&self, topic: &Topic, index: i32, bytes: &[u8]) -> Result<Appended, Refusal> {
+    pub(crate) fn append(
+        &self,
+        topic: &Topic,
+        index: i32,
+        bytes: &[u8],
+    ) -> Result<Appended, Refusal> {
         let name = &topic.name;
         let header = batch::check(bytes).map_err(|e| {
             let error = match e {
@@ -258,8 +263,7 @@ impl Broker {
         index: i32,
         before: i64,
     ) -> Result<i64, ResponseError> {
-        let mut partition =
-            topic.partition(index).ok_or(ResponseError::UnknownTopicOrPartition)?;
+        let mut partition = topic.partition(index).ok_or(ResponseError::UnknownTopicOrPartition)?;
         let bytes = partition.log.bytes();
         let start =
             partition.log.delete_before(before).map_err(|_| ResponseError::OffsetOutOfRange)?;
@@ -277,8 +281,7 @@ impl Broker {
                     sizes.insert((topic.name.clone(), index), bytes);
                 }
             }
-            let Some(((name, index), _)) = sizes.into_iter().max_by_key(|(_, bytes)| *bytes)
-            else {
+            let Some(((name, index), _)) = sizes.into_iter().max_by_key(|(_, bytes)| *bytes) else {
                 return;
             };
             let Some(topic) = self.topic(name.as_str()) else { return };
@@ -350,7 +353,8 @@ mod tests {
         let broker = broker(usize::MAX);
         let configs = [("max.message.bytes".to_owned(), "100".to_owned())];
         let topic = broker.create_topic("t", 1, &configs, false).unwrap();
-        let refused = broker.append(&topic, 0, &batch_of(&[1, 2, 3], Compression::None)).unwrap_err();
+        let refused =
+            broker.append(&topic, 0, &batch_of(&[1, 2, 3], Compression::None)).unwrap_err();
         assert_eq!(refused.error, ResponseError::MessageTooLarge);
         assert!(refused.message.contains("t-0") && refused.message.contains("100"));
         let again = broker.create_topic("t", 1, &[], false).unwrap_err();

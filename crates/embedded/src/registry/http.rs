@@ -119,7 +119,10 @@ async fn schema_subjects(
     Ok(Answer(users))
 }
 
-async fn subjects(State(store): State<Shared>, Query(options): Query<Options>) -> impl IntoResponse {
+async fn subjects(
+    State(store): State<Shared>,
+    Query(options): Query<Options>,
+) -> impl IntoResponse {
     Answer(store.lock().subjects(options.deleted))
 }
 

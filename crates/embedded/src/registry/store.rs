@@ -53,7 +53,8 @@ impl Schema {
     /// What makes two schemas one: JSON without white space and order of members, other text as it
     /// is. Syntax is checked, meaning is not.
     fn identity(&self) -> Result<String, Refusal> {
-        let bad = |cause: String| refuse(42201, format!("invalid {} schema: {cause}", self.schema_type));
+        let bad =
+            |cause: String| refuse(42201, format!("invalid {} schema: {cause}", self.schema_type));
         let text = match self.schema_type.as_str() {
             "AVRO" | "JSON" => {
                 let json: serde_json::Value = match serde_json::from_str(&self.schema) {
@@ -184,7 +185,8 @@ impl Store {
     }
 
     pub(crate) fn subjects(&self, deleted_too: bool) -> Vec<String> {
-        let live = self.subjects.iter().filter(|(_, all)| all.iter().any(|v| deleted_too || !v.deleted));
+        let live =
+            self.subjects.iter().filter(|(_, all)| all.iter().any(|v| deleted_too || !v.deleted));
         live.map(|(subject, _)| subject.clone()).collect()
     }
 
@@ -251,7 +253,11 @@ impl Store {
         Ok(numbers)
     }
 
-    fn delete_for_good(&mut self, subject: &str, which: Option<Which>) -> Result<Vec<u32>, Refusal> {
+    fn delete_for_good(
+        &mut self,
+        subject: &str,
+        which: Option<Which>,
+    ) -> Result<Vec<u32>, Refusal> {
         let Some(versions) = self.subjects.get_mut(subject) else {
             return refuse(40401, format!("Subject '{subject}' not found."));
         };
@@ -262,7 +268,12 @@ impl Store {
             Some(Which::Number(number)) => v.version == number,
         };
         if versions.iter().any(|v| meant(v) && !v.deleted) {
-            return refuse(40405, format!("Subject '{subject}' was not deleted first before being permanently deleted"));
+            return refuse(
+                40405,
+                format!(
+                    "Subject '{subject}' was not deleted first before being permanently deleted"
+                ),
+            );
         }
         let gone: Vec<u32> = versions.iter().filter(|v| meant(v)).map(|v| v.version).collect();
         versions.retain(|v| !meant(v));
@@ -282,7 +293,9 @@ impl Store {
                 None if or_global => Ok(global()),
                 None => refuse(
                     40408,
-                    format!("Subject '{subject}' does not have subject-level compatibility configured"),
+                    format!(
+                        "Subject '{subject}' does not have subject-level compatibility configured"
+                    ),
                 ),
             },
         }
@@ -301,7 +314,10 @@ impl Store {
         ];
         let level = level.to_ascii_uppercase();
         if !levels.contains(&level.as_str()) {
-            return refuse(42203, format!("Invalid compatibility level {level:?}; one of {levels:?}"));
+            return refuse(
+                42203,
+                format!("Invalid compatibility level {level:?}; one of {levels:?}"),
+            );
         }
         match subject {
             None => self.global_config = Some(level),
@@ -371,8 +387,7 @@ mod tests {
             assert_eq!(code(store.register("a", Schema::avro(text))), 42201, "{text}");
         }
         let mut using = Schema::avro(r#"{"type":"array","items":"x.Y"}"#);
-        using.references =
-            vec![Reference { name: "x.Y".into(), subject: "y".into(), version: 1 }];
+        using.references = vec![Reference { name: "x.Y".into(), subject: "y".into(), version: 1 }];
         assert_eq!(code(store.register("a", using.clone())), 42201);
         store.register("y", Schema::avro(LONG)).unwrap();
         assert_eq!(store.register("a", using), Ok(2));

@@ -72,8 +72,7 @@ impl SampleData {
         let topic = |name: &str, schema: &str, partitions: u64| {
             let subject = format!("{name}-value");
             let schema = registry.register(&subject, schema)?;
-            let name =
-                TopicName::new(name).map_err(|e| EmbeddedError::Broker(e.to_string()))?;
+            let name = TopicName::new(name).map_err(|e| EmbeddedError::Broker(e.to_string()))?;
             broker.create_topic(&name, partitions as i32, &[])?;
             Ok::<_, EmbeddedError>((name, Origin { seed: config.seed, schema }))
         };

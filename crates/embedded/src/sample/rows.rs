@@ -55,8 +55,8 @@ const CITIES: [(&str, &str); 10] = [
     ("Aarhus", "DK"),
 ];
 const FIRST_NAMES: [&str; 16] = [
-    "Amara", "Bruno", "Chiyo", "Dagny", "Elif", "Farid", "Greta", "Hugo", "Ines", "Jonas",
-    "Kavya", "Liam", "Mirela", "Noor", "Otto", "Paula",
+    "Amara", "Bruno", "Chiyo", "Dagny", "Elif", "Farid", "Greta", "Hugo", "Ines", "Jonas", "Kavya",
+    "Liam", "Mirela", "Noor", "Otto", "Paula",
 ];
 const LAST_NAMES: [&str; 16] = [
     "Abebe", "Bauer", "Castro", "Dahl", "Egger", "Fischer", "Gupta", "Horvat", "Ito", "Jensen",
@@ -157,8 +157,7 @@ pub(crate) fn transaction(origin: Origin, number: u64, time_ms: i64) -> (u64, Ro
     let cents = 100 + dice.below(if kind == 4 { 900 } else { magnitude }) as i64;
     // Mostly at the account's own branch.
     let elsewhere = dice.below(8) == 0;
-    let branch =
-        if elsewhere { 1 + dice.below(BRANCHES) as i64 } else { home_branch(account) };
+    let branch = if elsewhere { 1 + dice.below(BRANCHES) as i64 } else { home_branch(account) };
     let suspicion = if cents > 500_000 { 60 } else { 8 };
     let flagged = dice.below(1_000) < suspicion;
     let id = format!("T{number:010}");

@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 
 use isk_embedded::{EmbeddedBroker, ProducedRecord};
 use isk_model::KafkaPartition;
-use rdkafka::admin::{
-    AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication,
-};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -164,7 +162,8 @@ async fn topics_are_made_described_cut_and_deleted() {
     let made = admin.create_topics([&new, &bad], &options).await.unwrap();
     assert_eq!(made[0], Ok("made".to_owned()));
     assert_eq!(made[1], Err(("bad".to_owned(), RDKafkaErrorCode::InvalidReplicationFactor)));
-    let found = admin.describe_configs([&ResourceSpecifier::Topic("made")], &options).await.unwrap();
+    let found =
+        admin.describe_configs([&ResourceSpecifier::Topic("made")], &options).await.unwrap();
     let found = found[0].as_ref().unwrap();
     assert_eq!(found.get("cleanup.policy").unwrap().value.as_deref(), Some("compact"));
     assert_eq!(found.get("max.message.bytes").unwrap().value.as_deref(), Some("1048588"));
@@ -233,7 +232,10 @@ async fn too_large_a_message_and_transactions_are_refused() {
 }
 
 /// Polls all consumers until `done` says so of what each has read.
-fn poll_until(consumers: &[&BaseConsumer], mut done: impl FnMut(&[Vec<Read>]) -> bool) -> Vec<Vec<Read>> {
+fn poll_until(
+    consumers: &[&BaseConsumer],
+    mut done: impl FnMut(&[Vec<Read>]) -> bool,
+) -> Vec<Vec<Read>> {
     let mut read = vec![Vec::new(); consumers.len()];
     let deadline = Instant::now() + PATIENCE;
     while !done(&read) {

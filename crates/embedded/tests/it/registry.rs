@@ -33,7 +33,10 @@ async fn a_schema_goes_in_and_comes_out() {
     assert_eq!(register, (200, json!({ "id": 1 })));
     assert_eq!(client.get("/subjects").await, (200, json!(["a/b-value"])));
     assert_eq!(client.get("/subjects/a%2Fb-value/versions").await, (200, json!([1])));
-    assert_eq!(client.get("/schemas/ids/1").await, (200, json!({ "schema": "{\"type\": \"long\"}" })));
+    assert_eq!(
+        client.get("/schemas/ids/1").await,
+        (200, json!({ "schema": "{\"type\": \"long\"}" }))
+    );
     let whole = json!({
         "subject": "a/b-value", "version": 1, "id": 1, "schema": "{\"type\": \"long\"}"
     });

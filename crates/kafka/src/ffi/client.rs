@@ -33,9 +33,14 @@ impl ClientState {
         last.as_ref().filter(|(at, _)| at.elapsed() < fresh).map(|(_, text)| text.clone())
     }
 
-    /// The brokers' refusal of our credentials since the last call, if there was one.
-    pub(crate) fn take_authentication_error(&self) -> Option<String> {
-        self.authentication.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// The brokers' refusal of our credentials, unless they have let us in since.
+    pub(crate) fn authentication_error(&self) -> Option<String> {
+        self.authentication.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A broker has answered, so our credentials are good.
+    pub(crate) fn let_in(&self) {
+        self.authentication.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Bytes of this client's Fetch answers so far.

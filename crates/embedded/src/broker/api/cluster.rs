@@ -33,7 +33,11 @@ pub(super) fn unsupported_version() -> ApiVersionsResponse {
     api_versions().with_error_code(ResponseError::UnsupportedVersion.code())
 }
 
-pub(super) fn metadata(broker: &Broker, request: MetadataRequest, version: i16) -> MetadataResponse {
+pub(super) fn metadata(
+    broker: &Broker,
+    request: MetadataRequest,
+    version: i16,
+) -> MetadataResponse {
     // In version 0 an empty list means all topics; from 1 on null does.
     let all = request.topics.as_ref().is_none_or(|t| t.is_empty() && version == 0);
     let topics = if all {
@@ -44,8 +48,10 @@ pub(super) fn metadata(broker: &Broker, request: MetadataRequest, version: i16) 
         asked.map(|t| one_topic(broker, t.name, t.topic_id, create)).collect()
     };
     let (host, port) = broker.advertised();
-    let me =
-        MetadataResponseBroker::default().with_node_id(BrokerId(BROKER_ID)).with_host(host).with_port(port);
+    let me = MetadataResponseBroker::default()
+        .with_node_id(BrokerId(BROKER_ID))
+        .with_host(host)
+        .with_port(port);
     MetadataResponse::default()
         .with_brokers(vec![me])
         .with_cluster_id(Some(StrBytes::from_string(broker.cluster_id.clone())))

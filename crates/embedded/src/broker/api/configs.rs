@@ -93,9 +93,9 @@ fn shown(
     resource: &DescribeConfigsResource,
 ) -> Vec<DescribeConfigsResourceResult> {
     let keys = resource.configuration_keys.as_deref().unwrap_or_default();
-    let wanted = settings.into_iter().filter(|(name, ..)| {
-        keys.is_empty() || keys.iter().any(|key| &**key == *name)
-    });
+    let wanted = settings
+        .into_iter()
+        .filter(|(name, ..)| keys.is_empty() || keys.iter().any(|key| &**key == *name));
     let one = |(name, value, source): (&'static str, String, i8)| {
         DescribeConfigsResourceResult::default()
             .with_name(StrBytes::from_static_str(name))

@@ -103,8 +103,7 @@ fn accepted(joined: Joined, id: StrBytes, kind: StrBytes, version: i16) -> JoinG
 }
 
 pub(super) async fn sync(broker: &Broker, request: SyncGroupRequest) -> SyncGroupResponse {
-    let refused =
-        |error: ResponseError| SyncGroupResponse::default().with_error_code(error.code());
+    let refused = |error: ResponseError| SyncGroupResponse::default().with_error_code(error.code());
     let Some(group) = broker.groups.get(&request.group_id) else {
         return refused(ResponseError::UnknownMemberId);
     };
@@ -139,11 +138,9 @@ pub(super) async fn sync(broker: &Broker, request: SyncGroupRequest) -> SyncGrou
 pub(super) fn heartbeat(broker: &Broker, request: &HeartbeatRequest) -> HeartbeatResponse {
     let result = match broker.groups.get(&request.group_id) {
         None => Err(ResponseError::UnknownMemberId),
-        Some(group) => lock(&group.state).heartbeat(
-            &request.member_id,
-            request.generation_id,
-            Instant::now(),
-        ),
+        Some(group) => {
+            lock(&group.state).heartbeat(&request.member_id, request.generation_id, Instant::now())
+        }
     };
     HeartbeatResponse::default().with_error_code(code(result))
 }

@@ -86,7 +86,11 @@ fn commit(
 /// `(topic, partitions)` as asked; `None` is everything the group has.
 type Asked = Option<Vec<(TopicName, Vec<i32>)>>;
 
-fn committed(broker: &Broker, group: &GroupId, asked: Asked) -> Vec<(TopicName, Vec<(i32, Committed)>)> {
+fn committed(
+    broker: &Broker,
+    group: &GroupId,
+    asked: Asked,
+) -> Vec<(TopicName, Vec<(i32, Committed)>)> {
     let nothing = || Committed { offset: -1, leader_epoch: -1, metadata: Some(StrBytes::new()) };
     let group = broker.groups.get(group);
     let state = group.as_ref().map(|group| lock(&group.state));
@@ -122,8 +126,9 @@ pub(super) fn offset_fetch(
 ) -> OffsetFetchResponse {
     if version >= 8 {
         let groups = request.groups.into_iter().map(|asked| {
-            let wanted =
-                asked.topics.map(|t| t.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
+            let wanted = asked
+                .topics
+                .map(|t| t.into_iter().map(|t| (t.name, t.partition_indexes)).collect());
             let topics = committed(broker, &asked.group_id, wanted).into_iter().map(grouped);
             OffsetFetchResponseGroup::default()
                 .with_topics(topics.collect())

@@ -127,8 +127,12 @@ async fn dispatch(request: Request<'_>, reply: Reply) -> Result<Option<Bytes>, F
         ApiKey::InitProducerId => {
             reply.with(&produce::init_producer_id(broker, &request.decode()?))
         }
-        ApiKey::CreateTopics => reply.with(&admin::create_topics(broker, request.decode()?, version)),
-        ApiKey::DeleteTopics => reply.with(&admin::delete_topics(broker, request.decode()?, version)),
+        ApiKey::CreateTopics => {
+            reply.with(&admin::create_topics(broker, request.decode()?, version))
+        }
+        ApiKey::DeleteTopics => {
+            reply.with(&admin::delete_topics(broker, request.decode()?, version))
+        }
         ApiKey::DeleteRecords => reply.with(&admin::delete_records(broker, request.decode()?)),
         ApiKey::CreatePartitions => {
             reply.with(&admin::create_partitions(broker, request.decode()?))

@@ -87,9 +87,7 @@ pub(super) fn offset_for_leader_epoch(
             let answer = EpochEndOffset::default().with_partition(asked.partition);
             let checked = check_epoch(asked.current_leader_epoch);
             match (partition, checked) {
-                (None, _) => {
-                    answer.with_error_code(ResponseError::UnknownTopicOrPartition.code())
-                }
+                (None, _) => answer.with_error_code(ResponseError::UnknownTopicOrPartition.code()),
                 (_, Err(error)) => answer.with_error_code(error.code()),
                 (Some(partition), Ok(())) if asked.leader_epoch == LEADER_EPOCH => {
                     answer.with_leader_epoch(LEADER_EPOCH).with_end_offset(partition.log.end())

@@ -58,9 +58,8 @@ pub(super) fn init_producer_id(
     broker: &Broker,
     request: &InitProducerIdRequest,
 ) -> InitProducerIdResponse {
-    let refused = InitProducerIdResponse::default()
-        .with_producer_id(ProducerId(-1))
-        .with_producer_epoch(-1);
+    let refused =
+        InitProducerIdResponse::default().with_producer_id(ProducerId(-1)).with_producer_epoch(-1);
     if let Some(id) = &request.transactional_id {
         tracing::warn!(
             transactional_id = id.as_str(),
