@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the system packages that a build and the tests need, where they are missing.
+# Installs the system packages that a build needs (with --tests: the tests too), where they are missing.
 set -euo pipefail
 
 missing=()
@@ -13,6 +13,11 @@ need 'command -v perl' perl
 need 'command -v pkg-config' pkg-config
 need 'pkg-config --exists openssl' libssl-dev
 need 'test -e /usr/include/zlib.h' zlib1g-dev
+if [ "${1:-}" = --tests ]; then
+    need 'command -v mvn' maven
+    need 'test -n "$(ls -d /usr/lib/jvm/*17* 2>/dev/null)"' openjdk-17-jdk-headless
+    need 'python3 -c "import ensurepip, venv"' python3-venv
+fi
 
 if ! command -v cargo >/dev/null 2>&1; then
     echo "setup: cargo is missing; install Rust 1.94 or newer (rustup, or your distribution)" >&2

@@ -80,12 +80,12 @@ def spark_session(settings: Mapping[str, str], heap: str = "1g") -> pyspark.sql.
     return session
 
 
-def boto3_client(endpoint: str, access_key: str, secret_key: str):
+def boto3_client(endpoint: str, access_key: str, secret_key: str, **config):
     """An S3 client of boto3 that addresses buckets by path and tries once."""
     import boto3
     from botocore.config import Config
 
-    config = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1})
+    config = Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}, **config)
     return boto3.client(
         "s3",
         endpoint_url=endpoint,

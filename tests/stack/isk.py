@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -65,6 +66,12 @@ class Isk(Server):
 
     def is_ready(self) -> bool:
         return http_ok(f"{self.catalog_uri}/healthz")
+
+    def forget(self) -> None:
+        """Starts again with an empty data folder: no chunk is proven and no topic was seen."""
+        self.stop()
+        shutil.rmtree(self.work / "data", ignore_errors=True)
+        self.start()
 
     def resident_bytes(self) -> int:
         """The memory the process holds now."""

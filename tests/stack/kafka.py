@@ -44,7 +44,8 @@ class Broker(Server):
         self.port = free_port()
         self.controller_port = free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
-        self.cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # Never a first letter `-`, which the storage tool would take for an option.
+        self.cluster_id = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         self.properties = {k: str(v) for k, v in (properties or {}).items()}
         self.heap = heap
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from confluent_kafka import TIMESTAMP_CREATE_TIME, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
@@ -99,15 +99,16 @@ def read_topic(
     topic: str,
     registry_url: str | None = None,
     *,
+    reader_schema: str | None = None,
     from_offsets: Mapping[int, int] | None = None,
     isolation: str = "read_committed",
     seconds: float = 60,
 ) -> list[Record]:
     """All records of a topic up to its end as it is now (with `read_committed`, its last stable offset).
 
-    With a registry the values are decoded from Avro; None stays None.
+    With a registry the values are decoded from Avro, and resolved to `reader_schema` if there is one; None stays None.
     """
-    decode = AvroDeserializer(SchemaRegistryClient({"url": registry_url})) if registry_url else None
+    decode = AvroDeserializer(SchemaRegistryClient({"url": registry_url}), reader_schema) if registry_url else None
     context = SerializationContext(topic, MessageField.VALUE)
     records = []
     for message in _read_messages(bootstrap, topic, from_offsets or {}, isolation, seconds):

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::{ArrowError, Fields, SchemaRef};
-use iceberg::arrow::schema_to_arrow_schema;
 use isk_model::{KafkaPartition, KafkaRecord, Offset, RecordBlock, RegistrySchemaId};
 use isk_schema::{AvroType, KeyKind, SchemaText, TableSchema, ValueKind};
 
+use crate::columns::arrow_schema;
 use crate::cursor::{Cursor, MAX_BLOCK_CELLS};
 use crate::error::{DecodeError, Fault, Read};
 use crate::frame;
@@ -59,17 +59,6 @@ pub struct DecodedBatch {
     pub batch: RecordBatch,
     /// The records that could not be decoded, by offset.
     pub failures: Vec<DecodeFailure>,
-}
-
-/// The Arrow schema of a table's batches: Iceberg's own mapping, with `PARQUET:field_id` on every
-/// nested field.
-///
-/// # Errors
-/// [`DecodeError::Schema`] where Iceberg has no Arrow type for a column.
-pub fn arrow_schema(table: &TableSchema) -> Result<SchemaRef, DecodeError> {
-    schema_to_arrow_schema(&table.iceberg)
-        .map(Arc::new)
-        .map_err(|e| DecodeError::Schema(e.to_string()))
 }
 
 /// Decodes records of one Kafka partition into rows of one table schema.

@@ -11,7 +11,12 @@ const HEADER: usize = 5;
 pub(crate) fn parse(value: &[u8]) -> Read<(RegistrySchemaId, &[u8])> {
     match value {
         [0, a, b, c, d, payload @ ..] => {
-            Ok((RegistrySchemaId(i32::from_be_bytes([*a, *b, *c, *d])), payload))
+            let id = i32::from_be_bytes([*a, *b, *c, *d]);
+            if id < 0 {
+                // No registry gives such ids: it need not be asked.
+                return Err(Fault::new(format!("its schema id is {id}")));
+            }
+            Ok((RegistrySchemaId(id), payload))
         }
         [] => Err(Fault::new("it is empty: no schema id, no data")),
         [0, ..] => Err(Fault::new(format!(

@@ -6,7 +6,7 @@
 //! # How it works
 //!
 //! The table's schema is the reader schema. For each writer schema a plan is made once, following
-//! Avro's resolution rules ([`plan`]): what to read, what to skip, what to fill in. All plans append to
+//! Avro's resolution rules (`plan.rs`): what to read, what to skip, what to fill in. All plans append to
 //! the same columns, so records of different writers may alternate at no cost. The columns are
 //! those the table has: no second pass converts anything.
 //!
@@ -33,6 +33,7 @@
 //! that are there, and what a payload may unfold to is bounded, for each record by its length and for
 //! a block by a constant ([`MAX_BLOCK_CELLS`]).
 
+mod columns;
 mod cursor;
 mod decoder;
 mod default;
@@ -44,9 +45,9 @@ mod resolve;
 mod run;
 mod sink;
 mod skip;
+mod vectors;
 
+pub use columns::arrow_schema;
 pub use cursor::MAX_BLOCK_CELLS;
-pub use decoder::{
-    DecodeFailure, DecodedBatch, RecordPart, TopicDecoder, WriterSchema, arrow_schema,
-};
+pub use decoder::{DecodeFailure, DecodedBatch, RecordPart, TopicDecoder, WriterSchema};
 pub use error::DecodeError;

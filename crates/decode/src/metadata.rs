@@ -10,7 +10,7 @@ use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::{ArrowError, DataType, FieldRef};
 use isk_model::{KafkaPartition, KafkaRecord, RecordBlock};
 
-use crate::sink::Binaries;
+use crate::vectors::Binaries;
 
 pub(crate) fn partitions(partition: KafkaPartition, rows: usize) -> ArrayRef {
     Arc::new(Int32Array::from(vec![partition.0; rows]))

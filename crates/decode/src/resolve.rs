@@ -157,40 +157,37 @@ fn writer_union(branches: &[AvroType], r: &AvroType) -> Result<Plan, Mismatch> {
     Ok(Plan::Union(plans.into_iter().map(|plan| plan.unwrap_or_else(Plan::Refuse)).collect()))
 }
 
-/// The reader's branch for a writer's type: the same type by full name, else by short name, else the first
-/// it can be promoted to.
+/// The reader's branch for a writer's type: the same type by full name, else by an alias, else by short
+/// name, else the first it can be promoted to.
 fn reader_union(w: &AvroType, branches: &[AvroType]) -> Result<Plan, Mismatch> {
     let many = matches!(Branches::of(branches), Branches::Many);
     let real: Vec<&AvroType> = branches.iter().filter(|b| !b.is_null()).collect();
-    let ranks: [fn(&AvroType, &AvroType) -> bool; 4] =
-        [same_name, alias_matches, same_short_name, |_, _| true];
-    for rank in ranks {
-        for (column, branch) in real.iter().enumerate() {
-            if !rank(w, branch) {
-                continue;
-            }
-            if let Ok(plan) = resolve(w, branch) {
-                let plan = Box::new(plan);
-                return Ok(if many { Plan::Branch { column, plan } } else { *plan });
-            }
+    // Each branch is tried once, best first: trying it again for each rank would double the work with
+    // each level of nesting.
+    let mut order: Vec<usize> = (0..real.len()).collect();
+    order.sort_by_key(|i| rank(w, real[*i]));
+    for column in order {
+        if let Ok(plan) = resolve(w, real[column]) {
+            let plan = Box::new(plan);
+            return Ok(if many { Plan::Branch { column, plan } } else { *plan });
         }
     }
     let names: Vec<String> = branches.iter().map(describe).collect();
     Err(format!("the writer's {} is none of the union's [{}]", describe(w), names.join(", ")))
 }
 
-fn same_name(w: &AvroType, r: &AvroType) -> bool {
-    std::mem::discriminant(&w.kind) == std::mem::discriminant(&r.kind)
-        && w.full_name() == r.full_name()
-}
-
-fn alias_matches(w: &AvroType, r: &AvroType) -> bool {
-    w.full_name().is_some_and(|name| r.aliases().iter().any(|alias| alias == name))
-}
-
-fn same_short_name(w: &AvroType, r: &AvroType) -> bool {
-    std::mem::discriminant(&w.kind) == std::mem::discriminant(&r.kind)
-        && w.short_name() == r.short_name()
+/// How well a reader's branch matches a writer's type, 0 best.
+fn rank(w: &AvroType, r: &AvroType) -> u8 {
+    let same_kind = std::mem::discriminant(&w.kind) == std::mem::discriminant(&r.kind);
+    if same_kind && w.full_name() == r.full_name() {
+        0
+    } else if w.full_name().is_some_and(|name| r.aliases().iter().any(|alias| alias == name)) {
+        1
+    } else if same_kind && w.short_name() == r.short_name() {
+        2
+    } else {
+        3
+    }
 }
 
 /// The plan for values of type `w` as whole rows of a table: a record's fields are the

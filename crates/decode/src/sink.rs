@@ -6,17 +6,12 @@ use arrow_array::types::{
     Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type,
     Time64MicrosecondType, TimestampMicrosecondType,
 };
-use arrow_array::{
-    ArrayRef, ArrowPrimitiveType, BooleanArray, FixedSizeBinaryArray, LargeBinaryArray, ListArray,
-    MapArray, PrimitiveArray, StringArray, StructArray,
-};
-use arrow_buffer::{
-    ArrowNativeType, BooleanBufferBuilder, Buffer, NullBuffer, NullBufferBuilder, OffsetBuffer,
-    ScalarBuffer,
-};
+use arrow_array::{ArrayRef, ListArray, MapArray, StructArray};
+use arrow_buffer::{NullBuffer, NullBufferBuilder};
 use arrow_schema::{ArrowError, DataType, Fields};
 
 use crate::error::{Fault, Read};
+use crate::vectors::{Binaries, Booleans, FixedBytes, Numbers, Offsets, Texts, nulls};
 
 /// One column, and the columns nested in it.
 pub(crate) enum Sink {
@@ -32,35 +27,6 @@ pub(crate) enum Sink {
     List(Lists),
     Map(Maps),
     Struct(Structs),
-}
-
-pub(crate) struct Booleans {
-    values: BooleanBufferBuilder,
-    nulls: NullBufferBuilder,
-}
-
-pub(crate) struct Numbers<T> {
-    values: Vec<T>,
-    nulls: NullBufferBuilder,
-}
-
-pub(crate) struct Texts {
-    ends: Offsets,
-    data: Vec<u8>,
-    nulls: NullBufferBuilder,
-}
-
-pub(crate) struct Binaries {
-    /// The offsets, the leading 0 included.
-    offsets: Vec<i64>,
-    data: Vec<u8>,
-    nulls: NullBufferBuilder,
-}
-
-pub(crate) struct FixedBytes {
-    size: usize,
-    data: Vec<u8>,
-    nulls: NullBufferBuilder,
 }
 
 pub(crate) struct Lists {
@@ -79,162 +45,6 @@ pub(crate) struct Maps {
 pub(crate) struct Structs {
     nulls: NullBufferBuilder,
     pub columns: Vec<Sink>,
-}
-
-/// Arrow's 32-bit offsets, the leading 0 included.
-struct Offsets(Vec<i32>);
-
-impl Offsets {
-    fn new() -> Self {
-        Self(vec![0])
-    }
-
-    #[inline]
-    fn push(&mut self, end: usize) -> Read<()> {
-        match i32::try_from(end) {
-            Ok(end) => {
-                self.0.push(end);
-                Ok(())
-            }
-            Err(_) => Err(Fault::new("a column of one batch would pass 2 GiB")),
-        }
-    }
-
-    fn repeat_last(&mut self) {
-        self.0.push(self.0.last().copied().unwrap_or_default());
-    }
-
-    /// Cuts to `rows` rows; gives where the last of them ends.
-    fn truncate(&mut self, rows: usize) -> usize {
-        self.0.truncate(rows + 1);
-        self.0.last().map_or(0, |end| end.as_usize())
-    }
-
-    fn finish(&mut self) -> OffsetBuffer<i32> {
-        let mut next = Vec::with_capacity(self.0.len());
-        next.push(0);
-        OffsetBuffer::new(ScalarBuffer::from(std::mem::replace(&mut self.0, next)))
-    }
-}
-
-fn nulls() -> NullBufferBuilder {
-    // It allocates at the first null.
-    NullBufferBuilder::new(0)
-}
-
-/// Hands over a vector, and leaves one with room for as much again.
-fn take<T>(values: &mut Vec<T>) -> Vec<T> {
-    let next = Vec::with_capacity(values.len());
-    std::mem::replace(values, next)
-}
-
-impl<T: ArrowNativeType> Numbers<T> {
-    #[inline]
-    pub(crate) fn push(&mut self, value: T) {
-        self.values.push(value);
-        self.nulls.append_non_null();
-    }
-
-    fn null(&mut self) {
-        self.values.push(T::default());
-        self.nulls.append_null();
-    }
-
-    fn finish<A: ArrowPrimitiveType<Native = T>>(
-        &mut self,
-    ) -> Result<PrimitiveArray<A>, ArrowError> {
-        let values = ScalarBuffer::from(take(&mut self.values));
-        PrimitiveArray::try_new(values, self.nulls.finish())
-    }
-}
-
-impl Booleans {
-    pub(crate) fn push(&mut self, value: bool) {
-        self.values.append(value);
-        self.nulls.append_non_null();
-    }
-}
-
-impl Texts {
-    fn new() -> Self {
-        Self { ends: Offsets::new(), data: Vec::new(), nulls: nulls() }
-    }
-
-    /// Appends what should be UTF-8; if it is not, `finish` fails.
-    #[inline]
-    pub(crate) fn push(&mut self, text: &[u8]) -> Read<()> {
-        self.data.extend_from_slice(text);
-        self.ends.push(self.data.len())?;
-        self.nulls.append_non_null();
-        Ok(())
-    }
-
-    fn null(&mut self) {
-        self.ends.repeat_last();
-        self.nulls.append_null();
-    }
-
-    fn truncate(&mut self, rows: usize) {
-        let end = self.ends.truncate(rows);
-        self.data.truncate(end);
-        self.nulls.truncate(rows);
-    }
-
-    pub(crate) fn finish(&mut self) -> Result<StringArray, ArrowError> {
-        let (ends, data) = (self.ends.finish(), take(&mut self.data));
-        StringArray::try_new(ends, Buffer::from_vec(data), self.nulls.finish())
-    }
-}
-
-impl Binaries {
-    pub(crate) fn new() -> Self {
-        Self { offsets: vec![0], data: Vec::new(), nulls: nulls() }
-    }
-
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
-        self.data.extend_from_slice(bytes);
-        self.end();
-        self.nulls.append_non_null();
-    }
-
-    pub(crate) fn null(&mut self) {
-        self.end();
-        self.nulls.append_null();
-    }
-
-    fn end(&mut self) {
-        // A vector's length fits 63 bits.
-        self.offsets.push(self.data.len() as i64);
-    }
-
-    fn truncate(&mut self, rows: usize) {
-        self.offsets.truncate(rows + 1);
-        self.data.truncate(self.offsets.last().map_or(0, |end| end.as_usize()));
-        self.nulls.truncate(rows);
-    }
-
-    pub(crate) fn finish(&mut self) -> Result<LargeBinaryArray, ArrowError> {
-        let offsets = take(&mut self.offsets);
-        self.offsets.push(0);
-        let data = Buffer::from_vec(take(&mut self.data));
-        LargeBinaryArray::try_new(
-            OffsetBuffer::new(ScalarBuffer::from(offsets)),
-            data,
-            self.nulls.finish(),
-        )
-    }
-}
-
-impl FixedBytes {
-    #[inline]
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Read<()> {
-        if bytes.len() != self.size {
-            return Err(unfit());
-        }
-        self.data.extend_from_slice(bytes);
-        self.nulls.append_non_null();
-        Ok(())
-    }
 }
 
 impl Lists {
@@ -279,27 +89,20 @@ pub(crate) fn unfit() -> Fault {
 impl Sink {
     /// An empty column of an Arrow type, or `None` where no table has such a type.
     pub(crate) fn new(ty: &DataType) -> Option<Self> {
-        fn numbers<T>() -> Numbers<T> {
-            Numbers { values: Vec::new(), nulls: nulls() }
-        }
         Some(match ty {
-            DataType::Boolean => {
-                Self::Boolean(Booleans { values: BooleanBufferBuilder::new(0), nulls: nulls() })
-            }
-            DataType::Int32 | DataType::Date32 => Self::Int(numbers()),
+            DataType::Boolean => Self::Boolean(Booleans::new()),
+            DataType::Int32 | DataType::Date32 => Self::Int(Numbers::new()),
             DataType::Int64 | DataType::Time64(_) | DataType::Timestamp(..) => {
-                Self::Long(numbers())
+                Self::Long(Numbers::new())
             }
-            DataType::Float32 => Self::Float(numbers()),
-            DataType::Float64 => Self::Double(numbers()),
-            DataType::Decimal128(..) => Self::Decimal(numbers()),
+            DataType::Float32 => Self::Float(Numbers::new()),
+            DataType::Float64 => Self::Double(Numbers::new()),
+            DataType::Decimal128(..) => Self::Decimal(Numbers::new()),
             DataType::Utf8 => Self::Text(Texts::new()),
             DataType::LargeBinary => Self::Binary(Binaries::new()),
-            DataType::FixedSizeBinary(size) => Self::Fixed(FixedBytes {
-                size: usize::try_from(*size).ok()?,
-                data: Vec::new(),
-                nulls: nulls(),
-            }),
+            DataType::FixedSizeBinary(size) => {
+                Self::Fixed(FixedBytes::new(usize::try_from(*size).ok()?))
+            }
             DataType::List(element) => Self::List(Lists {
                 ends: Offsets::new(),
                 nulls: nulls(),
@@ -336,15 +139,15 @@ impl Sink {
     /// The number of rows.
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::Boolean(s) => s.nulls.len(),
-            Self::Int(s) => s.values.len(),
-            Self::Long(s) => s.values.len(),
-            Self::Float(s) => s.values.len(),
-            Self::Double(s) => s.values.len(),
-            Self::Decimal(s) => s.values.len(),
-            Self::Text(s) => s.nulls.len(),
-            Self::Binary(s) => s.nulls.len(),
-            Self::Fixed(s) => s.nulls.len(),
+            Self::Boolean(s) => s.len(),
+            Self::Int(s) => s.len(),
+            Self::Long(s) => s.len(),
+            Self::Float(s) => s.len(),
+            Self::Double(s) => s.len(),
+            Self::Decimal(s) => s.len(),
+            Self::Text(s) => s.len(),
+            Self::Binary(s) => s.len(),
+            Self::Fixed(s) => s.len(),
             Self::List(s) => s.nulls.len(),
             Self::Map(s) => s.nulls.len(),
             Self::Struct(s) => s.nulls.len(),
@@ -354,10 +157,7 @@ impl Sink {
     /// Appends a null row.
     pub(crate) fn null(&mut self) {
         match self {
-            Self::Boolean(s) => {
-                s.values.append(false);
-                s.nulls.append_null();
-            }
+            Self::Boolean(s) => s.null(),
             Self::Int(s) => s.null(),
             Self::Long(s) => s.null(),
             Self::Float(s) => s.null(),
@@ -365,10 +165,7 @@ impl Sink {
             Self::Decimal(s) => s.null(),
             Self::Text(s) => s.null(),
             Self::Binary(s) => s.null(),
-            Self::Fixed(s) => {
-                s.data.resize(s.data.len() + s.size, 0);
-                s.nulls.append_null();
-            }
+            Self::Fixed(s) => s.null(),
             Self::List(s) => {
                 s.ends.repeat_last();
                 s.nulls.append_null();
@@ -383,26 +180,16 @@ impl Sink {
 
     /// Forgets all rows past the first `rows`, and what an unfinished row has left.
     pub(crate) fn truncate(&mut self, rows: usize) {
-        fn numbers<T>(s: &mut Numbers<T>, rows: usize) {
-            s.values.truncate(rows);
-            s.nulls.truncate(rows);
-        }
         match self {
-            Self::Boolean(s) => {
-                s.values.truncate(rows);
-                s.nulls.truncate(rows);
-            }
-            Self::Int(s) => numbers(s, rows),
-            Self::Long(s) => numbers(s, rows),
-            Self::Float(s) => numbers(s, rows),
-            Self::Double(s) => numbers(s, rows),
-            Self::Decimal(s) => numbers(s, rows),
+            Self::Boolean(s) => s.truncate(rows),
+            Self::Int(s) => s.truncate(rows),
+            Self::Long(s) => s.truncate(rows),
+            Self::Float(s) => s.truncate(rows),
+            Self::Double(s) => s.truncate(rows),
+            Self::Decimal(s) => s.truncate(rows),
             Self::Text(s) => s.truncate(rows),
             Self::Binary(s) => s.truncate(rows),
-            Self::Fixed(s) => {
-                s.data.truncate(rows * s.size);
-                s.nulls.truncate(rows);
-            }
+            Self::Fixed(s) => s.truncate(rows),
             Self::List(s) => {
                 let end = s.ends.truncate(rows);
                 s.nulls.truncate(rows);
@@ -421,10 +208,7 @@ impl Sink {
     /// Hands over the rows as an array of the type the column was made for, and starts again.
     pub(crate) fn finish(&mut self, ty: &DataType) -> Result<ArrayRef, ArrowError> {
         Ok(match (self, ty) {
-            (Self::Boolean(s), _) => {
-                let nulls = s.nulls.finish();
-                Arc::new(BooleanArray::new(s.values.finish(), nulls))
-            }
+            (Self::Boolean(s), _) => Arc::new(s.finish()),
             (Self::Int(s), DataType::Date32) => Arc::new(s.finish::<Date32Type>()?),
             (Self::Int(s), _) => Arc::new(s.finish::<Int32Type>()?),
             (Self::Long(s), DataType::Time64(_)) => Arc::new(s.finish::<Time64MicrosecondType>()?),
@@ -441,10 +225,7 @@ impl Sink {
             }
             (Self::Text(s), _) => Arc::new(s.finish()?),
             (Self::Binary(s), _) => Arc::new(s.finish()?),
-            (Self::Fixed(s), DataType::FixedSizeBinary(size)) => {
-                let data = Buffer::from_vec(take(&mut s.data));
-                Arc::new(FixedSizeBinaryArray::try_new(*size, data, s.nulls.finish())?)
-            }
+            (Self::Fixed(s), DataType::FixedSizeBinary(size)) => Arc::new(s.finish(*size)?),
             (Self::List(s), DataType::List(field)) => {
                 let element = s.element.finish(field.data_type())?;
                 let nulls = s.nulls.finish();

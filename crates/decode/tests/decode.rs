@@ -1,4 +1,5 @@
 //! Rows, framing, tombstones, keys, headers, poison records and hostile payloads.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
 
@@ -195,6 +196,10 @@ fn a_record_cut_anywhere_or_grown_is_one_failure_and_no_row_of_its_own() {
     }
     let cause = poison(ORDER, &good, &[&[1], &good[1..]].concat());
     assert!(cause.contains("0x01"), "{cause}");
+    let negative = [&[0, 0xff], &good[2..]].concat();
+    assert!(decoder(&[ORDER]).missing_writers(&block([Some(&negative)])).is_empty());
+    let cause = poison(ORDER, &good, &negative);
+    assert!(cause.contains("schema id is -"), "{cause}");
 }
 
 #[test]

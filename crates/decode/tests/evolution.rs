@@ -1,4 +1,5 @@
 //! Several writer schemas in one topic: all rows under the newest.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod support;
 
@@ -198,4 +199,19 @@ fn a_topic_that_turns_from_records_to_a_union_of_records_shows_both() {
     let one = |i| Plain::Struct(vec![Plain::Int(i)]);
     let a_row = [Plain::Struct(vec![one(1), Plain::Null])];
     assert_eq!(rows(&batch), [a_row.clone(), a_row, [Plain::Struct(vec![Plain::Null, one(2)])]]);
+}
+
+#[test]
+fn deep_unions_that_do_not_match_are_refused_at_once() {
+    let nested = |leaf: &str| {
+        (0..25).fold(format!("\"{leaf}\""), |inner, i| {
+            format!(
+                r#"{{"type":"record","name":"R{i}","fields":[{{"name":"f","type":["null",{inner}]}}]}}"#
+            )
+        })
+    };
+    let batch = decoder(&[&nested("string"), &nested("int")])
+        .decode(&block([Some(framed(1, &[2]))]))
+        .unwrap();
+    assert_eq!(batch.failures.len(), 1);
 }

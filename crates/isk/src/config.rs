@@ -233,9 +233,11 @@ pub fn load(
     let mut table = match file {
         None => Table::new(),
         Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
-            toml::from_str(&text).with_context(|| format!("{} is not valid TOML", path.display()))?
+            let text = std::fs::read_to_string(path).with_context(|| {
+                format!("cannot read the configuration file {}", path.display())
+            })?;
+            toml::from_str(&text)
+                .with_context(|| format!("{} is not valid TOML", path.display()))?
         }
     };
     join_dotted(&mut table, "kafka");
@@ -309,9 +311,9 @@ fn parse(key: &str, name: &str, value: &str) -> Result<Value> {
     let is_number = key.ends_with("port") || key.starts_with("limits.");
     if is_number {
         let number = value.trim().parse::<i64>();
-        return number
-            .map(Value::Integer)
-            .map_err(|_| anyhow!("{name}={value:?} is not a whole number (configuration key {key})"));
+        return number.map(Value::Integer).map_err(|_| {
+            anyhow!("{name}={value:?} is not a whole number (configuration key {key})")
+        });
     }
     if key.starts_with("topics.") {
         let patterns = value.split(',').map(|p| Value::String(p.trim().to_owned()));

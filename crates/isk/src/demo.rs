@@ -69,13 +69,12 @@ pub async fn run(options: Options) -> Result<()> {
         EmbeddedRegistry::start(RegistryConfig { listen: loopback(options.registry_port) })
             .await
             .context(
-                "choose another port with --registry-port (make demo DEMO_FLAGS=\"--registry-port N\")",
-            )?;
+            "choose another port with --registry-port (make demo DEMO_FLAGS=\"--registry-port N\")",
+        )?;
     let folder = tempfile::tempdir().context("a temporary folder is needed")?;
     let config = config(&options, &broker, &registry, folder.path());
     let server = Server::start(&config).await?;
-    let samples =
-        SampleConfig { transactions: options.transactions, ..SampleConfig::default() };
+    let samples = SampleConfig { transactions: options.transactions, ..SampleConfig::default() };
     let data = SampleData::load(&broker, &registry, samples).await?;
 
     println!("{}", banner(&server, &broker, &registry));
@@ -98,7 +97,9 @@ pub async fn run(options: Options) -> Result<()> {
     outcome?;
     if options.once {
         verify(&options, &server, &data.expected(), &data.expected()).await?;
-        println!("demo: the SQL client's counts equal the broker's, with and without a live producer");
+        println!(
+            "demo: the SQL client's counts equal the broker's, with and without a live producer"
+        );
     }
     server.stop().await;
     registry.shutdown().await;
@@ -135,11 +136,7 @@ async fn show_queries(options: &Options, server: &Server) -> Result<()> {
 }
 
 /// While records arrive, a count lies between what was acknowledged before and after it; and it grows.
-async fn verify_while_live(
-    options: &Options,
-    server: &Server,
-    data: &SampleData,
-) -> Result<()> {
+async fn verify_while_live(options: &Options, server: &Server, data: &SampleData) -> Result<()> {
     let Some(engine) = &options.engine else { bail!("no SQL client") };
     println!("{}", ask(engine, &["sql", &server.catalog_uri]).await?);
     let mut last = None;
@@ -169,8 +166,9 @@ async fn verify_between(
 /// Waits until more than `count` transactions have been acknowledged.
 async fn wait_for_more(data: &SampleData, count: u64) -> Result<()> {
     let begun = Instant::now();
-    let transactions =
-        || data.expected().iter().find(|(t, _)| t.as_str() == "transactions").map_or(0, |(_, &n)| n);
+    let transactions = || {
+        data.expected().iter().find(|(t, _)| t.as_str() == "transactions").map_or(0, |(_, &n)| n)
+    };
     while transactions() <= count {
         ensure!(begun.elapsed() < Duration::from_secs(30), "the live producer stands still");
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -244,8 +242,7 @@ async fn ask(engine: &Path, arguments: &[&str]) -> Result<String> {
 /// What to type to join in.
 fn banner(server: &Server, broker: &EmbeddedBroker, registry: &EmbeddedRegistry) -> String {
     let (catalog, s3) = (&server.catalog_uri, &server.s3_endpoint);
-    let (key, secret) =
-        (&server.credentials.access_key_id, &server.credentials.secret_access_key);
+    let (key, secret) = (&server.credentials.access_key_id, &server.credentials.secret_access_key);
     let (kafka, registry) = (broker.bootstrap(), registry.url());
     format!(
         r#"isk demo: topics customers, accounts, branches and transactions are Iceberg tables.

@@ -122,8 +122,7 @@ fn init_logging(quiet: bool) {
     if let Ok(directive) = isk_s3_http::LOG_DIRECTIVE.parse() {
         filter = filter.add_directive(directive);
     }
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::env::var("ISK_LOG_FORMAT").is_ok_and(|format| format == "json") {
         builder.json().init();
     } else {

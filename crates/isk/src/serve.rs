@@ -183,7 +183,8 @@ pub fn registry(config: &Config) -> Result<Option<SchemaRegistry>> {
     };
     let urls: Vec<String> = url.split(',').map(|one| one.trim().to_owned()).collect();
     let request_timeout = Duration::from_millis(config.limits.request_timeout_ms);
-    let registry = RegistryConfig { urls, auth, ca_pem, request_timeout, ..RegistryConfig::default() };
+    let registry =
+        RegistryConfig { urls, auth, ca_pem, request_timeout, ..RegistryConfig::default() };
     Ok(Some(SchemaRegistry::new(registry).context("configuration section [registry]")?))
 }
 

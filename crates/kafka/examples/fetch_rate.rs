@@ -86,6 +86,13 @@ async fn ours(cluster: &KafkaCluster, topic: &TopicName, records: i64) -> Result
     }
     assert_eq!(count, records);
     report("isk-kafka fetch, cold client", count, bytes, begun);
+    let plain = Instant::now();
+    let mut stream = cluster.fetch_without_headers(&tp, range, FetchLimits::default());
+    let mut bytes = 0;
+    while let Some(block) = stream.next().await {
+        bytes += block?.payload_bytes();
+    }
+    report("isk-kafka fetch, without headers", records, bytes, plain);
     let begun = Instant::now();
     let small = OffsetRange::new(Offset(records / 2), Offset(records / 2 + 100)).ok_or("few")?;
     for _ in 0..20 {

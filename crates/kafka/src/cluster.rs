@@ -13,7 +13,7 @@ use isk_model::{
 
 use crate::config::{ClientKind, KafkaConfig};
 use crate::error::KafkaError;
-use crate::fetch::{self, BlockStream, FetchLimits};
+use crate::fetch::{self, BlockStream, FetchLimits, WithHeaders};
 use crate::ffi::{AdminQueue, Client, Code, DescribedTopic, ListedOffset, code};
 use crate::metrics::{KafkaMetrics, add};
 use crate::pool::Pool;
@@ -97,7 +97,18 @@ impl KafkaCluster {
         range: OffsetRange,
         limits: FetchLimits,
     ) -> BlockStream {
-        fetch::start(self, tp.clone(), range, limits)
+        fetch::start(self, tp.clone(), range, limits, WithHeaders::Yes)
+    }
+
+    /// As [`Self::fetch`], but the records come without their headers, for tables that do not show
+    /// them: looking for headers is a good part of a small record's cost.
+    pub fn fetch_without_headers(
+        &self,
+        tp: &TopicPartition,
+        range: OffsetRange,
+        limits: FetchLimits,
+    ) -> BlockStream {
+        fetch::start(self, tp.clone(), range, limits, WithHeaders::No)
     }
 
     /// The cluster's id as the brokers tell it (KIP-78). Asked once.
@@ -308,19 +319,29 @@ impl KafkaCluster {
             Ok(listed) => {
                 Ok(listed.into_iter().map(|l| (KafkaPartition(l.partition), l)).collect())
             }
-            // The client finds no leader where there is no topic or no such partition.
             Err(error @ KafkaError::Leaderless { .. }) => {
-                let there = match self.topic(topic).await {
-                    Ok(Some(now)) => {
-                        specs.iter().all(|(p, _)| now.partitions.contains(&KafkaPartition(*p)))
-                    }
-                    Ok(None) => false,
-                    Err(_) => true,
-                };
-                let missing = KafkaError::NoSuchTopic { topic: topic.clone() };
-                Err(if there { error } else { missing })
+                Err(self.why_leaderless(topic, &specs, error).await)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// The client finds no leader either where there is no such topic or partition, or where it may
+    /// not look.
+    async fn why_leaderless(
+        &self,
+        topic: &TopicName,
+        specs: &[(i32, i64)],
+        error: KafkaError,
+    ) -> KafkaError {
+        let all_in = |now: &TopicDescription| {
+            specs.iter().all(|(p, _)| now.partitions.contains(&KafkaPartition(*p)))
+        };
+        match self.topic(topic).await {
+            Ok(Some(now)) if all_in(&now) => error,
+            Ok(_) => KafkaError::NoSuchTopic { topic: topic.clone() },
+            Err(denied @ KafkaError::NotAuthorized { .. }) => denied,
+            Err(_) => error,
         }
     }
 

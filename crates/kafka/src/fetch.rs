@@ -36,6 +36,13 @@ pub struct FetchLimits {
     pub topic_id: Option<TopicId>,
 }
 
+/// Whether records come with their headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WithHeaders {
+    Yes,
+    No,
+}
+
 /// Blocks of one range in offset order, then the end.
 ///
 /// The boundaries of blocks are counted from the range's start and depend on the records only.
@@ -101,6 +108,7 @@ pub(crate) fn start(
     tp: TopicPartition,
     range: OffsetRange,
     limits: FetchLimits,
+    headers: WithHeaders,
 ) -> BlockStream {
     let (sender, blocks) = mpsc::channel(CHANNEL_BLOCKS);
     let stream = BlockStream { tp: tp.clone(), blocks, ended: false };
@@ -108,7 +116,7 @@ pub(crate) fn start(
     tokio::spawn(async move {
         add(&cluster.metrics().fetches, 1);
         let last = tokio::select! {
-            last = run(&cluster, &tp, range, limits, &sender) => last,
+            last = run(&cluster, &tp, range, limits, headers, &sender) => last,
             () = sender.closed() => return,
         };
         if last.is_err() {
@@ -124,13 +132,14 @@ async fn run(
     tp: &TopicPartition,
     range: OffsetRange,
     limits: FetchLimits,
+    headers: WithHeaders,
     sender: &mpsc::Sender<Item>,
 ) -> Result<(), FetchError> {
     let interrupted = || FetchError::Interrupted { tp: tp.clone() };
     let begun = Instant::now();
     loop {
         let permit = cluster.pool().permit().await.map_err(|_| interrupted())?;
-        let reader = Reader::new(cluster, tp, range, limits, sender);
+        let reader = Reader::new(cluster, tp, range, limits, headers, sender);
         let read = tokio::task::spawn_blocking(move || {
             // The permit goes when the thread does, even if nobody waits for it any more.
             let _permit = permit;

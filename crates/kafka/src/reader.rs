@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use crate::cluster::KafkaCluster;
 use crate::config::ClientKind;
 use crate::error::{FetchError, KafkaError};
-use crate::fetch::{BLOCK_MAX_BYTES, BLOCK_MAX_RECORDS, FetchLimits, Item, Step};
-use crate::ffi::{Assignment, Client, Code, Message, code};
+use crate::fetch::{BLOCK_MAX_BYTES, BLOCK_MAX_RECORDS, FetchLimits, Item, Step, WithHeaders};
+use crate::ffi::{Assignment, Client, Code, Headers, Message, code};
 use crate::metrics::add;
 
 /// Messages taken from the client at once.
@@ -20,6 +20,8 @@ const POLL_MS: i32 = 50;
 /// More than this between two looks is progress even if no record came out of it: a stretch of
 /// aborted transactions. Empty answers stay far below.
 const PROGRESS_BYTES: u64 = 16 << 10;
+/// After this long without an answer it is asked whether there is anything to wait for.
+const ASK_AFTER: Duration = Duration::from_secs(2);
 /// A broker that answered within this time is there.
 const ANSWERING: Duration = Duration::from_secs(2);
 
@@ -42,12 +44,43 @@ impl From<FetchError> for Stop {
     }
 }
 
+/// What a waiting fetch remembers.
+struct Patience {
+    /// When there last was progress.
+    progress: Instant,
+    /// When a broker last answered a Fetch.
+    answered: Instant,
+    /// Bytes of the client's Fetch answers when last looked at.
+    fetched: u64,
+    /// Whether the brokers were asked why they are silent.
+    asked: bool,
+}
+
+impl Patience {
+    fn new(client: &Client) -> Self {
+        let now = Instant::now();
+        Self { progress: now, answered: now, fetched: client.state().fetched(), asked: false }
+    }
+
+    fn look(&mut self, client: &Client) {
+        let more = client.state().fetched() - self.fetched;
+        self.fetched += more;
+        if more > 0 {
+            self.answered = Instant::now();
+        }
+        if more > PROGRESS_BYTES {
+            self.progress = Instant::now();
+        }
+    }
+}
+
 /// One fetch on its thread.
 pub(crate) struct Reader {
     cluster: KafkaCluster,
     tp: TopicPartition,
     range: OffsetRange,
     limits: FetchLimits,
+    headers: WithHeaders,
     sender: mpsc::Sender<Item>,
     /// The least offset that the next record can have.
     next: Offset,
@@ -63,6 +96,7 @@ impl Reader {
         tp: &TopicPartition,
         range: OffsetRange,
         limits: FetchLimits,
+        headers: WithHeaders,
         sender: &mpsc::Sender<Item>,
     ) -> Self {
         Self {
@@ -70,6 +104,7 @@ impl Reader {
             tp: tp.clone(),
             range,
             limits,
+            headers,
             sender: sender.clone(),
             next: range.start(),
             reached: None,
@@ -119,43 +154,11 @@ impl Reader {
 
     /// Takes messages until the range is complete.
     fn pump(&mut self, client: &Client, assignment: &mut Assignment) -> Result<(), Stop> {
-        let patience = self.cluster.config().progress_timeout;
-        let mut progress = Instant::now();
-        let mut answered = Instant::now();
-        let mut fetched = client.state().fetched();
+        let mut patience = Patience::new(client);
         loop {
             let batch = assignment.next_batch(BATCH_MESSAGES, POLL_MS);
             client.serve_callbacks();
-            let more = client.state().fetched() - fetched;
-            if more > 0 {
-                fetched += more;
-                answered = Instant::now();
-            }
-            if more > PROGRESS_BYTES {
-                progress = Instant::now();
-            }
-            if batch.is_empty() {
-                if self.sender.is_closed() {
-                    return Err(Stop::ReaderGone);
-                }
-                if let Some(problem) = client.state().take_topic_error() {
-                    return Err(match self.failed(&problem) {
-                        // Right after its creation a topic is not yet known to every broker.
-                        FetchError::NoSuchPartition { .. } => {
-                            Stop::Missing { untouched: self.next == self.range.start() }
-                        }
-                        error => error.into(),
-                    });
-                }
-                if let Some(reason) = client.state().authentication_error() {
-                    return Err(self.authentication(reason).into());
-                }
-                if progress.elapsed() >= patience {
-                    let answering = answered.elapsed() < ANSWERING;
-                    return Err(self.out_of_patience(client, patience, answering).into());
-                }
-                continue;
-            }
+            patience.look(client);
             let (mut records, mut bytes) = (0, 0);
             let mut complete = Ok(false);
             for message in batch.iter() {
@@ -174,10 +177,54 @@ impl Reader {
                 return Ok(());
             }
             if records > 0 {
-                // Time spent waiting for a slow reader is not the brokers'.
-                progress = Instant::now();
                 client.state().let_in();
+                // Time spent waiting for a slow reader is not the brokers'.
+                patience.progress = Instant::now();
+            } else {
+                self.wait(client, &mut patience)?;
             }
+        }
+    }
+
+    /// Nothing came: decides whether to go on waiting.
+    fn wait(&self, client: &Client, patience: &mut Patience) -> Result<(), Stop> {
+        if self.sender.is_closed() {
+            return Err(Stop::ReaderGone);
+        }
+        if let Some(problem) = client.state().take_topic_error() {
+            return Err(match self.failed(&problem) {
+                FetchError::NoSuchPartition { .. } => {
+                    Stop::Missing { untouched: self.next == self.range.start() }
+                }
+                error => error.into(),
+            });
+        }
+        if let Some(reason) = client.state().authentication_error() {
+            return Err(self.authentication(reason).into());
+        }
+        if !patience.asked && patience.answered.elapsed() >= ASK_AFTER {
+            patience.asked = true;
+            self.ask_why()?;
+        }
+        let longest = self.cluster.config().progress_timeout;
+        if patience.progress.elapsed() >= longest {
+            let answering = patience.answered.elapsed() < ANSWERING;
+            return Err(self.out_of_patience(client, longest, answering).into());
+        }
+        Ok(())
+    }
+
+    /// librdkafka keeps silent about a topic that it may not look up.
+    fn ask_why(&self) -> Result<(), Stop> {
+        let tp = self.tp.clone();
+        let asked = tokio::runtime::Handle::current().block_on(self.cluster.topic(&tp.topic));
+        match asked {
+            Ok(Some(topic)) if topic.partitions.contains(&tp.partition) => Ok(()),
+            Ok(_) => Err(FetchError::NoSuchPartition { tp }.into()),
+            Err(
+                source @ (KafkaError::NotAuthorized { .. } | KafkaError::Authentication { .. }),
+            ) => Err(FetchError::Kafka { tp, source }.into()),
+            Err(_) => Ok(()),
         }
     }
 
@@ -243,19 +290,20 @@ impl Reader {
             return Err(FetchError::LeaderEpochChanged { tp, offset, found, planned }.into());
         }
         let (key, value) = (message.key(), message.value());
+        let headers = match self.headers {
+            WithHeaders::Yes => message.headers(),
+            WithHeaders::No => Headers::skipped(),
+        };
         let size = key.map_or(0, <[u8]>::len)
             + value.map_or(0, <[u8]>::len)
-            + message
-                .headers()
-                .map(|h| h.key.len() + h.value.map_or(0, <[u8]>::len))
-                .sum::<usize>();
+            + headers.clone().map(|h| h.key.len() + h.value.map_or(0, <[u8]>::len)).sum::<usize>();
         if self.block.len() >= BLOCK_MAX_RECORDS
             || (!self.block.is_empty() && self.block.payload_bytes() + size > BLOCK_MAX_BYTES)
         {
             self.flush()?;
         }
         let (millis, kind) = message.timestamp();
-        self.block.push(offset, millis, kind, key, value, message.headers());
+        self.block.push(offset, millis, kind, key, value, headers);
         if let Some(epoch) = epoch {
             self.block.note_leader_epoch(epoch);
         }

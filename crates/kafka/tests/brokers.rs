@@ -70,6 +70,11 @@ async fn nulls_and_empties_are_told_apart() {
         [(b"null", None), (b"empty", Some(b"")), (b"null", Some(b"again"))];
     assert_eq!(headers, expected);
     assert!(stream.next().await.is_none());
+    let cluster = cluster(&brokers);
+    let mut stream =
+        cluster.fetch_without_headers(&tp(&topic, 0), range(0, 3), FetchLimits::default());
+    let block = stream.next().await.unwrap().unwrap();
+    assert_eq!(block.get(2).unwrap().headers().len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

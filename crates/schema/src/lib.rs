@@ -44,6 +44,10 @@
 //! A field keeps its id through reorders, removals and renames by alias, and when its type is widened
 //! as Iceberg allows (`int` to `long`, `float` to `double`, more decimal digits). A type change beyond
 //! that gives the name a new id, and all that is nested in it too.
+//!
+//! Ids below 100 are the metadata columns', those from 100 the value's fields', those from 1 000 000 the
+//! fields' that are nested in a decoded key. Keys have a range of their own, so that ids do not depend on
+//! which subject got a version first.
 
 mod avro;
 mod error;

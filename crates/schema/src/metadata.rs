@@ -40,8 +40,8 @@ pub const KAFKA_HEADERS_VALUE: MetadataColumn = column("value", 9);
 /// `binary`: the record's value as it is, in tables of topics without a value schema.
 pub const KAFKA_VALUE: MetadataColumn = column("kafka_value", 10);
 
-/// Field ids of values' (and keys' nested) fields begin here; those below are the metadata columns'
-/// or kept for columns to come.
+/// Field ids of values' fields begin here; those below are the metadata columns' or kept for columns to
+/// come.
 pub const FIRST_VALUE_FIELD_ID: FieldId = FieldId(100);
 
 /// Names no value field's column may have, compared ignoring case.

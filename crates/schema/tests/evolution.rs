@@ -1,4 +1,5 @@
 //! Field ids over a subject's history.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::collections::BTreeMap;
 

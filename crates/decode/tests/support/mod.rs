@@ -1,5 +1,5 @@
 //! What the tests share: tables from schema texts, blocks of framed records, rows as plain values.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use std::sync::Arc;
 

@@ -13,8 +13,7 @@ use uuid::Uuid;
 use super::{broker, topic};
 
 async fn exchange(stream: &mut TcpStream, frame: &[u8]) -> std::io::Result<Bytes> {
-    stream.write_all(&(frame.len() as u32).to_be_bytes()).await?;
-    stream.write_all(frame).await?;
+    stream.write_all(&framed(frame)).await?;
     let mut response = vec![0; stream.read_u32().await? as usize];
     stream.read_exact(&mut response).await?;
     Ok(response.into())
@@ -123,10 +122,13 @@ async fn every_offered_version_answers() {
         },
         |r| r.port > 0 || r.coordinators[0].port > 0
     );
-    in_every_version!(stream, offered, InitProducerIdRequest, |_v| Default::default(), |r| r
-        .producer_id
-        .0
-        > 0);
+    in_every_version!(
+        stream,
+        offered,
+        InitProducerIdRequest,
+        |_v| InitProducerIdRequest::default().with_transactional_id(None),
+        |r| r.producer_id.0 > 0
+    );
     in_every_version!(
         stream,
         offered,
@@ -403,13 +405,10 @@ async fn group_requests(stream: &mut TcpStream, offered: &Offered) {
         |_v| DescribeGroupsRequest::default().with_groups(vec![group(), GroupId(text("nobody"))]),
         |r| &*r.groups[0].group_state == "Empty" && &*r.groups[1].group_state == "Dead"
     );
-    in_every_version!(
-        stream,
-        offered,
-        ListGroupsRequest,
-        |_v| InitProducerIdRequest::default().with_transactional_id(None),
-        |r| r.groups.len() == 11
-    );
+    in_every_version!(stream, offered, ListGroupsRequest, |_v| ListGroupsRequest::default(), |r| r
+        .groups
+        .len()
+        == 11);
     in_every_version!(
         stream,
         offered,

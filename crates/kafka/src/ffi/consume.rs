@@ -162,10 +162,6 @@ pub(crate) struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.pointers.is_empty()
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = Message<'_>> {
         self.pointers.iter().map(|raw| Message { raw: *raw, batch: self, life: PhantomData })
     }
@@ -260,7 +256,8 @@ impl<'a> Message<'a> {
         (epoch >= 0).then_some(LeaderEpoch(epoch))
     }
 
-    /// The record's headers in their order.
+    /// The record's headers in their order. Each call parses them anew where there are none, which
+    /// costs several allocations: call it once.
     pub(crate) fn headers(&self) -> Headers<'a> {
         let mut raw = null_mut();
         // SAFETY: the message lives; headers are parsed into it on demand and belong to it.
@@ -270,7 +267,15 @@ impl<'a> Message<'a> {
     }
 }
 
+impl Headers<'_> {
+    /// Headers that were not looked at.
+    pub(crate) fn skipped() -> Self {
+        Self { raw: null_mut(), next: 0, life: PhantomData }
+    }
+}
+
 /// The headers of a message.
+#[derive(Clone)]
 pub(crate) struct Headers<'a> {
     raw: *mut rd::rd_kafka_headers_t,
     next: usize,

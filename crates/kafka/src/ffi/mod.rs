@@ -19,7 +19,7 @@ use rdkafka::bindings as rd;
 
 pub(crate) use admin::{AdminQueue, DescribedTopic, ListedOffset};
 pub(crate) use client::Client;
-pub(crate) use consume::{Assignment, Message, TopicCache};
+pub(crate) use consume::{Assignment, Headers, Message, TopicCache};
 
 /// An error code with librdkafka's name and text of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
