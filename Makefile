@@ -23,14 +23,14 @@ demo: build ## A live topic as an Iceberg table, on an embedded broker (ONCE=1: 
 
 lint: setup ## Formatting and lints; warnings are errors
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --release --locked -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	tests/tidy.sh
 
 deny: ## Licences, bans and sources of the dependencies
 	tests/deny.sh
 
 test-rust: setup ## Unit and property tests
-	$(CARGO) test --workspace --locked --release
+	$(CARGO) test --workspace --locked
 
 test-clients: build ## Real clients against a real broker and registry
 	@deploy/setup.sh --tests

@@ -26,14 +26,14 @@ METADATA_COLUMNS = {
 
 
 def canonical(kind: Any, value: Any) -> Any:
-    """The value as JSON can say it. What an engine cannot tell apart (bytes and bytearray, ...) becomes the same."""
+    """The value as JSON can say it. What clients call by different names (bytes and bytearray, ...) becomes the same."""
     if value is None:
         return None
     if isinstance(kind, list):
         return [canonical(kind[0], item) for item in value]
     if isinstance(kind, tuple):
         pairs = value.items() if isinstance(value, Mapping) else [(p["key"], p["value"]) if isinstance(p, Mapping) else p for p in value]
-        return sorted([key, canonical(kind[1], item)] for key, item in pairs)
+        return sorted([_primitive("string", key), canonical(kind[1], item)] for key, item in pairs)
     if isinstance(kind, dict):
         fields = value if isinstance(value, Mapping) else dict(zip(kind, value, strict=True))
         assert set(fields) == set(kind), f"a struct of {list(kind)} came as {list(fields)}"
@@ -63,15 +63,28 @@ def _primitive(kind: str, value: Any) -> Any:
     if kind == "date":
         return (value if type(value) is datetime.date else value.date()).isoformat()
     assert kind == "string", kind
-    return str(value)
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def checksums(columns: Mapping[str, Any], rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> dict[str, str]:
+def without_nested_nulls(kind: Any, value: Any) -> Any:
+    """The canonical value as an engine shows it that has no null lists, maps and structs."""
+    if isinstance(kind, list):
+        return [without_nested_nulls(kind[0], item) for item in value or []]
+    if isinstance(kind, tuple):
+        return [[key, without_nested_nulls(kind[1], item)] for key, item in value or []]
+    if isinstance(kind, dict):
+        return {name: without_nested_nulls(inner, (value or {}).get(name)) for name, inner in kind.items()}
+    return value
+
+
+def checksums(columns: Mapping[str, Any], rows: Iterable[Sequence[Any] | Mapping[str, Any]], nested_nulls: bool = True) -> dict[str, str]:
     """For each column, the number of values and the sum of their digests; for `*`, of whole rows, so that mixed-up rows show."""
     sums, count = dict.fromkeys([*columns, "*"], 0), 0
     for row in rows:
         values = [row[name] for name in columns] if isinstance(row, Mapping) else row
-        texts = [json.dumps(canonical(kind, value), sort_keys=True) for kind, value in zip(columns.values(), values, strict=True)]
+        typed = [(kind, canonical(kind, value)) for kind, value in zip(columns.values(), values, strict=True)]
+        seen = [value if nested_nulls else without_nested_nulls(kind, value) for kind, value in typed]
+        texts = [json.dumps(value, sort_keys=True) for value in seen]
         for name, text in zip(sums, [*texts, "\n".join(texts)], strict=True):
             sums[name] += int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
         count += 1

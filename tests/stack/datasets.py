@@ -9,7 +9,7 @@ import json
 import struct
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ KEEP = {"retention.ms": "-1"}
 FILLERS, FILLER = 32, "f" * 131_072
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """A topic, the columns of its table, and its rows as the independent consumer read them."""
 
@@ -37,12 +37,9 @@ class Dataset:
     columns: Mapping[str, Any]
     rows: list[dict[str, Any]]
 
-    def count(self, where: Callable[[dict[str, Any]], bool] = lambda row: True) -> int:
-        return sum(1 for row in self.rows if where(row))
-
-    @functools.cached_property
-    def checksums(self) -> dict[str, str]:
-        return checksums(self.columns, self.rows)
+    @functools.cache
+    def checksums(self, nested_nulls: bool) -> dict[str, str]:
+        return checksums(self.columns, self.rows, nested_nulls)
 
 
 def _logical(base: Any, logical: str, **more: Any) -> dict[str, Any]:

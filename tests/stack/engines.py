@@ -31,10 +31,10 @@ def holds(condition: Condition, row: Mapping[str, Any]) -> bool:
 
 
 class Engine:
-    """`skipped` are columns the client itself cannot read; a subclass says why."""
+    """`nested_nulls` is whether a list, a map or a struct can be null."""
 
     name = ""
-    skipped: frozenset[str] = frozenset()
+    nested_nulls = True
 
     def __init__(self, isk: Isk) -> None:
         self.isk = isk
@@ -212,9 +212,10 @@ class TrinoEngine(SqlEngine):
 
 
 class ClickHouse(SqlEngine):
-    """ClickHouse inside the process (chdb)."""
+    """ClickHouse inside the process (chdb). With vended credentials and an endpoint of its own it doubles the table's path."""
 
     name = "clickhouse"
+    nested_nulls = False
     timestamp = "toDateTime64('{:%Y-%m-%d %H:%M:%S.%f}', 6, 'UTC')"
 
     def __init__(self, isk: Isk) -> None:
@@ -222,10 +223,12 @@ class ClickHouse(SqlEngine):
         import chdb.session
 
         self.session = chdb.session.Session()
-        self.sql("SET allow_experimental_database_iceberg = 1, allow_database_iceberg = 1")
+        # Its strings are bytes, and some of ours are no text.
+        self.sql("SET allow_database_iceberg = 1, output_format_arrow_string_as_string = 0")
         self.sql(
             f"CREATE DATABASE isk ENGINE = DataLakeCatalog('{isk.catalog_uri}/v1', '{isk.access_key}', '{isk.secret_key}')"
-            f" SETTINGS catalog_type = 'rest', warehouse = 'isk', storage_endpoint = '{isk.s3_endpoint}/hotset'"
+            " SETTINGS catalog_type = 'rest', warehouse = 'isk', vended_credentials = 0,"
+            f" storage_endpoint = '{isk.s3_endpoint}/hotset'"
         )
 
     def close(self) -> None:
@@ -248,10 +251,10 @@ class ClickHouse(SqlEngine):
         return [name.removeprefix("hotset.") for name in self._names() if name.startswith("hotset.")]
 
     def describe(self, table: str) -> dict[str, str]:
-        return {row[0]: row[1] for row in self.sql(f"DESCRIBE TABLE {self.table(table)}")}
+        return {row[0].decode(): row[1].decode() for row in self.sql(f"DESCRIBE TABLE {self.table(table)}")}
 
     def _names(self) -> list[str]:
-        return [row[0] for row in self.sql("SHOW TABLES FROM isk")]
+        return [row[0].decode() for row in self.sql("SHOW TABLES FROM isk")]
 
 
 class Polars(Engine):
@@ -286,7 +289,15 @@ class Polars(Engine):
     def _scan(self, table: str, condition: Condition):
         import polars
 
-        frame = polars.scan_iceberg(self.pyiceberg._load(table))
+        # Its own reader does not take the endpoint from the catalog.
+        options = {
+            "aws_endpoint_url": self.isk.s3_endpoint,
+            "aws_access_key_id": self.isk.access_key,
+            "aws_secret_access_key": self.isk.secret_key,
+            "aws_region": clients.REGION,
+            "aws_allow_http": "true",
+        }
+        frame = polars.scan_iceberg(self.pyiceberg._load(table), storage_options=options)
         for column, op, value in condition:
             frame = frame.filter(OPERATORS[op](polars.col(column), value))
         return frame

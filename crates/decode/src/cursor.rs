@@ -34,7 +34,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes exactly `n` bytes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(&mut self, n: usize) -> Read<&'a [u8]> {
         match self.rest.split_at_checked(n) {
             Some((taken, rest)) => {
@@ -50,7 +50,7 @@ impl<'a> Cursor<'a> {
         Fault::new(format!("{n} bytes are needed, {} are left", self.rest.len()))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn array<const N: usize>(&mut self) -> Read<[u8; N]> {
         match self.rest.split_first_chunk::<N>() {
             Some((taken, rest)) => {
@@ -70,7 +70,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A zig-zag varint of 64 bits.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn long(&mut self) -> Read<i64> {
         let raw = match self.rest {
             [a, rest @ ..] if *a < 0x80 => {
@@ -86,6 +86,7 @@ impl<'a> Cursor<'a> {
         Ok((raw >> 1).cast_signed() ^ -((raw & 1).cast_signed()))
     }
 
+    #[inline(never)]
     fn long_varint(&mut self) -> Read<u64> {
         let mut value = 0u64;
         for (i, &byte) in self.rest.iter().take(10).enumerate() {
@@ -107,14 +108,14 @@ impl<'a> Cursor<'a> {
     }
 
     /// A zig-zag varint of 32 bits.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn int(&mut self) -> Read<i32> {
         let value = self.long()?;
         i32::try_from(value).map_err(|_| Fault::new(format!("{value} is no 32-bit number")))
     }
 
     /// A length and that many bytes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn bytes(&mut self) -> Read<&'a [u8]> {
         let len = self.long()?;
         match usize::try_from(len) {
@@ -124,7 +125,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// An index into `n` things.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn index(&mut self, n: usize, what: &str) -> Read<usize> {
         let index = self.long()?;
         match usize::try_from(index) {

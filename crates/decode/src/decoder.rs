@@ -255,6 +255,8 @@ impl AvroDecoder {
         failures: &mut Vec<DecodeFailure>,
     ) -> Result<Vec<ArrayRef>, Stop> {
         let mut cells = MAX_BLOCK_CELLS;
+        // Most blocks have one writer: it is looked up once.
+        let mut last: Option<(RegistrySchemaId, &Writer)> = None;
         for record in block.iter() {
             let Some(bytes) = part(&record) else {
                 self.rows.null();
@@ -264,7 +266,11 @@ impl AvroDecoder {
             let fault = match frame::parse(bytes) {
                 Err(fault) => Some((None, fault)),
                 Ok((id, payload)) => {
-                    let writer = self.writers.get(&id).ok_or(Stop::Unknown(id))?;
+                    let writer = match last {
+                        Some((last_id, writer)) if last_id == id => writer,
+                        _ => self.writers.get(&id).ok_or(Stop::Unknown(id))?,
+                    };
+                    last = Some((id, writer));
                     let mut cur = Cursor::new(payload, check_utf8, cells);
                     let result = row(writer, &mut cur, &mut self.rows);
                     cells = cur.block_cells;

@@ -135,7 +135,7 @@ fn blocks<'a>(
     }
 }
 
-#[inline]
+#[inline(always)]
 fn text<'a>(cur: &mut Cursor<'a>) -> Read<&'a [u8]> {
     let bytes = cur.bytes()?;
     if cur.check_utf8

@@ -31,7 +31,7 @@ impl Offsets {
         Self(vec![0])
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, end: usize) -> Read<()> {
         match i32::try_from(end) {
             Ok(end) => {
@@ -74,7 +74,7 @@ impl<T: ArrowNativeType> Numbers<T> {
         self.values.len()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, value: T) {
         self.values.push(value);
         self.nulls.append_non_null();
@@ -113,6 +113,7 @@ impl Booleans {
         self.nulls.len()
     }
 
+    #[inline(always)]
     pub(crate) fn push(&mut self, value: bool) {
         self.values.append(value);
         self.nulls.append_non_null();
@@ -150,7 +151,7 @@ impl Texts {
     }
 
     /// Appends what should be UTF-8; if it is not, `finish` fails.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, text: &[u8]) -> Read<()> {
         self.data.extend_from_slice(text);
         self.ends.push(self.data.len())?;
@@ -243,7 +244,7 @@ impl FixedBytes {
         self.nulls.len()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Read<()> {
         if bytes.len() != self.size {
             return Err(unfit());

@@ -272,10 +272,10 @@ fn join_dotted(table: &mut Table, section: &str) {
             }
         }
     }
-    if let Some(value @ Value::Table(_)) = table.remove(section) {
+    if let Some(value @ Value::Table(_)) = table.get_mut(section) {
         let mut flat = Table::new();
-        walk("", value, &mut flat);
-        table.insert(section.to_owned(), Value::Table(flat));
+        walk("", std::mem::replace(value, Value::Boolean(false)), &mut flat);
+        *value = Value::Table(flat);
     }
 }
 

@@ -80,6 +80,7 @@ struct Span {
 }
 
 impl Span {
+    #[inline]
     fn slice(self, arena: &[u8]) -> &[u8] {
         &arena[self.start..self.start + self.len]
     }
@@ -189,6 +190,7 @@ impl RecordBlock {
         Span { start, len: bytes.len() }
     }
 
+    #[inline]
     fn view<'a>(&'a self, row: &Row) -> KafkaRecord<'a> {
         KafkaRecord {
             offset: row.offset,
