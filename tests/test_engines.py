@@ -46,7 +46,6 @@ def engine(request, engine_isk):
 def forget(engine):
     """From here on nothing is known of any topic."""
     engine.isk.forget()
-    engine.reconnect()
 
 
 def expected(dataset, condition):

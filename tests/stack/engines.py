@@ -39,9 +39,6 @@ class Engine:
     def __init__(self, isk: Isk) -> None:
         self.isk = isk
 
-    def reconnect(self) -> None:
-        """Called after the service has started again, by engines that keep the credentials they were vended."""
-
     def close(self) -> None:
         pass
 
@@ -140,10 +137,6 @@ class DuckDb(SqlEngine):
     def __init__(self, isk: Isk) -> None:
         super().__init__(isk)
         self.connection = clients.duckdb_connection(isk.catalog_uri)
-
-    def reconnect(self) -> None:
-        self.connection.close()
-        self.connection = clients.duckdb_connection(self.isk.catalog_uri)
 
     def close(self) -> None:
         self.connection.close()

@@ -81,7 +81,7 @@ pub struct S3 {
     pub region: String,
     /// The access key that clients sign with.
     pub access_key_id: String,
-    /// Its secret; made anew at every start when not set.
+    /// Its secret; made at the first start and kept below `data_dir` when not set.
     pub secret_access_key: Option<Secret>,
 }
 

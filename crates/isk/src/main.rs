@@ -53,7 +53,7 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
   external_url                       ISK_EXTERNAL_URL       its URL, where a proxy stands before it
   region = "us-east-1"               ISK_S3_REGION
   access_key_id = "isk"              ISK_S3_ACCESS_KEY_ID
-  secret_access_key                  ISK_S3_SECRET_ACCESS_KEY  random at each start when not set
+  secret_access_key                  ISK_S3_SECRET_ACCESS_KEY  made once, kept in data_dir
 
   [kafka]                            any librdkafka property, also SASL and TLS
   bootstrap.servers = "host:9092"    ISK_KAFKA_BOOTSTRAP_SERVERS

@@ -1,6 +1,8 @@
 //! `isk serve`: wires the parts together and runs until told to stop.
 
+use std::io::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use isk_catalog_http::{CatalogSettings, VendedS3};
 use isk_kafka::{KafkaCluster, KafkaConfig, RegistryAuth, RegistryConfig, SchemaRegistry};
 use isk_s3_http::{GatewayCredentials, GatewaySettings};
 use isk_virtual_table::{Service, ServiceConfig, TopicFilter};
+use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -62,7 +65,7 @@ impl Server {
             Some(url) => url.trim_end_matches('/').to_owned(),
             None => format!("http://{}:{}", config.external_hostname, s3.local_addr()?.port()),
         };
-        let credentials = credentials(config);
+        let credentials = credentials(config)?;
         let service = Arc::new(open_service(config)?);
         let stop = CancellationToken::new();
         let mut tasks = tokio::task::JoinSet::new();
@@ -203,16 +206,44 @@ fn open_service(config: &Config) -> Result<Service> {
     Ok(service)
 }
 
-/// The key pair clients sign with. The secret and the session token are made anew at each start where
-/// they are not configured: clients get them from the catalog with every table.
-fn credentials(config: &Config) -> GatewayCredentials {
-    let random = || uuid::Uuid::new_v4().simple().to_string();
-    let secret = config.s3.secret_access_key.as_ref();
-    GatewayCredentials {
-        access_key_id: config.s3.access_key_id.clone(),
-        secret_access_key: secret.map_or_else(random, |s| s.expose().to_owned()),
-        session_token: random(),
+/// The key pair clients sign with. A secret that is not configured is made once and kept below data_dir:
+/// clients that loaded a table before a restart go on reading after it. The session token follows from
+/// the secret, so that replicas with the same secret take each other's clients.
+fn credentials(config: &Config) -> Result<GatewayCredentials> {
+    let secret_access_key = match &config.s3.secret_access_key {
+        Some(secret) => secret.expose().to_owned(),
+        None => kept_secret(&config.data_dir)?,
+    };
+    let mut token = Sha256::new();
+    for part in ["isk session token", &config.s3.access_key_id, &secret_access_key] {
+        token.update(part);
+        token.update([0]);
     }
+    let session_token = token.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(GatewayCredentials {
+        access_key_id: config.s3.access_key_id.clone(),
+        secret_access_key,
+        session_token,
+    })
+}
+
+/// The secret that was made at the first start.
+fn kept_secret(data_dir: &Path) -> Result<String> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = data_dir.join("s3-secret-access-key");
+    let failed = || format!("the gateway's secret cannot be kept in {}", path.display());
+    match std::fs::read_to_string(&path) {
+        Ok(secret) if !secret.is_empty() => return Ok(secret),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(failed),
+    }
+    let secret = uuid::Uuid::new_v4().simple().to_string();
+    std::fs::create_dir_all(data_dir).with_context(failed)?;
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
+    file.and_then(|mut file| file.write_all(secret.as_bytes())).with_context(failed)?;
+    Ok(secret)
 }
 
 /// Waits for SIGINT or SIGTERM.

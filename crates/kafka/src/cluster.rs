@@ -196,6 +196,15 @@ impl KafkaCluster {
     ) -> Result<BTreeMap<KafkaPartition, PartitionOffsets>, KafkaError> {
         let ask = |what| self.list_offsets(topic, partitions.iter().map(move |p| (p.0, what)));
         let (ends, starts) = tokio::try_join!(ask(LOG_END), ask(LOG_START))?;
+        // A log has a start and an end. While a broker goes away, librdkafka may answer without an
+        // error and without an offset; an empty table must not come of that.
+        let unknown = |listed: &&ListedOffset| listed.offset < 0;
+        if ends.values().chain(starts.values()).find(unknown).is_some() {
+            add(&self.0.metrics.admin_errors, 1);
+            let failed = Code::new(code::TRANSPORT);
+            let what = format!("the offsets of topic {topic}");
+            return Err(self.error(what, &failed, self.0.config.request_timeout, Some(topic)));
+        }
         Ok(ends
             .into_iter()
             .filter_map(|(partition, end)| {

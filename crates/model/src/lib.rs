@@ -12,7 +12,9 @@ pub mod topic;
 
 pub use chunk::{ChunkExponent, OffsetChunk, chunks};
 pub use facts::ColumnMetrics;
-pub use object_key::{DataFileKey, DeleteFileKey, KeyError, ObjectKey, RenderDigest, SchemaVersion};
+pub use object_key::{
+    DataFileKey, DeleteFileKey, KeyError, ObjectKey, RenderDigest, SchemaVersion,
+};
 pub use offset::{LeaderEpoch, Offset, OffsetRange, PartitionOffsets};
 pub use record::{KafkaRecord, RecordBlock, RecordHeader, TimestampType};
 pub use topic::{KafkaPartition, RegistrySchemaId, TopicId, TopicName, TopicPartition};

@@ -158,8 +158,8 @@ impl FromStr for ObjectKey {
     type Err = KeyError;
 
     fn from_str(s: &str) -> Result<Self, KeyError> {
-        let parsed = parse(s)
-            .map_err(|reason| KeyError { key: s.chars().take(300).collect(), reason })?;
+        let parsed =
+            parse(s).map_err(|reason| KeyError { key: s.chars().take(300).collect(), reason })?;
         // One object, one name: what does not print back as it was given is not a name of ours.
         if parsed.to_string() == s {
             Ok(parsed)
@@ -287,8 +287,8 @@ mod tests {
             any::<u64>(),
             any::<u64>(),
         )
-            .prop_map(|(topic, id, p, (start, span), epoch, (value, key), render, size)| {
-                DataFileKey {
+            .prop_map(
+                |(topic, id, p, (start, span), epoch, (value, key), render, size)| DataFileKey {
                     topic: TopicName::new(&topic).unwrap(),
                     topic_id: TopicId(id),
                     partition: KafkaPartition(p),
@@ -298,8 +298,8 @@ mod tests {
                     schema: SchemaVersion { value, key },
                     render: RenderDigest(render),
                     declared_size: size,
-                }
-            })
+                },
+            )
     }
 
     proptest! {

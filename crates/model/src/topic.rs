@@ -25,11 +25,7 @@ impl TopicName {
             && name != "."
             && name != ".."
             && name.bytes().all(legal);
-        if ok {
-            Ok(Self(name.into()))
-        } else {
-            Err(InvalidTopicName(name.to_owned()))
-        }
+        if ok { Ok(Self(name.into())) } else { Err(InvalidTopicName(name.to_owned())) }
     }
 
     /// The name as text.

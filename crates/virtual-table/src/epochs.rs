@@ -114,8 +114,7 @@ impl Epochs {
             kept.unwrap_or_default().into_iter().map(|(p, h)| (KafkaPartition(p), h)).collect()
         });
         if change(histories) {
-            let kept: Vec<(i32, &EpochHistory)> =
-                histories.iter().map(|(p, h)| (p.0, h)).collect();
+            let kept: Vec<(i32, &EpochHistory)> = histories.iter().map(|(p, h)| (p.0, h)).collect();
             self.store.put(Kind::Epochs, &key, &kept)?;
         }
         Ok(histories.clone())

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use isk_model::{ColumnMetrics, DataFileKey};
 use serde::{Deserialize, Serialize};
@@ -123,8 +124,16 @@ impl ChunkFacts {
     }
 }
 
-/// All facts, by recipe. Those of full chunks are kept across restarts, those of growing ones in
-/// memory for as long as there is room.
+/// Facts of a chunk that still grows: superseded with its next record, so they are kept only for as
+/// long as a query may be planned on them.
+#[derive(Debug, Serialize, Deserialize)]
+struct GrowingFacts {
+    learnt_ms: u64,
+    facts: ChunkFacts,
+}
+
+/// All facts, by recipe. They are on disk before the first byte they describe is served: what was once
+/// served under a name must be known after a restart, or other bytes could follow under the same name.
 pub(crate) struct FactBook {
     store: Arc<Store>,
     memory: moka::sync::Cache<String, Option<Arc<ChunkFacts>>>,
@@ -147,8 +156,20 @@ impl FactBook {
     pub(crate) fn get(&self, recipe: &str) -> Option<Arc<ChunkFacts>> {
         self.memory.get_with_by_ref(recipe, || {
             // Facts that cannot be read are facts not known.
-            self.store.get::<ChunkFacts>(Kind::Facts, recipe).ok().flatten().map(Arc::new)
+            let full = self.store.get::<ChunkFacts>(Kind::Facts, recipe).ok().flatten();
+            let growing = || {
+                let kept: Option<GrowingFacts> =
+                    self.store.get(Kind::GrowingFacts, recipe).ok().flatten();
+                kept.map(|growing| growing.facts)
+            };
+            full.or_else(growing).map(Arc::new)
         })
+    }
+
+    /// Forgets the facts of growing chunks that were learnt longer ago than `retention`.
+    pub(crate) fn sweep(&self, retention: Duration) -> Result<(), ServiceError> {
+        let oldest = now_ms().saturating_sub(retention.as_millis() as u64);
+        self.store.retain(Kind::GrowingFacts, |growing: &GrowingFacts| growing.learnt_ms >= oldest)
     }
 
     /// Takes an encoding of `key` in.
@@ -168,12 +189,20 @@ impl FactBook {
         let verdict = facts.learn(encoding, key.declared_size);
         if known.as_deref() != Some(&facts) {
             if full {
-                self.store.put_relaxed(Kind::Facts, &recipe, &facts)?;
+                self.store.put(Kind::Facts, &recipe, &facts)?;
+            } else {
+                let growing = GrowingFacts { learnt_ms: now_ms(), facts: facts.clone() };
+                self.store.put(Kind::GrowingFacts, &recipe, &growing)?;
             }
             self.memory.insert(recipe, Some(Arc::new(facts)));
         }
         Ok(verdict)
     }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_millis() as u64
 }
 
 #[cfg(test)]

@@ -20,8 +20,6 @@ mod topic_pin;
 mod topic_schema;
 mod topics;
 
-pub use api::{
-    HOTSET, ListedObject, Listing, LoadedTable, ObjectInfo, ObjectStream, ServiceError,
-};
+pub use api::{HOTSET, ListedObject, Listing, LoadedTable, ObjectInfo, ObjectStream, ServiceError};
 pub use service::{Service, ServiceConfig};
 pub use topics::TopicFilter;

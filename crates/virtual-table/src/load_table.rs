@@ -6,9 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use isk_iceberg_table::TablePlan;
 use isk_kafka::{FetchLimits, TopicDescription};
-use isk_model::{
-    KafkaPartition, ObjectKey, Offset, OffsetRange, PartitionOffsets, TopicPartition,
-};
+use isk_model::{KafkaPartition, ObjectKey, Offset, OffsetRange, PartitionOffsets, TopicPartition};
 
 use crate::api::{ListedObject, LoadedTable, ServiceError};
 use crate::metrics::add;

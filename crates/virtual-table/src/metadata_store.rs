@@ -47,11 +47,7 @@ impl MetadataStore {
     }
 
     /// The file's bytes, or `None` when there is no such file.
-    pub(crate) fn get(
-        &self,
-        topic: &TopicName,
-        name: &str,
-    ) -> Result<Option<Bytes>, ServiceError> {
+    pub(crate) fn get(&self, topic: &TopicName, name: &str) -> Result<Option<Bytes>, ServiceError> {
         let path = self.folder(topic).join(name);
         match std::fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes.into())),

@@ -119,10 +119,8 @@ impl Renders {
         let _slot = self.slots.acquire().await;
         let begun = std::time::Instant::now();
         let tp = TopicPartition { topic: key.topic.clone(), partition: key.partition };
-        let limits = FetchLimits {
-            topic_id: Some(key.topic_id),
-            max_epoch: Some(key.leader_epoch),
-        };
+        let limits =
+            FetchLimits { topic_id: Some(key.topic_id), max_epoch: Some(key.leader_epoch) };
         let blocks = self.kafka.fetch(&tp, key.range, limits);
         let decoder = TopicDecoder::new(Arc::clone(&table), key.partition)
             .map_err(|e| ServiceError::Internal(format!("no decoder for {key}: {e}")))?;
@@ -134,9 +132,10 @@ impl Renders {
             runtime: tokio::runtime::Handle::current(),
         };
         let (folder, profile) = (self.folder.clone(), self.profile.clone());
-        let encoded = tokio::task::spawn_blocking(move || job.run(blocks, &folder, &profile, &table))
-            .await
-            .unwrap_or_else(|e| Err(ServiceError::Internal(format!("encoding panicked: {e}"))));
+        let encoded =
+            tokio::task::spawn_blocking(move || job.run(blocks, &folder, &profile, &table))
+                .await
+                .unwrap_or_else(|e| Err(ServiceError::Internal(format!("encoding panicked: {e}"))));
         match encoded {
             Ok(file) => {
                 add(&self.metrics.chunks_rendered, 1);
@@ -180,7 +179,8 @@ impl Job {
             .tempfile_in(folder)
             .map_err(|e| disk(folder, &e))?;
         let (file, path) = file.into_parts();
-        let sink = HashingWriter { inner: BufWriter::with_capacity(1 << 18, file), hash: Sha256::new() };
+        let sink =
+            HashingWriter { inner: BufWriter::with_capacity(1 << 18, file), hash: Sha256::new() };
         let encode = |e: &dyn std::fmt::Display| ServiceError::Unavailable {
             what: format!("encoding {}", self.key),
             reason: format!("{e}; is the disk of data_dir full?"),

@@ -113,6 +113,9 @@ impl Service {
                 Ok(Err(error)) => tracing::warn!(%error, "old metadata files cannot be swept away"),
                 Err(error) => tracing::warn!(%error, "sweeping failed"),
             }
+            if let Err(error) = self.facts.sweep(self.metadata_retention) {
+                tracing::warn!(%error, "old facts cannot be swept away");
+            }
         }
     }
 

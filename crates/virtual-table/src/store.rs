@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use redb::{Database, DatabaseError, Durability, ReadableDatabase, StorageError, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,8 +18,10 @@ pub(crate) enum Kind {
     TopicPin,
     /// [`crate::topic_schema::SchemaRecord`] by topic id.
     Schema,
-    /// [`crate::facts::ChunkFacts`] by recipe.
+    /// [`crate::facts::ChunkFacts`] of full chunks, by recipe.
     Facts,
+    /// The facts of chunks that still grow, by recipe, with the time they were learnt.
+    GrowingFacts,
     /// [`crate::epochs::EpochHistory`] by topic id and partition.
     Epochs,
 }
@@ -30,6 +32,7 @@ impl Kind {
             Self::TopicPin => "topic_pins",
             Self::Schema => "schemas",
             Self::Facts => "chunk_facts",
+            Self::GrowingFacts => "growing_chunk_facts",
             Self::Epochs => "epochs",
         })
     }
@@ -89,43 +92,38 @@ impl Store {
         Ok(bytes.and_then(|b| serde_json::from_slice(&b).ok()))
     }
 
-    /// Puts a value that must be there after a crash.
+    /// Puts a value; it is on disk when this returns.
     pub(crate) fn put<T: Serialize>(
         &self,
         kind: Kind,
         key: &str,
         value: &T,
     ) -> Result<(), ServiceError> {
-        self.write(kind, key, value, Durability::Immediate)
-    }
-
-    /// Puts a value that may be lost in a crash: what can be learnt again.
-    pub(crate) fn put_relaxed<T: Serialize>(
-        &self,
-        kind: Kind,
-        key: &str,
-        value: &T,
-    ) -> Result<(), ServiceError> {
-        self.write(kind, key, value, Durability::None)
-    }
-
-    fn write<T: Serialize>(
-        &self,
-        kind: Kind,
-        key: &str,
-        value: &T,
-        durability: Durability,
-    ) -> Result<(), ServiceError> {
         let bytes = serde_json::to_vec(value)
             .map_err(|e| ServiceError::Internal(format!("a stored value has no JSON: {e}")))?;
         let write = || -> Result<(), redb::Error> {
-            let mut tx = self.db.begin_write()?;
-            tx.set_durability(durability)?;
+            let tx = self.db.begin_write()?;
             tx.open_table(kind.table())?.insert(key, bytes.as_slice())?;
             tx.commit()?;
             Ok(())
         };
         write().map_err(|e| failed("write", &e))
+    }
+
+    /// Removes the values of a kind that are not to be kept; one of an older shape goes too.
+    pub(crate) fn retain<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        keep: impl Fn(&T) -> bool,
+    ) -> Result<(), ServiceError> {
+        let sweep = || -> Result<(), redb::Error> {
+            let tx = self.db.begin_write()?;
+            tx.open_table(kind.table())?
+                .retain(|_, bytes| serde_json::from_slice(bytes).is_ok_and(|value| keep(&value)))?;
+            tx.commit()?;
+            Ok(())
+        };
+        sweep().map_err(|e| failed("sweep", &e))
     }
 }
 
@@ -155,6 +153,9 @@ mod tests {
         assert_eq!(store.get::<u32>(Kind::Facts, "a").unwrap(), None);
         store.put(Kind::Facts, "a", &7u32).unwrap();
         assert!(matches!(Store::open(&path), Err(ServiceError::Unavailable { .. })));
+        store.put(Kind::Facts, "b", &8u32).unwrap();
+        store.retain(Kind::Facts, |n: &u32| *n == 7).unwrap();
+        assert_eq!(store.get::<u32>(Kind::Facts, "b").unwrap(), None);
         drop(store);
         assert_eq!(Store::open(&path).unwrap().get::<u32>(Kind::Facts, "a").unwrap(), Some(7));
 

@@ -39,10 +39,7 @@ impl SchemaRecord {
 
     fn newest(&self) -> SchemaVersion {
         let last = |history: &BTreeMap<u32, StoredSchema>| history.keys().next_back().copied();
-        SchemaVersion {
-            value: last(&self.value).unwrap_or(0),
-            key: last(&self.key).unwrap_or(0),
-        }
+        SchemaVersion { value: last(&self.value).unwrap_or(0), key: last(&self.key).unwrap_or(0) }
     }
 }
 

@@ -79,7 +79,8 @@ impl Topics {
 
     /// A served topic by the name of its table.
     pub(crate) async fn get(&self, table: &str) -> Result<Arc<TopicDescription>, ServiceError> {
-        let missing = || ServiceError::NoSuchTable { namespace: HOTSET.into(), table: table.into() };
+        let missing =
+            || ServiceError::NoSuchTable { namespace: HOTSET.into(), table: table.into() };
         let name = TopicName::new(table).map_err(|_| missing())?;
         if !self.filter.serves(&name) {
             return Err(missing());
