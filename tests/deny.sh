@@ -12,4 +12,4 @@ if ! command -v cargo-deny >/dev/null 2>&1; then
     fi
     PATH=$cache/bin:$PATH
 fi
-cargo-deny --offline --all-features check --hide-inclusion-graph licenses bans sources
+cargo-deny --all-features check --hide-inclusion-graph licenses bans sources

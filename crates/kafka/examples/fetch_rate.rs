@@ -1,5 +1,7 @@
-//! Measures fetching beside raw `rd_kafka_consume_batch_queue`, on a topic of 80-byte records made
-//! for it: `cargo run --release -p isk-kafka --example fetch_rate -- host:port [records]`.
+//! Measures fetching beside raw `rd_kafka_consume_batch_queue`, on partition 0 of a topic, or on one of
+//! 80-byte records made for it:
+//! `cargo run --release -p isk-kafka --example fetch_rate -- host:port [records [topic]]`.
+//! The last line is JSON: the best rate of each, in records per second.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
@@ -20,16 +22,25 @@ async fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let brokers = arguments.next().ok_or("give the brokers as host:port")?;
     let records: i64 = arguments.next().map_or(Ok(5_000_000), |n| n.parse())?;
-    let topic = TopicName::new("fetch-rate-80")?;
-    fill(&brokers, &topic, records).await?;
+    let topic = match arguments.next() {
+        Some(name) => TopicName::new(&name)?,
+        None => {
+            let topic = TopicName::new("fetch-rate-80")?;
+            fill(&brokers, &topic, records).await?;
+            topic
+        }
+    };
+    let (mut best_raw, mut best_ours) = (0.0, 0.0);
     let mut config = KafkaConfig::new(&brokers);
     for _ in 0..3 {
-        raw(&brokers, &topic, records)?;
-        ours(&KafkaCluster::connect(config.clone())?, &topic, records).await?;
+        best_raw = raw(&brokers, &topic, records)?.max(best_raw);
+        let cluster = KafkaCluster::connect(config.clone())?;
+        best_ours = ours(&cluster, &topic, records).await?.max(best_ours);
     }
     config.properties.insert("check.crcs".into(), "false".into());
     println!("without CRC checks:");
     ours(&KafkaCluster::connect(config)?, &topic, records).await?;
+    println!("{{\"raw_records_per_s\": {best_raw:.0}, \"fetch_records_per_s\": {best_ours:.0}}}");
     Ok(())
 }
 
@@ -66,13 +77,14 @@ async fn fill(brokers: &str, topic: &TopicName, records: i64) -> Result<(), Fail
     Ok(())
 }
 
-fn report(what: &str, records: i64, bytes: usize, begun: Instant) {
+fn report(what: &str, records: i64, bytes: usize, begun: Instant) -> f64 {
     let seconds = begun.elapsed().as_secs_f64();
     let (records, mib) = (records as f64 / 1e6, bytes as f64 / f64::from(1 << 20));
     println!("{what}: {:.2} M records/s, {:.0} MiB/s", records / seconds, mib / seconds);
+    records * 1e6 / seconds
 }
 
-async fn ours(cluster: &KafkaCluster, topic: &TopicName, records: i64) -> Result<(), Failure> {
+async fn ours(cluster: &KafkaCluster, topic: &TopicName, records: i64) -> Result<f64, Failure> {
     let tp = TopicPartition { topic: topic.clone(), partition: KafkaPartition(0) };
     let range = OffsetRange::new(Offset(0), Offset(records)).ok_or("no records")?;
     let begun = Instant::now();
@@ -85,7 +97,7 @@ async fn ours(cluster: &KafkaCluster, topic: &TopicName, records: i64) -> Result
         bytes += block.payload_bytes();
     }
     assert_eq!(count, records);
-    report("isk-kafka fetch, cold client", count, bytes, begun);
+    let rate = report("isk-kafka fetch, cold client", count, bytes, begun);
     let plain = Instant::now();
     let mut stream = cluster.fetch_without_headers(&tp, range, FetchLimits::default());
     let mut bytes = 0;
@@ -104,11 +116,11 @@ async fn ours(cluster: &KafkaCluster, topic: &TopicName, records: i64) -> Result
     let each = begun.elapsed() / 20;
     println!("  first block after {first:?}; 100 records of a warm client: {each:?} each");
     println!("  {:?}", cluster.metrics().snapshot());
-    Ok(())
+    Ok(rate)
 }
 
 /// The client's own limit: messages taken and freed, nothing looked at but their length.
-fn raw(brokers: &str, topic: &TopicName, records: i64) -> Result<(), Failure> {
+fn raw(brokers: &str, topic: &TopicName, records: i64) -> Result<f64, Failure> {
     let properties = [
         ("bootstrap.servers", brokers),
         ("fetch.queue.backoff.ms", "2"),
@@ -144,11 +156,11 @@ fn raw(brokers: &str, topic: &TopicName, records: i64) -> Result<(), Failure> {
                 rd::rd_kafka_message_destroy(message);
             }
         }
-        report("raw consume_batch_queue", count, bytes, begun);
+        let rate = report("raw consume_batch_queue", count, bytes, begun);
         rd::rd_kafka_consume_stop(handle, 0);
         rd::rd_kafka_queue_destroy(queue);
         rd::rd_kafka_topic_destroy(handle);
         rd::rd_kafka_destroy(client);
+        Ok(rate)
     }
-    Ok(())
 }
