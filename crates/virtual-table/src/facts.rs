@@ -17,8 +17,8 @@ pub(crate) struct Encoding {
     pub rows: u64,
     /// The Parquet file's true length in bytes.
     pub file_size: u64,
-    /// SHA-256 of the file.
-    pub sha256: [u8; 32],
+    /// BLAKE3 of the file.
+    pub digest: [u8; 32],
     /// Metrics by field id.
     pub columns: BTreeMap<i32, ColumnMetrics>,
 }
@@ -32,7 +32,7 @@ pub(crate) struct Encoding {
 pub(crate) struct ChunkFacts {
     rows: u64,
     file_size: u64,
-    sha256: [u8; 32],
+    digest: [u8; 32],
     columns: Vec<StoredMetrics>,
     served: Vec<u64>,
     dead: Vec<u64>,
@@ -84,7 +84,7 @@ impl ChunkFacts {
         let mut facts = Self {
             rows: 0,
             file_size: 0,
-            sha256: [0; 32],
+            digest: [0; 32],
             columns: Vec::new(),
             served: vec![declared],
             dead: Vec::new(),
@@ -96,7 +96,7 @@ impl ChunkFacts {
     fn take(&mut self, encoding: &Encoding) {
         self.rows = encoding.rows;
         self.file_size = encoding.file_size;
-        self.sha256 = encoding.sha256;
+        self.digest = encoding.digest;
         let stored = |(&field_id, m): (&i32, &ColumnMetrics)| StoredMetrics {
             field_id,
             value_count: m.value_count,
@@ -110,7 +110,7 @@ impl ChunkFacts {
 
     /// Takes a new encoding in. `Err` when `declared` names an object that had other bytes.
     fn learn(&mut self, encoding: &Encoding, declared: u64) -> Result<(), BytesChanged> {
-        if encoding.sha256 != self.sha256 {
+        if encoding.digest != self.digest {
             self.dead.append(&mut self.served);
             self.take(encoding);
         }
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     fn encoding(fill: u8, file_size: u64) -> Encoding {
-        Encoding { rows: 3, file_size, sha256: [fill; 32], columns: BTreeMap::new() }
+        Encoding { rows: 3, file_size, digest: [fill; 32], columns: BTreeMap::new() }
     }
 
     #[test]

@@ -11,7 +11,6 @@ use isk_kafka::{BlockStream, FetchError, FetchLimits, KafkaCluster};
 use isk_model::{DataFileKey, RegistrySchemaId, TopicPartition};
 use isk_parquet_file::{ParquetRenderer, RenderProfile};
 use isk_schema::TableSchema;
-use sha2::{Digest, Sha256};
 use tempfile::TempPath;
 use tokio::sync::Semaphore;
 
@@ -179,8 +178,10 @@ impl Job {
             .tempfile_in(folder)
             .map_err(|e| disk(folder, &e))?;
         let (file, path) = file.into_parts();
-        let sink =
-            HashingWriter { inner: BufWriter::with_capacity(1 << 18, file), hash: Sha256::new() };
+        let sink = HashingWriter {
+            inner: BufWriter::with_capacity(1 << 18, file),
+            hash: blake3::Hasher::new(),
+        };
         let encode = |e: &dyn std::fmt::Display| ServiceError::Unavailable {
             what: format!("encoding {}", self.key),
             reason: format!("{e}; is the disk of data_dir full?"),
@@ -203,7 +204,7 @@ impl Job {
             renderer.write(&decoded.batch).map_err(|e| encode(&e))?;
         }
         let rendered = renderer.finish().map_err(|e| encode(&e))?;
-        let sha256 = rendered.sink.finish().map_err(|e| disk(folder, &e))?;
+        let digest = rendered.sink.finish().map_err(|e| disk(folder, &e))?;
         failures.report(&self.key, &self.metrics);
         Ok(RenderedFile {
             path,
@@ -212,7 +213,7 @@ impl Job {
             encoding: Encoding {
                 rows: rendered.rows,
                 file_size: rendered.body_len + rendered.footer_len,
-                sha256,
+                digest,
                 columns: rendered.columns,
             },
         })
@@ -282,10 +283,11 @@ fn disk(folder: &Path, error: &std::io::Error) -> ServiceError {
     }
 }
 
-/// Passes bytes on and digests them.
+/// Passes bytes on and digests them: with BLAKE3, since SHA-256 took a tenth of an encoding's time on
+/// processors without instructions for it.
 struct HashingWriter<W> {
     inner: W,
-    hash: Sha256,
+    hash: blake3::Hasher,
 }
 
 impl HashingWriter<BufWriter<File>> {
