@@ -5,6 +5,7 @@ mod config;
 mod demo;
 mod serve;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -84,7 +85,12 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    init_logging(matches!(cli.command, Command::Demo(_)));
+    // What `check` and the demo have to say they print themselves.
+    init_logging(match cli.command {
+        Command::Serve(_) => "info",
+        Command::Check(_) => "error",
+        Command::Demo(_) => "warn",
+    });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -114,15 +120,17 @@ fn load(configuration: &Configuration) -> anyhow::Result<config::Config> {
     config::load(configuration.config.as_deref(), std::env::vars())
 }
 
-/// Logs go to stderr. The demo is quiet unless asked: its screen is for its own story.
-fn init_logging(quiet: bool) {
-    let default = if quiet { "warn" } else { "info" };
+/// Logs go to stderr, by default from the given level on.
+fn init_logging(default: &str) {
     let mut filter = EnvFilter::try_from_env("ISK_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     // It would log signatures and session tokens.
     if let Ok(directive) = isk_s3_http::LOG_DIRECTIVE.parse() {
         filter = filter.add_directive(directive);
     }
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     if std::env::var("ISK_LOG_FORMAT").is_ok_and(|format| format == "json") {
         builder.json().init();
     } else {

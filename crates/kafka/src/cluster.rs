@@ -7,8 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use isk_model::{
-    KafkaPartition, LeaderEpoch, Offset, OffsetRange, PartitionOffsets, TopicId, TopicName,
-    TopicPartition,
+    KafkaPartition, LeaderEpoch, Offset, OffsetRange, PartitionOffsets, TopicName, TopicPartition,
 };
 
 use crate::config::{ClientKind, KafkaConfig};
@@ -18,6 +17,7 @@ use crate::ffi::{AdminQueue, Client, Code, DescribedTopic, ListedOffset, code};
 use crate::metrics::{KafkaMetrics, add};
 use crate::pool::Pool;
 use crate::reader::is_retriable;
+use crate::topic::{TopicDescription, description, without_id};
 
 /// ListOffsets' wire values of what is asked (KIP-734 for the greatest timestamp).
 const LOG_START: i64 = -2;
@@ -26,19 +26,6 @@ const MAX_TIMESTAMP: i64 = -3;
 
 /// Pause between two attempts while leaders move.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-
-/// What the brokers say of a topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicDescription {
-    /// Its name.
-    pub name: TopicName,
-    /// Its identity (KIP-516); zero from brokers before 2.8.
-    pub id: TopicId,
-    /// Its partitions in order.
-    pub partitions: Vec<KafkaPartition>,
-    /// Whether it is Kafka's own, such as `__consumer_offsets`.
-    pub internal: bool,
-}
 
 /// A Kafka cluster. Clones share clients and counters.
 #[derive(Clone)]
@@ -442,17 +429,4 @@ impl KafkaCluster {
             _ => KafkaError::Broker { what, reason: failed.text.clone() },
         }
     }
-}
-
-fn without_id((name, partitions): (String, Vec<i32>)) -> DescribedTopic {
-    let internal = name.starts_with("__");
-    DescribedTopic { name, id: 0, internal, partitions, error: None }
-}
-
-/// `None` for a name that Kafka does not allow today (very old topics).
-fn description(topic: DescribedTopic) -> Option<TopicDescription> {
-    let name = TopicName::new(&topic.name).ok()?;
-    let mut partitions: Vec<_> = topic.partitions.into_iter().map(KafkaPartition).collect();
-    partitions.sort_unstable();
-    Some(TopicDescription { name, id: TopicId(topic.id), partitions, internal: topic.internal })
 }

@@ -16,8 +16,9 @@ mod metrics;
 mod pool;
 mod reader;
 mod registry;
+mod topic;
 
-pub use cluster::{KafkaCluster, TopicDescription};
+pub use cluster::KafkaCluster;
 pub use config::KafkaConfig;
 pub use error::{FetchError, KafkaError};
 pub use fetch::{BLOCK_MAX_BYTES, BLOCK_MAX_RECORDS, BlockStream, FetchLimits};
@@ -25,3 +26,4 @@ pub use metrics::{KafkaMetrics, KafkaMetricsSnapshot};
 pub use registry::{
     RegisteredSchema, RegistryAuth, RegistryConfig, RegistryError, RegistryMetrics, SchemaRegistry,
 };
+pub use topic::TopicDescription;
