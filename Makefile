@@ -6,7 +6,7 @@ ifeq ($(ONCE),1)
 DEMO_FLAGS += --once
 endif
 
-.PHONY: help setup build demo test test-rust test-clients lint deny fmt bench clean
+.PHONY: help setup build demo test test-rust test-clients test-kafka lint deny fmt bench clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,6 +35,9 @@ test-rust: setup ## Unit and property tests
 test-clients: build ## Real clients against a real broker and registry
 	@deploy/setup.sh --tests
 	tests/stack/run test
+
+test-kafka: ## The Kafka crate's own tests against a real broker (not part of `make test`)
+	tests/stack/run test tests/kafka_crate.py
 
 test: lint deny test-rust test-clients ## Everything CI runs
 

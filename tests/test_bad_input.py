@@ -123,7 +123,7 @@ def test_a_large_message_after_small_ones(broker, registry, pyiceberg, make_topi
 @pytest.mark.parametrize("partitions", [1, 3])
 def test_an_empty_topic(registry, isk, pyiceberg, duckdb, make_topic, partitions):
     topic = make_topic(partitions)
-    records.SchemaRegistryClient({"url": registry.url}).register_schema(f"{topic}-value", records.Schema(NUMBER, "AVRO"))
+    records.registry_client(registry.url).register_schema(f"{topic}-value", records.Schema(NUMBER, "AVRO"))
     assert rows(pyiceberg, topic, "n") == []
     assert pyiceberg.load_table(f"hotset.{topic}").scan().count() == 0
     assert duckdb.execute(f"SELECT count(*), sum(n) FROM isk.hotset.{topic}").fetchall() == [(0, None)]

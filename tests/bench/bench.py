@@ -16,7 +16,7 @@ from pathlib import Path
 
 import fastavro
 import pyarrow.parquet
-from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry import Schema
 from stack import clients, records
 from stack.isk import Isk
 from stack.kafka import Broker
@@ -87,7 +87,7 @@ def wide(n, rnd):
 def fill(broker, registry, topic, schema, make, count, partitions=1):
     """Produces `count` records drawn from 20,000 that were encoded before."""
     records.create_topic(broker.bootstrap, topic, partitions)
-    schema_id = SchemaRegistryClient({"url": registry.url}).register_schema(f"{topic}-value", Schema(json.dumps(schema), "AVRO"))
+    schema_id = records.registry_client(registry.url).register_schema(f"{topic}-value", Schema(json.dumps(schema), "AVRO"))
     parsed, rnd, header = fastavro.parse_schema(schema), random.Random(7), b"\0" + schema_id.to_bytes(4, "big")
     values = []
     for n in range(20_000):

@@ -55,9 +55,14 @@ def producer(bootstrap: str, **config: str | int | bool) -> Producer:
     return Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, "message.max.bytes": 32_000_000} | dotted)
 
 
+def registry_client(url: str) -> SchemaRegistryClient:
+    """A client that asks again where no answer comes: its own default waits for ever, and the registry was seen not to answer once."""
+    return SchemaRegistryClient({"url": url, "timeout": 15})
+
+
 def avro_serializer(registry_url: str, schema: Mapping[str, Any] | str, **config: Any) -> AvroSerializer:
     text = schema if isinstance(schema, str) else json.dumps(schema)
-    return AvroSerializer(SchemaRegistryClient({"url": registry_url}), text, conf=config or None)
+    return AvroSerializer(registry_client(registry_url), text, conf=config or None)
 
 
 def produce(
@@ -108,7 +113,7 @@ def read_topic(
 
     With a registry the values are decoded from Avro, and resolved to `reader_schema` if there is one; None stays None.
     """
-    decode = AvroDeserializer(SchemaRegistryClient({"url": registry_url}), reader_schema) if registry_url else None
+    decode = AvroDeserializer(registry_client(registry_url), reader_schema) if registry_url else None
     context = SerializationContext(topic, MessageField.VALUE)
     records = []
     for message in _read_messages(bootstrap, topic, from_offsets or {}, isolation, seconds):
