@@ -3,7 +3,7 @@
 CARGO ?= cargo
 DEMO_FLAGS ?=
 ifeq ($(ONCE),1)
-DEMO_FLAGS += --once
+override DEMO_FLAGS += --once
 endif
 
 .PHONY: help setup build demo test test-rust test-clients test-kafka lint deny fmt bench clean
