@@ -1,8 +1,11 @@
 //! Refusals in the REST error model: the one place where a service error gets its status.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
+use isk_coldset::ColdsetError;
 use isk_virtual_table::ServiceError;
 
 use crate::wire::{ErrorBody, ErrorModel};
@@ -31,6 +34,62 @@ impl ApiError {
             "this catalog is read-only: {what} is refused; topics change by producing to Kafka"
         );
         Self::new(StatusCode::FORBIDDEN, "ForbiddenException", message)
+    }
+
+    /// A write in `coldset`, which the configuration does not allow.
+    pub(crate) fn coldset_read_only(what: &str) -> Self {
+        let message = format!(
+            "coldset is read-only here: {what} is refused; the operator can allow it with \
+             coldset.writable = true (ISK_COLDSET_WRITABLE)"
+        );
+        Self::new(StatusCode::FORBIDDEN, "ForbiddenException", message)
+    }
+
+    /// A write that names a table of another namespace than `coldset`.
+    pub(crate) fn not_in_coldset(namespace: &str, table: &str) -> Self {
+        let message = format!(
+            "table {namespace}.{table} cannot be changed: only tables of coldset can, and they stay \
+             in it"
+        );
+        Self::new(StatusCode::FORBIDDEN, "ForbiddenException", message)
+    }
+
+    /// The namespace is there already.
+    pub(crate) fn namespace_exists(namespace: &str) -> Self {
+        let message = format!("namespace {namespace} exists already");
+        Self::new(StatusCode::CONFLICT, "AlreadyExistsException", message)
+    }
+
+    /// The upstream's warehouse was asked for; there is no upstream.
+    pub(crate) fn no_upstream() -> Self {
+        let message = "there is no warehouse coldset: no upstream catalog is configured (coldset.uri, \
+                       ISK_COLDSET_CLIENT_URI)";
+        Self::new(StatusCode::NOT_FOUND, "NoSuchWarehouseException", message)
+    }
+
+    /// A path of the upstream's that is not passed on.
+    pub(crate) fn not_passed(path: &str) -> Self {
+        let message = format!(
+            "{path:?} is not passed to the upstream catalog: only paths below namespaces, tables, \
+             views and transactions are, and without \".\" and \"..\""
+        );
+        Self::new(StatusCode::BAD_REQUEST, "BadRequestException", message)
+    }
+
+    /// A write was sent, and no answer came. Clients take 504 for "perhaps it happened": they neither
+    /// try a commit again nor throw its files away.
+    pub(crate) fn outcome_unknown(method: &Method, error: &ColdsetError) -> Self {
+        let message = format!(
+            "{error}; the {method} was sent, and whether it happened is not known: look at the table \
+             before trying again"
+        );
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "CommitStateUnknownException", message)
+    }
+
+    /// The body did not arrive in time.
+    pub(crate) fn body_too_slow(limit: Duration) -> Self {
+        let message = format!("the request's body did not arrive within {} s", limit.as_secs());
+        Self::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeoutException", message)
     }
 
     /// A view was asked for; there are none.
@@ -82,6 +141,28 @@ impl From<ServiceError> for ApiError {
             }
         };
         Self { status, kind, message }
+    }
+}
+
+impl From<ColdsetError> for ApiError {
+    fn from(error: ColdsetError) -> Self {
+        let (status, kind) = match &error {
+            ColdsetError::NoSuchTable(_) => (StatusCode::NOT_FOUND, "NoSuchTableException"),
+            ColdsetError::NoSuchNamespace(_) => (StatusCode::NOT_FOUND, "NoSuchNamespaceException"),
+            ColdsetError::NoSuchObject { .. } => (StatusCode::NOT_FOUND, "NotFoundException"),
+            ColdsetError::Refused { status: 413, .. } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "BadRequestException")
+            }
+            // What it refused was this service, not the client.
+            ColdsetError::Refused { .. } => (StatusCode::FORBIDDEN, "ForbiddenException"),
+            ColdsetError::Unavailable { .. } | ColdsetError::Unreadable { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException")
+            }
+            ColdsetError::Config { .. } => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerErrorException")
+            }
+        };
+        Self::new(status, kind, error.to_string())
     }
 }
 

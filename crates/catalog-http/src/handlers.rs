@@ -6,32 +6,48 @@ use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use isk_virtual_table::ServiceError;
 use serde::Deserialize;
 
+use crate::OPENAPI;
+use crate::cold::{COLDSET, Cold};
+use crate::coldset::{self, ColdWrite};
 use crate::error::ApiError;
 use crate::load::{self, Snapshots};
 use crate::names::single_level;
 use crate::paging::{PageRequest, page};
 use crate::service::CatalogService;
 use crate::settings::CatalogSettings;
-use crate::wire::{CatalogConfig, Identifiers, Namespace, Namespaces, TableIdentifier};
-use crate::{OPENAPI, routes};
+use crate::wire::{Identifiers, Namespace, Namespaces, TableIdentifier};
 
 /// What every handler has.
 pub(crate) struct App<S> {
     pub service: Arc<S>,
     pub settings: Arc<CatalogSettings>,
+    /// The upstream catalog, where one is configured.
+    pub cold: Option<Arc<Cold>>,
 }
 
 impl<S> Clone for App<S> {
     fn clone(&self) -> Self {
-        Self { service: Arc::clone(&self.service), settings: Arc::clone(&self.settings) }
+        Self {
+            service: Arc::clone(&self.service),
+            settings: Arc::clone(&self.settings),
+            cold: self.cold.clone(),
+        }
     }
 }
 
-type Answer = Result<Response, ApiError>;
+impl<S> App<S> {
+    /// The upstream catalog, where it is what a namespace shows.
+    fn cold_behind(&self, namespace: &str) -> Option<&Cold> {
+        self.cold.as_deref().filter(|_| namespace == COLDSET)
+    }
+}
+
+pub(crate) type Answer = Result<Response, ApiError>;
 type Named<T> = Result<Path<T>, PathRejection>;
 type Asked<T> = Result<Query<T>, QueryRejection>;
 
@@ -66,15 +82,6 @@ pub(crate) struct LoadQuery {
     snapshots: Option<String>,
 }
 
-/// `GET /v1/config`. Any `warehouse` is accepted: the catalog has one, and some clients must name it.
-pub(crate) async fn config() -> Json<CatalogConfig> {
-    Json(CatalogConfig {
-        defaults: [].into(),
-        overrides: [].into(),
-        endpoints: routes::endpoints(),
-    })
-}
-
 /// `GET /v1/namespaces`: what lies under `parent`, or the top level.
 pub(crate) async fn list_namespaces<S: CatalogService>(
     State(app): State<App<S>>,
@@ -101,15 +108,21 @@ pub(crate) async fn load_namespace<S: CatalogService>(
 ) -> Answer {
     let Path(name) = name?;
     let name = known_namespace(&app, &name)?;
-    Ok(Json(Namespace {
-        namespace: vec![name.to_owned()],
-        properties: [
-            ("comment", "Kafka topics as they are now; read-only".to_owned()),
-            ("location", format!("s3://{name}")),
-        ]
-        .into(),
-    })
-    .into_response())
+    let properties = match app.cold_behind(name) {
+        Some(cold) => {
+            let namespace = cold.upstream.namespace();
+            let comment = format!("The tables of namespace {namespace} of the upstream catalog");
+            [("comment", comment)].into()
+        }
+        None => {
+            let comment = match name {
+                "merged" => "Kafka topics and their tables in coldset as one; read-only",
+                _ => "Kafka topics as they are now; read-only",
+            };
+            [("comment", comment.to_owned()), ("location", format!("s3://{name}"))].into()
+        }
+    };
+    Ok(Json(Namespace { namespace: vec![name.to_owned()], properties }).into_response())
 }
 
 /// `HEAD /v1/namespaces/{namespace}`.
@@ -130,7 +143,10 @@ pub(crate) async fn list_tables<S: CatalogService>(
 ) -> Answer {
     let (Path(name), Query(query)) = (name?, query?);
     let namespace = single_level(&name)?;
-    let names = app.service.tables(namespace).await?;
+    let names = match app.cold_behind(namespace) {
+        Some(cold) => coldset::tables(cold).await?,
+        None => app.service.tables(namespace).await?,
+    };
     identifiers(namespace, names, &query, &app.settings)
 }
 
@@ -163,9 +179,13 @@ pub(crate) async fn load_table<S: CatalogService>(
     State(app): State<App<S>>,
     names: Named<(String, String)>,
     query: Asked<LoadQuery>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Answer {
     let (Path((namespace, table)), Query(query)) = (names?, query?);
+    if let Some(cold) = app.cold_behind(&namespace) {
+        return coldset::load(&app, cold, &table, uri.query(), &headers).await;
+    }
     let snapshots = Snapshots::parse(query.snapshots.as_deref())?;
     let loaded = app.service.load_table(single_level(&namespace)?, &table).await?;
     let vended = &app.settings.vended;
@@ -191,7 +211,10 @@ pub(crate) async fn table_exists<S: CatalogService>(
     names: Named<(String, String)>,
 ) -> Answer {
     let Path((namespace, table)) = names?;
-    app.service.table_exists(single_level(&namespace)?, &table).await?;
+    match app.cold_behind(&namespace) {
+        Some(cold) => coldset::table_exists(cold, &table).await?,
+        None => app.service.table_exists(single_level(&namespace)?, &table).await?,
+    }
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -204,7 +227,38 @@ pub(crate) async fn drop_report<S: CatalogService>(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Every write.
+/// A write in a namespace.
+pub(crate) async fn write_in<S: CatalogService>(
+    State(app): State<App<S>>,
+    write: ColdWrite,
+    name: Named<String>,
+    request: Request,
+) -> Answer {
+    let Path(namespace) = name?;
+    coldset::write(&app, write, Some((namespace, None)), request).await
+}
+
+/// A write to a table.
+pub(crate) async fn write_to<S: CatalogService>(
+    State(app): State<App<S>>,
+    write: ColdWrite,
+    names: Named<(String, String)>,
+    request: Request,
+) -> Answer {
+    let Path((namespace, table)) = names?;
+    coldset::write(&app, write, Some((namespace, Some(table))), request).await
+}
+
+/// A write whose body names the tables.
+pub(crate) async fn write_named<S: CatalogService>(
+    State(app): State<App<S>>,
+    write: ColdWrite,
+    request: Request,
+) -> Answer {
+    coldset::write(&app, write, None, request).await
+}
+
+/// A write that nobody may do.
 pub(crate) async fn refuse<S: CatalogService>(
     State(app): State<App<S>>,
     what: &'static str,
@@ -274,9 +328,8 @@ fn known_namespace<'a, S: CatalogService>(
 }
 
 /// Reads a body to its end, so that the client hears the answer and keeps its connection.
-async fn drain(request: Request, limit: usize) -> Result<(), ApiError> {
-    match axum::body::to_bytes(request.into_body(), limit).await {
-        Ok(_) => Ok(()),
-        Err(_) => Err(ApiError::body_too_long(limit)),
-    }
+pub(crate) async fn drain(request: Request, limit: usize) -> Result<Bytes, ApiError> {
+    axum::body::to_bytes(request.into_body(), limit)
+        .await
+        .map_err(|_| ApiError::body_too_long(limit))
 }

@@ -1,10 +1,17 @@
-//! The Iceberg REST catalog: topics as tables, read-only.
+//! The Iceberg REST catalog: topics as tables, read-only; and the tables of an upstream catalog, where
+//! one is configured.
 //!
 //! [`router`] is built from one table of routes ([`routes::ROUTES`]); the same table gives the list of
 //! endpoints that clients are told of, and is held against `openapi/isk-catalog.yaml` by a test.
-//! What no route names is refused in the error model of the specification, as are all writes.
+//! What no route names is refused in the error model of the specification, as are all writes but those
+//! of `coldset`, where the configuration allows them: these are passed to the upstream (`cold`), under
+//! this catalog's names (`coldset`), or under the upstream's own (`warehouse`).
 //! Wire types live in `wire`, and the status of each service error in `error`.
 
+mod cold;
+mod cold_answer;
+mod cold_names;
+mod coldset;
 mod error;
 mod handlers;
 mod load;
@@ -14,11 +21,17 @@ pub mod routes;
 mod service;
 mod settings;
 mod trace;
+mod warehouse;
 mod wire;
 
 pub use routes::router;
 pub use service::CatalogService;
 pub use settings::{CatalogSettings, VendedS3};
+
+/// The path of an upstream namespace, its levels joined by `.`, behind the catalog's prefix.
+pub fn namespace_path(namespace: &str) -> String {
+    cold_names::namespace_path(&cold_names::upstream_levels(namespace))
+}
 
 /// The description of this catalog's HTTP interface, as served at `/openapi.yaml`.
 pub const OPENAPI: &str = include_str!("../../../openapi/isk-catalog.yaml");

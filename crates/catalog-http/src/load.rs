@@ -1,7 +1,5 @@
 //! The answer of `loadTable`: metadata, vended settings, entity tag.
 
-use std::collections::BTreeMap;
-
 use http::{HeaderMap, header};
 use isk_virtual_table::{LoadedTable, ServiceError};
 use serde_json::Value;
@@ -10,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::ApiError;
 use crate::settings::VendedS3;
-use crate::wire::{LoadTableResult, StorageCredential};
+use crate::wire::LoadTableResult;
 
 /// The query parameter `snapshots`: which snapshots the metadata names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,17 +37,23 @@ impl Snapshots {
 /// A client that is told 304 goes on with the credentials of its last answer, so they are part of it.
 /// The tag of a digest gives nothing of them away to whom the body was not given.
 pub(crate) fn entity_tag(table: &LoadedTable, snapshots: Snapshots, vended: &VendedS3) -> String {
+    let snapshots = match snapshots {
+        Snapshots::All => "all",
+        Snapshots::Refs => "refs",
+    };
+    tag_of(&[&table.metadata_location, &table.location, snapshots], vended)
+}
+
+/// The tag of an answer that these parts and the vended settings make.
+pub(crate) fn tag_of(parts: &[&str], vended: &VendedS3) -> String {
     let mut digest = Sha256::new();
     let mut add = |part: &str| {
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part.as_bytes());
     };
-    add(&table.metadata_location);
-    add(&table.location);
-    add(match snapshots {
-        Snapshots::All => "all",
-        Snapshots::Refs => "refs",
-    });
+    for part in parts {
+        add(part);
+    }
     for (name, value) in vended.properties() {
         add(name);
         add(value);
@@ -92,12 +96,11 @@ pub(crate) fn body(
             &referenced
         }
     };
-    let config: BTreeMap<_, _> = vended.properties().into_iter().collect();
     serde_json::to_vec(&LoadTableResult {
         metadata_location: &table.metadata_location,
         metadata,
-        config: config.clone(),
-        storage_credentials: [StorageCredential { prefix: &table.location, config }],
+        config: vended.config(),
+        storage_credentials: vended.credentials(&table.credential_prefixes),
     })
     .map_err(broken)
 }
@@ -137,6 +140,7 @@ mod tests {
             metadata_location: location.into(),
             metadata: metadata.into(),
             location: "s3://hotset/t".into(),
+            credential_prefixes: vec!["s3://hotset/t".into(), "s3://lake/".into()],
         }
     }
 
@@ -161,6 +165,16 @@ mod tests {
         };
         assert_eq!(ids(Snapshots::All), [1, 2]);
         assert_eq!(ids(Snapshots::Refs), [2]);
+    }
+
+    #[test]
+    fn the_keys_are_given_for_each_prefix() {
+        let body = body(&table("a"), Snapshots::All, &vended("x")).unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let credentials = body["storage-credentials"].as_array().unwrap();
+        let prefixes: Vec<_> = credentials.iter().map(|c| c["prefix"].as_str().unwrap()).collect();
+        assert_eq!(prefixes, ["s3://hotset/t", "s3://lake/"]);
+        assert!(credentials.iter().all(|c| c["config"] == body["config"]));
     }
 
     #[test]

@@ -7,11 +7,15 @@ use axum::extract::{Request, State};
 use axum::middleware::from_fn;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
+use isk_coldset::Upstream;
 
+use crate::cold::Cold;
+use crate::coldset::{self, ColdWrite};
 use crate::handlers::{self as h, App};
 use crate::service::CatalogService;
 use crate::settings::CatalogSettings;
 use crate::trace::trace;
+use crate::warehouse;
 
 /// One route of the catalog.
 #[derive(Debug)]
@@ -47,8 +51,14 @@ pub enum Operation {
     NoView,
     /// A scan report, dropped.
     DropReport,
+    /// The creation of a namespace, refused; one that exists is said to exist.
+    CreateNamespace,
+    /// A write to a table: refused, but in a `coldset` that is writable.
+    Write(ColdWrite),
     /// A write, refused; the text names it.
     Refuse(&'static str),
+    /// Anything below the warehouse `coldset`, for the upstream catalog.
+    Upstream,
     /// The process answers.
     Healthz,
     /// What is behind the service answers.
@@ -61,16 +71,17 @@ pub enum Operation {
 
 impl Operation {
     /// Whether clients are told of it in `GET /v1/config`. A client does without what is not listed.
-    fn is_listed(self) -> bool {
-        matches!(
-            self,
+    fn is_listed(self, writable: bool) -> bool {
+        match self {
             Self::ListNamespaces
-                | Self::LoadNamespace
-                | Self::NamespaceExists
-                | Self::ListTables
-                | Self::LoadTable
-                | Self::TableExists
-        )
+            | Self::LoadNamespace
+            | Self::NamespaceExists
+            | Self::ListTables
+            | Self::LoadTable
+            | Self::TableExists => true,
+            Self::CreateNamespace | Self::Write(_) => writable,
+            _ => false,
+        }
     }
 }
 
@@ -80,6 +91,8 @@ const TABLES: &str = "/v1/namespaces/{namespace}/tables";
 const TABLE: &str = "/v1/namespaces/{namespace}/tables/{table}";
 const VIEWS: &str = "/v1/namespaces/{namespace}/views";
 const VIEW: &str = "/v1/namespaces/{namespace}/views/{view}";
+/// `path` stands for all the rest, slashes too.
+const UPSTREAM: &str = "/v1/coldset/{path}";
 
 const fn route(method: Method, path: &'static str, operation: Operation) -> Route {
     Route { method, path, operation }
@@ -89,7 +102,7 @@ const fn route(method: Method, path: &'static str, operation: Operation) -> Rout
 pub static ROUTES: &[Route] = &[
     route(Method::GET, "/v1/config", Operation::Config),
     route(Method::GET, NAMESPACES, Operation::ListNamespaces),
-    route(Method::POST, NAMESPACES, Operation::Refuse("creating a namespace")),
+    route(Method::POST, NAMESPACES, Operation::CreateNamespace),
     route(Method::GET, NAMESPACE, Operation::LoadNamespace),
     route(Method::HEAD, NAMESPACE, Operation::NamespaceExists),
     route(Method::DELETE, NAMESPACE, Operation::Refuse("dropping a namespace")),
@@ -101,17 +114,17 @@ pub static ROUTES: &[Route] = &[
     route(
         Method::POST,
         "/v1/namespaces/{namespace}/register",
-        Operation::Refuse("registering a table"),
+        Operation::Write(ColdWrite::RegisterTable),
     ),
     route(Method::GET, TABLES, Operation::ListTables),
-    route(Method::POST, TABLES, Operation::Refuse("creating a table")),
+    route(Method::POST, TABLES, Operation::Write(ColdWrite::CreateTable)),
     route(Method::GET, TABLE, Operation::LoadTable),
     route(Method::HEAD, TABLE, Operation::TableExists),
-    route(Method::POST, TABLE, Operation::Refuse("committing to a table")),
-    route(Method::DELETE, TABLE, Operation::Refuse("dropping a table")),
+    route(Method::POST, TABLE, Operation::Write(ColdWrite::UpdateTable)),
+    route(Method::DELETE, TABLE, Operation::Write(ColdWrite::DropTable)),
     route(Method::POST, "/v1/namespaces/{namespace}/tables/{table}/metrics", Operation::DropReport),
-    route(Method::POST, "/v1/tables/rename", Operation::Refuse("renaming a table")),
-    route(Method::POST, "/v1/transactions/commit", Operation::Refuse("committing a transaction")),
+    route(Method::POST, "/v1/tables/rename", Operation::Write(ColdWrite::RenameTable)),
+    route(Method::POST, "/v1/transactions/commit", Operation::Write(ColdWrite::CommitTransaction)),
     route(Method::GET, VIEWS, Operation::ListViews),
     route(Method::POST, VIEWS, Operation::Refuse("creating a view")),
     route(Method::GET, VIEW, Operation::NoView),
@@ -119,15 +132,20 @@ pub static ROUTES: &[Route] = &[
     route(Method::POST, VIEW, Operation::Refuse("replacing a view")),
     route(Method::DELETE, VIEW, Operation::Refuse("dropping a view")),
     route(Method::POST, "/v1/views/rename", Operation::Refuse("renaming a view")),
+    route(Method::GET, UPSTREAM, Operation::Upstream),
+    route(Method::HEAD, UPSTREAM, Operation::Upstream),
+    route(Method::POST, UPSTREAM, Operation::Upstream),
+    route(Method::DELETE, UPSTREAM, Operation::Upstream),
     route(Method::GET, "/healthz", Operation::Healthz),
     route(Method::GET, "/readyz", Operation::Readyz),
     route(Method::GET, "/metrics", Operation::Metrics),
     route(Method::GET, "/openapi.yaml", Operation::OpenApi),
 ];
 
-/// The routes that clients are told of, as the specification writes them.
-pub fn endpoints() -> Vec<String> {
-    let listed = ROUTES.iter().filter(|route| route.operation.is_listed());
+/// The routes that clients are told of, as the specification writes them; with those that write where
+/// `coldset` is writable.
+pub fn endpoints(writable: bool) -> Vec<String> {
+    let listed = ROUTES.iter().filter(|route| route.operation.is_listed(writable));
     listed
         .map(|route| {
             format!("{} {}", route.method, route.path.replacen("/v1/", "/v1/{prefix}/", 1))
@@ -135,17 +153,27 @@ pub fn endpoints() -> Vec<String> {
         .collect()
 }
 
-/// The catalog as a router, with its own answers for unknown paths and methods.
-pub fn router<S: CatalogService>(service: Arc<S>, settings: CatalogSettings) -> Router {
+/// The catalog as a router, with its own answers for unknown paths and methods. What concerns
+/// `coldset` is asked of `upstream`, where there is one.
+pub fn router<S: CatalogService>(
+    service: Arc<S>,
+    settings: CatalogSettings,
+    upstream: Option<Upstream>,
+) -> Router {
     let mut router = Router::new();
     for route in ROUTES {
-        router = router.route(route.path, method_router::<S>(route));
+        let path = match route.operation {
+            Operation::Upstream => route.path.replace("{path}", "{*path}"),
+            _ => route.path.to_owned(),
+        };
+        router = router.route(&path, method_router::<S>(route));
     }
+    let cold = upstream.map(|upstream| Arc::new(Cold::new(upstream)));
     router
         .fallback(h::no_route)
         .method_not_allowed_fallback(h::wrong_method)
         .layer(from_fn(trace))
-        .with_state(App { service, settings: Arc::new(settings) })
+        .with_state(App { service, settings: Arc::new(settings), cold })
 }
 
 fn method_router<S: CatalogService>(route: &Route) -> MethodRouter<App<S>> {
@@ -157,7 +185,7 @@ fn method_router<S: CatalogService>(route: &Route) -> MethodRouter<App<S>> {
         _ => MethodFilter::GET,
     };
     match route.operation {
-        Operation::Config => on(method, h::config),
+        Operation::Config => on(method, coldset::config::<S>),
         Operation::ListNamespaces => on(method, h::list_namespaces::<S>),
         Operation::LoadNamespace => on(method, h::load_namespace::<S>),
         Operation::NamespaceExists => on(method, h::namespace_exists::<S>),
@@ -167,6 +195,9 @@ fn method_router<S: CatalogService>(route: &Route) -> MethodRouter<App<S>> {
         Operation::ListViews => on(method, h::list_views::<S>),
         Operation::NoView => on(method, h::no_view::<S>),
         Operation::DropReport => on(method, h::drop_report::<S>),
+        Operation::CreateNamespace => on(method, coldset::create_namespace_here::<S>),
+        Operation::Write(write) => write_router(method, write, route.path),
+        Operation::Upstream => on(method, warehouse::pass::<S>),
         Operation::Refuse(what) => {
             on(method, move |app: State<App<S>>, request: Request| h::refuse(app, what, request))
         }
@@ -174,5 +205,23 @@ fn method_router<S: CatalogService>(route: &Route) -> MethodRouter<App<S>> {
         Operation::Readyz => on(method, h::readyz::<S>),
         Operation::Metrics => on(method, h::metrics::<S>),
         Operation::OpenApi => on(method, h::openapi),
+    }
+}
+
+fn write_router<S: CatalogService>(
+    method: MethodFilter,
+    write: ColdWrite,
+    path: &str,
+) -> MethodRouter<App<S>> {
+    if path.contains("{table}") {
+        on(method, move |app: State<App<S>>, names, request: Request| {
+            h::write_to(app, write, names, request)
+        })
+    } else if path.contains("{namespace}") {
+        on(method, move |app: State<App<S>>, name, request: Request| {
+            h::write_in(app, write, name, request)
+        })
+    } else {
+        on(method, move |app: State<App<S>>, request: Request| h::write_named(app, write, request))
     }
 }

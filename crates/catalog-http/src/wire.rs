@@ -50,7 +50,7 @@ pub(crate) struct LoadTableResult<'a> {
     pub metadata_location: &'a str,
     pub metadata: &'a RawValue,
     pub config: BTreeMap<&'static str, &'a str>,
-    pub storage_credentials: [StorageCredential<'a>; 1],
+    pub storage_credentials: Vec<StorageCredential<'a>>,
 }
 
 /// `StorageCredential`: the settings for all objects under a prefix.

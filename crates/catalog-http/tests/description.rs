@@ -24,7 +24,10 @@ fn described() -> BTreeMap<(String, String), BTreeSet<u16>> {
                 continue;
             }
             let responses = operation["responses"].as_mapping().unwrap();
-            let statuses = responses.keys().map(|s| s.as_str().unwrap().parse().unwrap()).collect();
+            let statuses = responses.keys().map(|s| s.as_str().unwrap());
+            // What the upstream catalog answers is its own.
+            let statuses = statuses.filter(|s| *s != "default");
+            let statuses = statuses.map(|s| s.parse().unwrap()).collect();
             all.insert((method.to_uppercase(), path.as_str().unwrap().to_owned()), statuses);
         }
     }
@@ -52,7 +55,8 @@ async fn every_route_answers_with_a_described_status() {
             let path = path
                 .replace("{namespace}", namespace)
                 .replace("{table}", name)
-                .replace("{view}", name);
+                .replace("{view}", name)
+                .replace("{path}", "namespaces");
             let (status, body) = catalog.json(&method, &path).await;
             assert!(statuses.contains(&status), "{method} {path}: {status} is not described");
             // The text is that of the operation, not of a fallback.

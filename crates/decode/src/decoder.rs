@@ -61,6 +61,9 @@ pub struct DecodedBatch {
     pub failures: Vec<DecodeFailure>,
 }
 
+/// The place of the key among the columns behind the value's.
+const KEY_COLUMN: usize = 4;
+
 /// Decodes records of one Kafka partition into rows of one table schema.
 pub struct TopicDecoder {
     partition: KafkaPartition,
@@ -78,14 +81,9 @@ impl TopicDecoder {
         let schema = arrow_schema(&table)?;
         let columns = table.value_columns();
         let value_fields: Fields = schema.fields().iter().take(columns).cloned().collect();
-        let key_name = isk_schema::KAFKA_KEY.name;
-        let key_fields: Fields = schema
-            .fields()
-            .iter()
-            .skip(columns)
-            .filter(|f| f.name() == key_name)
-            .cloned()
-            .collect();
+        // By its place: a table may show its columns under other names.
+        let key_fields: Fields =
+            schema.fields().iter().skip(columns + KEY_COLUMN).take(1).cloned().collect();
         let value = match &table.value {
             ValueKind::None => PartDecoder::Raw,
             ValueKind::Avro(reader) => PartDecoder::avro(RecordPart::Value, reader, value_fields)?,

@@ -10,7 +10,7 @@ use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::{ArrowError, DataType, FieldRef};
 use isk_model::{KafkaPartition, KafkaRecord, RecordBlock};
 
-use crate::vectors::Binaries;
+use crate::vectors::{Binaries, Texts};
 
 pub(crate) fn partitions(partition: KafkaPartition, rows: usize) -> ArrayRef {
     Arc::new(Int32Array::from(vec![partition.0; rows]))
@@ -55,20 +55,19 @@ pub(crate) fn headers(block: &RecordBlock, ty: &DataType) -> Result<ArrayRef, Ar
     let not_headers = || ArrowError::SchemaError(format!("{ty} is not the type of headers"));
     let DataType::List(element) = ty else { return Err(not_headers()) };
     let DataType::Struct(fields) = element.data_type() else { return Err(not_headers()) };
-    let mut keys: Vec<String> = Vec::new();
-    let mut values = Binaries::new();
+    let (mut keys, mut values) = (Texts::new(), Binaries::new());
     for record in block.iter() {
         for header in record.headers() {
-            keys.push(String::from_utf8_lossy(header.key).into_owned());
+            keys.push(String::from_utf8_lossy(header.key).as_bytes())
+                .map_err(|fault| ArrowError::ComputeError(fault.to_string()))?;
             match header.value {
                 Some(value) => values.push(value),
                 None => values.null(),
             }
         }
     }
-    let keys: ArrayRef = Arc::new(StringArray::from_iter_values(keys));
-    let entries =
-        StructArray::try_new(fields.clone(), vec![keys, Arc::new(values.finish()?)], None)?;
+    let columns: Vec<ArrayRef> = vec![Arc::new(keys.finish()?), Arc::new(values.finish()?)];
+    let entries = StructArray::try_new(fields.clone(), columns, None)?;
     let lengths = block.iter().map(|r| r.headers().len());
     let no_nulls: Option<NullBuffer> = None;
     let element: FieldRef = element.clone();

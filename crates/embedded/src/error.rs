@@ -1,6 +1,7 @@
 //! What can go wrong when the embedded services are started or filled.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Why an embedded service could not be started, or refused what it was given in-process.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,14 @@ pub enum EmbeddedError {
     /// The registry refused a schema; the text names the subject and why.
     #[error("the embedded schema registry refused: {0}")]
     Registry(String),
+    /// The lake cannot keep its files where it was told to.
+    #[error("the embedded lake cannot use the folder {folder}: {source}", folder = .folder.display())]
+    Lake {
+        /// The folder it was given.
+        folder: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
 }
 
 impl EmbeddedError {

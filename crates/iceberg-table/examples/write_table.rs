@@ -18,7 +18,7 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use iceberg::spec::{NestedField, PrimitiveType, Schema as IcebergSchema, Type};
-use isk_iceberg_table::{Evidence, PlannedFile, TablePlan, build};
+use isk_iceberg_table::{Evidence, Placement, PlannedFile, TablePlan, build};
 use isk_model::{ChunkExponent, KafkaPartition, Offset, OffsetChunk, OffsetRange, chunks};
 use isk_parquet_file::{PaddedLayout, ParquetRenderer, RenderProfile, Rendered, empty_delete_file};
 
@@ -65,6 +65,8 @@ fn write_metadata(root: &Path, location: String, files: Vec<PlannedFile>) -> Res
         location,
         schema: Arc::new(iceberg_schema()?),
         schema_id: 3,
+        placement: Placement::HOT,
+        cold: None,
         chunk_exponent: ChunkExponent::new(EXPONENT).context("exponent")?,
         properties: BTreeMap::new(),
         timestamp_ms: EPOCH_MS,

@@ -8,10 +8,11 @@ use isk_model::OffsetChunk;
 
 use crate::digest::{Parts, hex128, sha256};
 use crate::group::groups;
-use crate::list::{ListedManifest, encode_list};
-use crate::manifest::{Content, ManifestContext, row_count};
+use crate::list::{List, ListedManifest};
+use crate::manifest::{Content, ManifestContext, entry_schema, row_count};
+use crate::merged::{self, format_version};
 use crate::metadata::{Metadata, SnapshotFacts};
-use crate::partition::{KAFKA_OFFSET, KAFKA_PARTITION, PartitionBounds, spec};
+use crate::partition::PartitionBounds;
 use crate::plan::{Evidence, PlannedFile, TablePlan};
 
 /// A file of the table's metadata folder.
@@ -72,6 +73,9 @@ pub enum BuildError {
         /// The data file.
         uri: String,
     },
+    /// The cold table's metadata lacks something, or has something that hot files cannot stand beside.
+    #[error("the metadata of the cold table: {0}")]
+    Cold(String),
     /// A part of the metadata could not be written as JSON.
     #[error("table metadata could not be written: {0}")]
     Json(#[from] serde_json::Error),
@@ -84,13 +88,16 @@ pub fn build(plan: &TablePlan) -> Result<TableFiles, BuildError> {
     let schema = checked_schema(plan)?;
     plan.files.iter().try_for_each(|file| check_file(plan, file))?;
     let schema_json = serde_json::to_string(&schema)?;
-    let spec = spec(plan.chunk_exponent);
+    let placement = &plan.placement;
+    let spec = placement.spec(plan.chunk_exponent);
     let spec_fields = serde_json::to_string(&spec.fields)?;
     let origin_snapshot = Parts::new("origin").add(plan.table_uuid.as_bytes()).snapshot_id();
     let context = ManifestContext {
         schema: &schema_json,
         schema_id: plan.schema_id,
         spec_fields: &spec_fields,
+        placement,
+        entry_schema: &entry_schema(placement),
         origin_snapshot,
         delete_file_size: plan.delete_file_size,
     };
@@ -99,7 +106,15 @@ pub fn build(plan: &TablePlan) -> Result<TableFiles, BuildError> {
     let properties = properties(plan);
     let summary = summary(plan);
     let snapshot_id = snapshot_id(plan, &schema_json, &manifests, &properties, &summary)?;
-    let manifest_list = encode_list(&listed, snapshot_id, origin_snapshot);
+    let format_version = plan.cold.as_ref().map_or(Ok(2), |cold| format_version(&cold.metadata))?;
+    let list = List {
+        format_version,
+        cold: plan.cold.as_ref().map_or(&[], |cold| cold.manifests.as_slice()),
+        hot: &listed,
+        placement,
+        origin_snapshot,
+    };
+    let manifest_list = list.encode(snapshot_id);
     let manifest_list = NamedFile {
         name: format!("snap-{snapshot_id}-{}.avro", hex128(&manifest_list)),
         bytes: manifest_list.into(),
@@ -110,17 +125,27 @@ pub fn build(plan: &TablePlan) -> Result<TableFiles, BuildError> {
         summary,
         manifest_list: &metadata_uri(plan, &manifest_list.name),
     };
-    let metadata = Metadata::new(plan.table_uuid, &plan.location, &schema, spec, properties, facts);
-    let metadata = serde_json::to_vec(&metadata)?;
+    let metadata = match &plan.cold {
+        None => {
+            let (uuid, location) = (plan.table_uuid, &plan.location);
+            let hot = Metadata::new(uuid, location, &schema, placement, spec, properties, facts);
+            serde_json::to_vec(&hot)?
+        }
+        Some(cold) => {
+            let merged = merged::metadata(plan, cold, &schema, &spec, properties, facts)?;
+            serde_json::to_vec(&merged)?
+        }
+    };
     let metadata = NamedFile { name: metadata_name(&metadata), bytes: metadata.into() };
     Ok(TableFiles { metadata, manifest_list, manifests, snapshot_id })
 }
 
 /// The schema under the plan's id, with the columns that the partition spec needs.
 fn checked_schema(plan: &TablePlan) -> Result<Schema, BuildError> {
-    for (id, expected) in
-        [(KAFKA_PARTITION, PrimitiveType::Int), (KAFKA_OFFSET, PrimitiveType::Long)]
-    {
+    for (id, expected) in [
+        (plan.placement.partition_column, PrimitiveType::Int),
+        (plan.placement.offset_column, PrimitiveType::Long),
+    ] {
         let field = plan.schema.as_struct().field_by_id(id);
         if !field.is_some_and(|f| *f.field_type == Type::Primitive(expected.clone())) {
             return Err(BuildError::Column { id, expected });
@@ -208,7 +233,8 @@ fn summary(plan: &TablePlan) -> BTreeMap<String, String> {
     let certain = |file: &PlannedFile| {
         matches!(&file.evidence, Evidence::Proven { keep_delete_entry: None, .. })
     };
-    if shown().all(certain) {
+    // A cold table's own total does not know of its deletes.
+    if plan.cold.is_none() && shown().all(certain) {
         let rows = shown().fold(0u64, |n, file| n.saturating_add(row_count(file)));
         summary.insert("total-records".to_owned(), rows.to_string());
     }
@@ -230,6 +256,10 @@ fn snapshot_id(
         .add(&[plan.chunk_exponent.get()])
         .add(&serde_json::to_vec(properties)?)
         .add(&serde_json::to_vec(summary)?);
+    let fixed = match &plan.cold {
+        Some(cold) => fixed.add(cold.metadata_location.as_bytes()),
+        None => fixed,
+    };
     let all = manifests.iter().fold(fixed, |parts, file| parts.add(file.name.as_bytes()));
     Ok(all.snapshot_id())
 }

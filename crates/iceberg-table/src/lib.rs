@@ -1,4 +1,5 @@
-//! A plan of chunks to Iceberg v2 table metadata: metadata file, manifest list and manifests.
+//! A plan of chunks to Iceberg table metadata: metadata file, manifest list and manifests; of hot
+//! files alone (format v2), or of hot files beside a cold table's.
 //!
 //! No I/O, no clock, no randomness: the same plan gives the same names and the same bytes, and a
 //! manifest whose files did not change keeps its name from snapshot to snapshot.
@@ -9,10 +10,12 @@ mod digest;
 mod group;
 mod list;
 mod manifest;
+mod merged;
 mod metadata;
 mod partition;
 mod plan;
 
 pub use build::{BuildError, NamedFile, TableFiles, build};
 pub use isk_model::ColumnMetrics;
-pub use plan::{Evidence, PlannedFile, TablePlan};
+pub use merged::{format_version, last_sequence_number};
+pub use plan::{ColdTable, Evidence, Placement, PlannedFile, TablePlan};

@@ -1,10 +1,12 @@
-//! The manifest list (specification, "Manifest Lists", v2).
+//! The manifest list (specification, "Manifest Lists", v2 and v3).
+
+use iceberg::spec::ManifestFile;
 
 use crate::avro::{Encoder, container};
-use crate::manifest::{Content, SEQUENCE_NUMBER};
-use crate::partition::{PartitionBounds, SPEC_ID};
+use crate::manifest::Content;
+use crate::partition::{PartitionBounds, Placement};
 
-/// One manifest, as the list names it.
+/// One manifest of hot files, as the list names it.
 #[derive(Debug)]
 pub(crate) struct ListedManifest {
     pub(crate) uri: String,
@@ -15,55 +17,132 @@ pub(crate) struct ListedManifest {
     pub(crate) bounds: PartitionBounds,
 }
 
-/// The manifest list's bytes.
-pub(crate) fn encode_list(
-    manifests: &[ListedManifest],
-    snapshot_id: i64,
-    origin_snapshot: i64,
-) -> Vec<u8> {
-    let mut out = Encoder::default();
-    for manifest in manifests {
-        entry(&mut out, manifest, origin_snapshot);
-    }
-    let metadata = [
-        ("snapshot-id", &*snapshot_id.to_string()),
-        ("parent-snapshot-id", "null"),
-        ("sequence-number", &SEQUENCE_NUMBER.to_string()),
-        ("format-version", "2"),
-    ];
-    container(LIST_SCHEMA, &metadata, manifests.len(), out)
+/// What a manifest list is made of.
+#[derive(Debug)]
+pub(crate) struct List<'a> {
+    /// 2, or 3 where the list also has the first row ids of manifests.
+    pub(crate) format_version: u8,
+    /// The manifests of a cold table: each is named as its own list names it.
+    pub(crate) cold: &'a [ManifestFile],
+    pub(crate) hot: &'a [ListedManifest],
+    pub(crate) placement: &'a Placement,
+    pub(crate) origin_snapshot: i64,
 }
 
-fn entry(out: &mut Encoder, manifest: &ListedManifest, origin_snapshot: i64) {
-    out.string(&manifest.uri);
-    out.long(manifest.length.cast_signed());
-    out.long(i64::from(SPEC_ID));
-    out.long(manifest.content.code());
-    out.long(SEQUENCE_NUMBER);
-    out.long(SEQUENCE_NUMBER); // min_sequence_number
-    out.long(origin_snapshot);
-    out.long(0); // added files
-    out.long(manifest.files as i64);
-    out.long(0); // deleted files
-    out.long(0); // added rows
-    out.long(manifest.rows.cast_signed());
-    out.long(0); // deleted rows
-    let PartitionBounds { partition, offset } = manifest.bounds;
-    let summaries = [
-        (partition.0.0.to_le_bytes().to_vec(), partition.1.0.to_le_bytes().to_vec()),
-        (offset.0.0.to_le_bytes().to_vec(), offset.1.0.to_le_bytes().to_vec()),
-    ];
-    out.present(true);
-    out.array(summaries.into_iter(), |out, (lower, upper)| {
-        out.boolean(false); // contains_null
-        out.null(); // contains_nan: neither field is a float
+impl List<'_> {
+    /// The manifest list's bytes.
+    pub(crate) fn encode(&self, snapshot_id: i64) -> Vec<u8> {
+        let mut out = Encoder::default();
+        for manifest in self.cold {
+            cold_entry(&mut out, manifest);
+            if self.format_version >= 3 {
+                optional_long(&mut out, manifest.first_row_id.map(u64::cast_signed));
+            }
+        }
+        for manifest in self.hot {
+            self.hot_entry(&mut out, manifest);
+            if self.format_version >= 3 {
+                // Rows of hot files have no row ids, as those of files from before format v3.
+                out.null();
+            }
+        }
+        let metadata = [
+            ("snapshot-id", &*snapshot_id.to_string()),
+            ("parent-snapshot-id", "null"),
+            ("sequence-number", &self.placement.sequence_number.to_string()),
+            ("format-version", &self.format_version.to_string()),
+        ];
+        let schema = if self.format_version >= 3 {
+            let fields = LIST_SCHEMA.strip_suffix(LIST_END).unwrap_or(LIST_SCHEMA);
+            format!("{fields}{FIRST_ROW_ID}{LIST_END}")
+        } else {
+            LIST_SCHEMA.to_owned()
+        };
+        container(&schema, &metadata, self.cold.len() + self.hot.len(), out)
+    }
+
+    fn hot_entry(&self, out: &mut Encoder, manifest: &ListedManifest) {
+        let sequence_number = self.placement.sequence_number;
+        out.string(&manifest.uri);
+        out.long(manifest.length.cast_signed());
+        out.long(i64::from(self.placement.spec_id));
+        out.long(manifest.content.code());
+        out.long(sequence_number);
+        out.long(sequence_number); // min_sequence_number
+        out.long(self.origin_snapshot);
+        out.long(0); // added files
+        out.long(manifest.files as i64);
+        out.long(0); // deleted files
+        out.long(0); // added rows
+        out.long(manifest.rows.cast_signed());
+        out.long(0); // deleted rows
+        let PartitionBounds { partition, offset } = manifest.bounds;
+        let summaries = [
+            (partition.0.0.to_le_bytes().to_vec(), partition.1.0.to_le_bytes().to_vec()),
+            (offset.0.0.to_le_bytes().to_vec(), offset.1.0.to_le_bytes().to_vec()),
+        ];
         out.present(true);
-        out.bytes(&lower);
-        out.present(true);
-        out.bytes(&upper);
-    });
-    out.null(); // key_metadata
+        out.array(summaries.into_iter(), |out, (lower, upper)| {
+            out.boolean(false); // contains_null
+            out.null(); // contains_nan: neither field is a float
+            out.present(true);
+            out.bytes(&lower);
+            out.present(true);
+            out.bytes(&upper);
+        });
+        out.null(); // key_metadata
+    }
 }
+
+fn cold_entry(out: &mut Encoder, manifest: &ManifestFile) {
+    out.string(&manifest.manifest_path);
+    out.long(manifest.manifest_length);
+    out.long(i64::from(manifest.partition_spec_id));
+    out.long(manifest.content as i64);
+    out.long(manifest.sequence_number);
+    out.long(manifest.min_sequence_number);
+    out.long(manifest.added_snapshot_id);
+    for files in
+        [manifest.added_files_count, manifest.existing_files_count, manifest.deleted_files_count]
+    {
+        out.long(files.unwrap_or(0).into());
+    }
+    for rows in
+        [manifest.added_rows_count, manifest.existing_rows_count, manifest.deleted_rows_count]
+    {
+        out.long(rows.unwrap_or(0).cast_signed());
+    }
+    out.present(manifest.partitions.is_some());
+    if let Some(partitions) = &manifest.partitions {
+        out.array(partitions.iter(), |out, summary| {
+            out.boolean(summary.contains_null);
+            out.present(summary.contains_nan.is_some());
+            if let Some(nan) = summary.contains_nan {
+                out.boolean(nan);
+            }
+            optional_bytes(out, summary.lower_bound.as_ref().map(|b| b.as_ref()));
+            optional_bytes(out, summary.upper_bound.as_ref().map(|b| b.as_ref()));
+        });
+    }
+    optional_bytes(out, manifest.key_metadata.as_deref());
+}
+
+fn optional_long(out: &mut Encoder, value: Option<i64>) {
+    out.present(value.is_some());
+    value.into_iter().for_each(|value| out.long(value));
+}
+
+fn optional_bytes(out: &mut Encoder, value: Option<&[u8]>) {
+    out.present(value.is_some());
+    value.into_iter().for_each(|value| out.bytes(value));
+}
+
+/// How the schema of a list ends.
+const LIST_END: &str = r#"]}"#;
+
+/// The field that format v3 adds.
+const FIRST_ROW_ID: &str =
+    r#",{"name":"first_row_id","type":["null","long"],"default":null,"field-id":520}"#;
 
 const LIST_SCHEMA: &str = concat!(
     r#"{"type":"record","name":"manifest_file","fields":["#,

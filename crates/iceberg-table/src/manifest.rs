@@ -1,21 +1,16 @@
 //! Manifests: Avro files of the entries of one group of files (specification, "Manifests", v2).
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
 use isk_model::ColumnMetrics;
 
 use crate::avro::{Encoder, container};
-use crate::partition::{
-    KAFKA_OFFSET, KAFKA_PARTITION, KAFKA_TIMESTAMP, OFFSET_FIELD, PARTITION_FIELD, SPEC_ID,
-};
+use crate::partition::Placement;
 use crate::plan::{Evidence, PlannedFile};
 
 /// The status of all entries. They are offered as known for long, never as added: the same manifest
 /// stands in many snapshots, and a reader of increments must not take its rows as new in each.
 const EXISTING: i64 = 0;
-/// The sequence number of everything in a hot table: deletes apply to data of the same number.
-pub(crate) const SEQUENCE_NUMBER: i64 = 1;
 
 /// What a manifest lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +44,9 @@ pub(crate) struct ManifestContext<'a> {
     pub(crate) schema_id: i32,
     /// The partition spec's fields as JSON.
     pub(crate) spec_fields: &'a str,
+    pub(crate) placement: &'a Placement,
+    /// The Avro schema of the entries: [`entry_schema`] of the placement.
+    pub(crate) entry_schema: &'a str,
     /// The snapshot id in the entries: one per table, so that a manifest does not depend on the
     /// snapshot it stands in.
     pub(crate) origin_snapshot: i64,
@@ -66,11 +64,11 @@ impl ManifestContext<'_> {
             ("schema", self.schema),
             ("schema-id", &self.schema_id.to_string()),
             ("partition-spec", self.spec_fields),
-            ("partition-spec-id", &SPEC_ID.to_string()),
+            ("partition-spec-id", &self.placement.spec_id.to_string()),
             ("format-version", "2"),
             ("content", content.name()),
         ];
-        container(&ENTRY_SCHEMA, &metadata, files.len(), out)
+        container(self.entry_schema, &metadata, files.len(), out)
     }
 
     fn entry(&self, out: &mut Encoder, content: Content, file: &PlannedFile) {
@@ -79,7 +77,7 @@ impl ManifestContext<'_> {
         out.long(self.origin_snapshot);
         for _sequence_number_and_that_of_the_file in 0..2 {
             out.present(true);
-            out.long(SEQUENCE_NUMBER);
+            out.long(self.placement.sequence_number);
         }
         let (uri, rows, size) = match content {
             Content::Data => (file.data_uri.as_str(), row_count(file), file.declared_size),
@@ -97,7 +95,7 @@ impl ManifestContext<'_> {
         out.long(rows.cast_signed());
         out.long(size.cast_signed());
         match content {
-            Content::Data => metrics(out, file),
+            Content::Data => metrics(self.placement, out, file),
             Content::Deletes => Metrics::default().encode(out),
         }
         out.null(); // key_metadata
@@ -122,10 +120,10 @@ pub(crate) fn row_count(file: &PlannedFile) -> u64 {
     }
 }
 
-fn metrics(out: &mut Encoder, file: &PlannedFile) {
+fn metrics(placement: &Placement, out: &mut Encoder, file: &PlannedFile) {
     match &file.evidence {
         Evidence::Unproven { timestamp_upper_ms, .. } => {
-            unproven_metrics(file, *timestamp_upper_ms).encode(out);
+            unproven_metrics(placement, file, *timestamp_upper_ms).encode(out);
         }
         Evidence::Proven { columns, .. } => proven_metrics(columns).encode(out),
     }
@@ -133,19 +131,25 @@ fn metrics(out: &mut Encoder, file: &PlannedFile) {
 
 /// What is certain of a file that nobody has read: which partition and offsets its rows have, and
 /// that these two are never null. Counts are not.
-fn unproven_metrics(file: &PlannedFile, timestamp_upper_ms: Option<i64>) -> Metrics {
+fn unproven_metrics(
+    placement: &Placement,
+    file: &PlannedFile,
+    timestamp_upper_ms: Option<i64>,
+) -> Metrics {
+    let Placement { partition_column, offset_column, timestamp_column, .. } = *placement;
     let partition = file.partition.0.to_le_bytes().to_vec();
     let range = file.chunk.range;
     let offset = |offset: i64| offset.to_le_bytes().to_vec();
     let mut upper =
-        vec![(KAFKA_PARTITION, partition.clone()), (KAFKA_OFFSET, offset(range.end().0 - 1))];
+        vec![(partition_column, partition.clone()), (offset_column, offset(range.end().0 - 1))];
     // A bound in milliseconds holds for the whole of its last millisecond. One that does not fit
     // into microseconds is no bound.
     let micros = timestamp_upper_ms.and_then(|ms| ms.checked_mul(1000)?.checked_add(999));
-    upper.extend(micros.map(|micros| (KAFKA_TIMESTAMP, micros.to_le_bytes().to_vec())));
+    let timestamp = timestamp_column.zip(micros);
+    upper.extend(timestamp.map(|(id, micros)| (id, micros.to_le_bytes().to_vec())));
     Metrics {
-        null_value_counts: vec![(KAFKA_PARTITION, 0), (KAFKA_OFFSET, 0)],
-        lower_bounds: vec![(KAFKA_PARTITION, partition), (KAFKA_OFFSET, offset(range.start().0))],
+        null_value_counts: vec![(partition_column, 0), (offset_column, 0)],
+        lower_bounds: vec![(partition_column, partition), (offset_column, offset(range.start().0))],
         upper_bounds: upper,
         ..Metrics::default()
     }
@@ -196,8 +200,8 @@ fn map<T>(out: &mut Encoder, entries: Vec<(i32, T)>, mut value: impl FnMut(&mut 
     }
 }
 
-/// The schema of manifest entries for the one partition spec there is.
-static ENTRY_SCHEMA: LazyLock<String> = LazyLock::new(|| {
+/// The Avro schema of the manifest entries of hot files.
+pub(crate) fn entry_schema(placement: &Placement) -> String {
     let field = |name: &str, ty: &str, id: i32| {
         format!(r#"{{"name":"{name}","type":{ty},"field-id":{id}}}"#)
     };
@@ -220,8 +224,8 @@ static ENTRY_SCHEMA: LazyLock<String> = LazyLock::new(|| {
     let (int, long, string, bytes) = (r#""int""#, r#""long""#, r#""string""#, r#""bytes""#);
     let partition = format!(
         r#"{{"type":"record","name":"r102","fields":[{},{}]}}"#,
-        optional("kafka_partition", int, PARTITION_FIELD),
-        optional("kafka_offset_trunc", long, OFFSET_FIELD),
+        optional(placement.partition_field_names[0], int, placement.first_partition_field),
+        optional(placement.partition_field_names[1], long, placement.last_partition_field()),
     );
     let data_file = [
         field("content", int, 134),
@@ -252,4 +256,4 @@ static ENTRY_SCHEMA: LazyLock<String> = LazyLock::new(|| {
     ]
     .join(",");
     format!(r#"{{"type":"record","name":"manifest_entry","fields":[{entry}]}}"#)
-});
+}

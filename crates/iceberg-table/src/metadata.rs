@@ -1,4 +1,5 @@
-//! The table metadata file (specification, "Table Metadata", v2), as JSON in a fixed order.
+//! The metadata file of a table of hot files alone (specification, "Table Metadata", v2), as JSON in a
+//! fixed order.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +7,7 @@ use iceberg::spec::Schema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::manifest::SEQUENCE_NUMBER;
-use crate::partition::{OFFSET_FIELD, SPEC_ID, Spec};
+use crate::partition::{Placement, Spec};
 
 /// The whole file.
 #[derive(Debug, Serialize)]
@@ -88,6 +88,7 @@ impl<'a> Metadata<'a> {
         table_uuid: Uuid,
         location: &'a str,
         schema: &'a Schema,
+        placement: &Placement,
         spec: Spec,
         properties: BTreeMap<String, String>,
         snapshot: SnapshotFacts<'a>,
@@ -98,21 +99,21 @@ impl<'a> Metadata<'a> {
             format_version: 2,
             table_uuid,
             location,
-            last_sequence_number: SEQUENCE_NUMBER,
+            last_sequence_number: placement.sequence_number,
             last_updated_ms: timestamp_ms,
             last_column_id: schema.highest_field_id(),
             current_schema_id: schema_id,
             schemas: [schema],
-            default_spec_id: SPEC_ID,
+            default_spec_id: placement.spec_id,
             partition_specs: [spec],
-            last_partition_id: OFFSET_FIELD,
+            last_partition_id: placement.last_partition_field(),
             default_sort_order_id: 0,
             sort_orders: [SortOrder { order_id: 0, fields: [] }],
             properties,
             current_snapshot_id: id,
             refs: Refs { main: Ref { snapshot_id: id, kind: "branch" } },
             snapshots: [Snapshot {
-                sequence_number: SEQUENCE_NUMBER,
+                sequence_number: placement.sequence_number,
                 snapshot_id: id,
                 timestamp_ms,
                 summary,

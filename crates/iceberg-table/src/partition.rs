@@ -1,23 +1,66 @@
-//! The partition spec of hot tables: `identity(kafka_partition)`, `truncate[2^k](kafka_offset)`.
+//! The partition spec of hot files: `identity(kafka_partition)`, `truncate[2^k](kafka_offset)`; and
+//! under which ids it and the Kafka columns stand in a table.
 
 use isk_model::{ChunkExponent, KafkaPartition, Offset};
 use serde::Serialize;
 
 use crate::plan::PlannedFile;
 
-/// The field id of the column `kafka_partition`.
-pub(crate) const KAFKA_PARTITION: i32 = 1;
-/// The field id of the column `kafka_offset`.
-pub(crate) const KAFKA_OFFSET: i32 = 2;
-/// The field id of the column `kafka_timestamp`.
-pub(crate) const KAFKA_TIMESTAMP: i32 = 3;
+/// Where hot files stand in a table: the ids and numbers that differ between a table of hot files
+/// alone and one that adds them to a cold table's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// The field id of the column `kafka_partition`, an int.
+    pub partition_column: i32,
+    /// The field id of the column `kafka_offset`, a long.
+    pub offset_column: i32,
+    /// The field id of the column `kafka_timestamp`, if the table has one of type `timestamptz`.
+    pub timestamp_column: Option<i32>,
+    /// The id of the partition spec.
+    pub spec_id: i32,
+    /// The id of the spec's first field; the second follows it.
+    pub first_partition_field: i32,
+    /// The names of the spec's fields.
+    pub partition_field_names: [&'static str; 2],
+    /// The sequence number of all hot files: deletes apply to data of the same number.
+    pub sequence_number: i64,
+}
 
-/// The id of the one partition spec.
-pub(crate) const SPEC_ID: i32 = 0;
-/// The id of the partition field `kafka_partition`.
-pub(crate) const PARTITION_FIELD: i32 = 1000;
-/// The id of the partition field `kafka_offset_trunc`.
-pub(crate) const OFFSET_FIELD: i32 = 1001;
+impl Placement {
+    /// A table of hot files alone.
+    pub const HOT: Self = Self {
+        partition_column: 1,
+        offset_column: 2,
+        timestamp_column: Some(3),
+        spec_id: 0,
+        first_partition_field: 1000,
+        partition_field_names: ["kafka_partition", "kafka_offset_trunc"],
+        sequence_number: 1,
+    };
+
+    /// The id of the spec's last field.
+    pub(crate) fn last_partition_field(&self) -> i32 {
+        self.first_partition_field + 1
+    }
+
+    /// The spec for chunks of 2^k offsets.
+    pub(crate) fn spec(&self, k: ChunkExponent) -> Spec {
+        let [partition, offset] = self.partition_field_names;
+        let partition = SpecField {
+            source_id: self.partition_column,
+            field_id: self.first_partition_field,
+            name: partition,
+            transform: "identity".to_owned(),
+        };
+        let offset = SpecField {
+            source_id: self.offset_column,
+            field_id: self.last_partition_field(),
+            name: offset,
+            transform: format!("truncate[{}]", k.width()),
+        };
+        Spec { spec_id: self.spec_id, fields: [partition, offset] }
+    }
+}
 
 /// A partition spec, as metadata and manifest headers write it.
 #[derive(Debug, Serialize)]
@@ -36,23 +79,6 @@ pub(crate) struct SpecField {
     field_id: i32,
     name: &'static str,
     transform: String,
-}
-
-/// The spec for chunks of 2^k offsets.
-pub(crate) fn spec(k: ChunkExponent) -> Spec {
-    let partition = SpecField {
-        source_id: KAFKA_PARTITION,
-        field_id: PARTITION_FIELD,
-        name: "kafka_partition",
-        transform: "identity".to_owned(),
-    };
-    let offset = SpecField {
-        source_id: KAFKA_OFFSET,
-        field_id: OFFSET_FIELD,
-        name: "kafka_offset_trunc",
-        transform: format!("truncate[{}]", k.width()),
-    };
-    Spec { spec_id: SPEC_ID, fields: [partition, offset] }
 }
 
 /// What the manifest list says of a manifest's partitions: the smallest and largest value of each

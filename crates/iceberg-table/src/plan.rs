@@ -1,22 +1,30 @@
 //! What a table is to hold.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use iceberg::spec::SchemaRef;
+use iceberg::spec::{ManifestFile, SchemaRef};
 use isk_model::{ChunkExponent, ColumnMetrics, KafkaPartition, OffsetChunk};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
-/// One snapshot of one topic, as a table.
+pub use crate::partition::Placement;
+
+/// One snapshot of one topic, as a table; of a topic and a cold table, where there is a `cold`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TablePlan {
     /// The table's identity; it stays while the topic's does.
     pub table_uuid: Uuid,
     /// The table's location, without a slash at its end: `s3://hotset/<topic>`.
     pub location: String,
-    /// The columns. Fields 1 (`kafka_partition`, int) and 2 (`kafka_offset`, long) are among them.
+    /// The columns, those of the placement among them.
     pub schema: SchemaRef,
     /// The id under which the metadata names the schema.
     pub schema_id: i32,
+    /// Where the hot files stand in the table.
+    pub placement: Placement,
+    /// The cold table whose files the table has too.
+    pub cold: Option<ColdTable>,
     /// The exponent of the topic's chunks: the width of the second partition field.
     pub chunk_exponent: ChunkExponent,
     /// Table properties. The metrics modes of the Kafka columns are added where they are not set.
@@ -29,6 +37,24 @@ pub struct TablePlan {
     pub delete_file_size: u64,
     /// Entries for the snapshot's summary beside those that are computed, such as its offset vector.
     pub summary: BTreeMap<String, String>,
+}
+
+/// One snapshot of a cold table, to be shown together with hot files.
+#[derive(Debug, Clone)]
+pub struct ColdTable {
+    /// Where its metadata lies: it stands for all that follows.
+    pub metadata_location: String,
+    /// Its metadata file (specification, "Table Metadata", any version).
+    pub metadata: Arc<Map<String, Value>>,
+    /// The manifests of its current snapshot, in the list's order. They are named as they are.
+    pub manifests: Arc<Vec<ManifestFile>>,
+}
+
+/// The same metadata location is the same table at the same moment.
+impl PartialEq for ColdTable {
+    fn eq(&self, other: &Self) -> bool {
+        self.metadata_location == other.metadata_location
+    }
 }
 
 /// One chunk, as a data file.

@@ -10,7 +10,7 @@ use iceberg::spec::{
     ManifestStatus, NestedField, PrimitiveType, Schema, SchemaRef, TableMetadata, Type,
 };
 use isk_iceberg_table::{
-    BuildError, ColumnMetrics, Evidence, PlannedFile, TableFiles, TablePlan, build,
+    BuildError, ColumnMetrics, Evidence, Placement, PlannedFile, TableFiles, TablePlan, build,
 };
 use isk_model::{ChunkExponent, KafkaPartition, Offset, OffsetChunk, OffsetRange, chunks};
 use uuid::Uuid;
@@ -73,6 +73,8 @@ fn plan(files: Vec<PlannedFile>) -> TablePlan {
         location: "s3://hotset/t".to_owned(),
         schema: schema(),
         schema_id: 7,
+        placement: Placement::HOT,
+        cold: None,
         chunk_exponent: exponent(),
         properties: BTreeMap::from([("owner".to_owned(), "me".to_owned())]),
         timestamp_ms: 1_700_000_000_123,

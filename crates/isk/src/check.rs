@@ -1,6 +1,9 @@
 //! `isk check`: tries every part of a configuration and says what does not work and why.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use axum::body::Bytes;
+use axum::http::{HeaderMap, Method, StatusCode};
+use isk_coldset::{ObjectUri, Upstream};
 use isk_kafka::KafkaCluster;
 use isk_virtual_table::TopicFilter;
 
@@ -26,10 +29,65 @@ pub async fn run(config: &Config) -> Result<()> {
         }
     }
     report.line("registry", registry(config).await);
+    match serve::upstream(config) {
+        Err(error) => report.line("coldset", Err(error)),
+        Ok(None) => report.line("coldset", Ok("none is configured; hotset alone is served".into())),
+        Ok(Some(upstream)) => coldset(&mut report, &upstream).await,
+    }
     if report.failed > 0 {
         bail!("{} of the checks failed", report.failed);
     }
     Ok(())
+}
+
+/// The catalog, its namespace, and the store of one of its tables; what comes behind a failure would
+/// fail for the same reason.
+async fn coldset(report: &mut Report, upstream: &Upstream) {
+    let answers = upstream.ready().await.map_err(Into::into);
+    let failed = answers.is_err();
+    report.line("coldset catalog", answers.map(|()| "answers".to_owned()));
+    if failed {
+        return;
+    }
+    report.line("coldset namespace", namespace(upstream).await);
+    match upstream.tables().await {
+        Err(error) => report.line("coldset tables", Err(error.into())),
+        Ok(tables) => report.line("coldset store", store(upstream, &tables).await),
+    }
+}
+
+async fn namespace(upstream: &Upstream) -> Result<String> {
+    let name = upstream.namespace();
+    let path = isk_catalog_http::namespace_path(name);
+    let answer = upstream.pass(Method::GET, &path, None, &HeaderMap::new(), Bytes::new()).await?;
+    match answer.status() {
+        status if status.is_success() => Ok(format!("{name} exists upstream")),
+        StatusCode::NOT_FOUND if upstream.is_writable() => {
+            Ok(format!("{name} does not exist upstream yet: its first table will make it"))
+        }
+        StatusCode::NOT_FOUND => bail!(
+            "{name} does not exist upstream: create it there, or name another with \
+             coldset.namespace (ISK_COLDSET_NAMESPACE)"
+        ),
+        status => bail!(
+            "{name}: the upstream catalog answers with status {status}: {}",
+            String::from_utf8_lossy(answer.body()).chars().take(300).collect::<String>()
+        ),
+    }
+}
+
+/// Reads one table's metadata file where the catalog says it lies.
+async fn store(upstream: &Upstream, tables: &[String]) -> Result<String> {
+    let Some(table) = tables.first() else {
+        return Ok("not tried: the namespace has no tables".into());
+    };
+    let loaded = upstream.load_table(table).await?;
+    let uri: ObjectUri = loaded.metadata_location.parse()?;
+    let object = upstream.store().head(&uri.bucket, &uri.key).await.with_context(|| {
+        format!("the metadata file of table {table} (see coldset.s3.endpoint and its keys)")
+    })?;
+    let tables = tables.len();
+    Ok(format!("bucket {} answers ({table}: {} bytes); {tables} tables", uri.bucket, object.size))
 }
 
 #[derive(Default)]

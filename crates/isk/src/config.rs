@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use isk_coldset::{ColdsetConfig, Upstream};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -31,8 +32,11 @@ pub struct Config {
     pub topics: Topics,
     /// Bounds of memory, disk and concurrency.
     pub limits: Limits,
-    /// The upstream catalog of cold tables. Accepted, not used by this version.
+    /// The upstream catalog of cold tables, under the names that Iceberg's REST clients have for its
+    /// properties; `uri` is required.
     pub coldset: Properties,
+    /// How topics and cold tables belong together.
+    pub merged: Merged,
     /// The configuration service. Accepted, not used by this version.
     pub config_service_url: Option<String>,
 }
@@ -50,8 +54,17 @@ impl Default for Config {
             topics: Topics::default(),
             limits: Limits::default(),
             coldset: Properties::default(),
+            merged: Merged::default(),
             config_service_url: None,
         }
+    }
+}
+
+impl Config {
+    /// The upstream catalog as configured, if one is. Reads its certificates, asks it nothing.
+    pub fn upstream(&self) -> Result<Option<ColdsetConfig>> {
+        ColdsetConfig::from_properties(&self.coldset.0)
+            .context("configuration section [coldset] (ISK_COLDSET_CLIENT_*)")
     }
 }
 
@@ -128,6 +141,25 @@ impl Default for Topics {
     fn default() -> Self {
         Self { include: vec![".*".into()], exclude: vec!["_schemas".into(), "_confluent.*".into()] }
     }
+}
+
+/// How topics and cold tables belong together.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Merged {
+    /// The cold tables of topics; the first pattern that matches counts. A topic that none matches
+    /// belongs with the table of its own name.
+    pub topics: Vec<TopicTable>,
+}
+
+/// The cold table of some topics.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopicTable {
+    /// A regular expression that matches the topic's whole name.
+    pub topic: String,
+    /// The table's name; `$1` and `${name}` stand for groups.
+    pub table: String,
 }
 
 /// Bounds of memory, disk and concurrency.
@@ -216,10 +248,16 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ISK_METADATA_RETENTION_SECONDS", "limits.metadata_retention_seconds"),
     ("ISK_REQUEST_TIMEOUT_MS", "limits.request_timeout_ms"),
     ("ISK_FETCH_PROGRESS_TIMEOUT_MS", "limits.fetch_progress_timeout_ms"),
+    ("ISK_COLDSET_NAMESPACE", "coldset.namespace"),
+    ("ISK_COLDSET_WRITABLE", "coldset.writable"),
+    ("ISK_COLDSET_DIRECT", "coldset.direct"),
+    ("ISK_COLDSET_CA_FILE", "coldset.ca-file"),
+    ("ISK_COLDSET_REQUEST_TIMEOUT_MS", "coldset.request-timeout-ms"),
     ("ISK_CONFIG_SERVICE_URL", "config_service_url"),
 ];
 
-/// Prefixes whose rest names a property: `_` stands for the dot.
+/// Prefixes whose rest names a property: `_` stands for the dot. (In `coldset`, dots, dashes and
+/// underscores are the same.)
 const FAMILIES: &[(&str, &str)] = &[("ISK_KAFKA_", "kafka"), ("ISK_COLDSET_CLIENT_", "coldset")];
 
 /// Variables that are read elsewhere.
@@ -289,20 +327,32 @@ fn overlay(table: &mut Table, name: &str, value: &str) -> Result<()> {
         return Ok(());
     }
     if let Some((_, key)) = VARIABLES.iter().find(|(variable, _)| *variable == name) {
+        if let Some(("coldset", property)) = key.split_once('.') {
+            return set_property(table, "coldset", property.to_owned(), value);
+        }
         return set(table, key, parse(key, name, value)?);
     }
     for (prefix, section) in FAMILIES {
         if let Some(rest) = name.strip_prefix(prefix).filter(|r| !r.is_empty()) {
             let key = rest.to_ascii_lowercase().replace('_', ".");
-            let entry = table.entry(*section).or_insert_with(|| Value::Table(Table::new()));
-            let Value::Table(properties) = entry else {
-                bail!("configuration key {section:?} must be a table of properties");
-            };
-            properties.insert(key, Value::String(value.to_owned()));
-            return Ok(());
+            return set_property(table, section, key, value);
         }
     }
     tracing::warn!(name, "ignored: no setting has this name (see `isk serve --help`)");
+    Ok(())
+}
+
+/// Sets a property, in place of one that is spelled otherwise.
+fn set_property(table: &mut Table, section: &str, key: String, value: &str) -> Result<()> {
+    let entry = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+    let Value::Table(properties) = entry else {
+        bail!("configuration key {section:?} must be a table of properties");
+    };
+    if section == "coldset" {
+        let plain = |key: &str| key.to_ascii_lowercase().replace(['-', '_'], ".");
+        properties.retain(|other, _| plain(other) != plain(&key));
+    }
+    properties.insert(key, Value::String(value.to_owned()));
     Ok(())
 }
 
@@ -362,10 +412,55 @@ fn check(config: &Config) -> Result<()> {
             })?;
         }
     }
+    check_coldset(config)?;
     if config.limits.render_concurrency == 0 {
         bail!("configuration key \"limits.render_concurrency\" must be at least 1");
     }
     Ok(())
+}
+
+fn check_coldset(config: &Config) -> Result<()> {
+    if let Some(coldset) = config.upstream()? {
+        // What else is wrong with it shows when a client is made of it, without asking anything.
+        Upstream::new(&coldset)
+            .context("configuration section [coldset] (ISK_COLDSET_CLIENT_*)")?;
+    } else if !config.merged.topics.is_empty() {
+        bail!(
+            "configuration key \"merged.topics\" is set, and there are no cold tables: name their \
+             catalog with coldset.uri (ISK_COLDSET_CLIENT_URI)"
+        );
+    }
+    for TopicTable { topic, table } in &config.merged.topics {
+        let pattern = regex::Regex::new(topic).map_err(|e| {
+            anyhow!("configuration key \"merged.topics\": {topic:?} is no regular expression: {e}")
+        })?;
+        if let Some(group) = unknown_group(&pattern, table) {
+            bail!(
+                "configuration key \"merged.topics\": table {table:?} names the group {group:?}, and \
+                 topic {topic:?} has none such; put braces where letters follow: ${{1}}_x"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A group that a replacement names and its pattern has not. It would be replaced by nothing.
+fn unknown_group(pattern: &regex::Regex, replacement: &str) -> Option<String> {
+    let names: Vec<&str> = pattern.capture_names().flatten().collect();
+    let known = |name: &str| match name.parse::<usize>() {
+        Ok(number) => number < pattern.captures_len(),
+        Err(_) => names.contains(&name),
+    };
+    // "$$" is the sign itself.
+    let text = replacement.replace("$$", "");
+    text.split('$').skip(1).find_map(|rest| {
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let name = match rest.strip_prefix('{') {
+            Some(braced) => braced.split('}').next().unwrap_or_default(),
+            None => &rest[..rest.find(|c| !word(c)).unwrap_or(rest.len())],
+        };
+        (!known(name)).then(|| name.to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -390,7 +485,6 @@ mod tests {
                 ("ISK_KAFKA_SASL_MECHANISM", "PLAIN"),
                 ("ISK_EXTERNAL_HOSTNAME", "isk.example"),
                 ("ISK_TOPICS_INCLUDE", "orders.*, users"),
-                ("ISK_COLDSET_CLIENT_S3_ACCESS-KEY-ID", "x"),
             ],
         )
         .unwrap();
@@ -399,7 +493,6 @@ mod tests {
         assert_eq!(config.kafka.0["bootstrap.servers"], "one:9092");
         assert_eq!(config.kafka.0["fetch.error.backoff.ms"], "5");
         assert_eq!(config.kafka.0["sasl.mechanism"], "PLAIN");
-        assert_eq!(config.coldset.0["s3.access-key-id"], "x");
         assert_eq!(config.topics.include, ["orders.*", "users"]);
     }
 
@@ -415,10 +508,109 @@ mod tests {
             ("", &[("ISK_EXTERNAL_HOSTNAME", "http://a/")], "external_hostname"),
             ("[limits]\nrender_concurrency = 0", &[], "limits.render_concurrency"),
             ("kafka = 3", &[("ISK_KAFKA_BOOTSTRAP_SERVERS", "x")], "kafka"),
+            ("[coldset]\nuri = \"http://c\"\nuris = \"x\"", &[], "uris"),
+            ("[coldset]\nwarehouse = \"w\"", &[], "coldset"),
+            ("[coldset]\nuri = \"c:8181\"", &[], "http://"),
+            ("", &[("ISK_COLDSET_CLIENT_S3_ENDPOINT", "http://s")], "ISK_COLDSET_CLIENT_"),
+            ("[coldset]\nuri = \"http://c\"\nwritable = 1", &[], "writable"),
+            ("[coldset]\nuri = \"http://c\"\ntoken = \"a\"\ncredential = \"b\"", &[], "credential"),
+            ("[[merged.topics]]\ntopic = \"a\"\ntable = \"b\"", &[], "coldset.uri"),
+            (
+                "[coldset]\nuri = \"http://c\"\n[[merged.topics]]\ntopic = \"(\"\ntable = \"b\"",
+                &[],
+                "merged.topics",
+            ),
+            (
+                "[coldset]\nuri = \"http://c\"\n[[merged.topics]]\ntopic = \"(.*)\"\n\
+                 table = \"$1_b\"",
+                &[],
+                "1_b",
+            ),
+            ("[[merged.topics]]\ntopic = \"a\"", &[], "merged.topics"),
+            ("[merged]\nboundaries = 1", &[], "boundaries"),
         ] {
             let error = format!("{:#}", from(text, env).unwrap_err());
             assert!(error.contains(named), "{text} {env:?}: {error}");
         }
+    }
+
+    #[test]
+    fn the_upstream_has_the_names_of_its_clients_in_any_spelling() {
+        let file = "[coldset]\nuri = \"http://file\"\nwritable = true\n\
+                    s3.path-style-access = false\n\"s3.access-key-id\" = \"file\"\n";
+        for (id, secret, region) in [
+            ("S3_ACCESS-KEY-ID", "S3_SECRET-ACCESS-KEY", "CLIENT_REGION"),
+            ("S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY", "S3_REGION"),
+            ("s3.access-key-id", "s3.secret-access-key", "client.region"),
+        ] {
+            let names = [id, secret, region].map(|name| format!("ISK_COLDSET_CLIENT_{name}"));
+            let config = from(
+                file,
+                &[
+                    (&names[0], "key"),
+                    (&names[1], "secret"),
+                    (&names[2], "eu-west-1"),
+                    ("ISK_COLDSET_CLIENT_URI", "http://environment/v1"),
+                    ("ISK_COLDSET_CLIENT_HEADER_X-Tenant", "t"),
+                    ("ISK_COLDSET_CLIENT_CREDENTIAL", "id:se:cret"),
+                    ("ISK_COLDSET_CLIENT_OAUTH2-SERVER-URI", "http://tokens"),
+                    ("ISK_COLDSET_NAMESPACE", "lake.cold"),
+                    ("ISK_COLDSET_DIRECT", "true"),
+                ],
+            );
+            let upstream = config.unwrap().upstream().unwrap().unwrap();
+            assert_eq!(upstream.uri, "http://environment/v1");
+            assert_eq!(upstream.s3.access_key_id.as_deref(), Some("key"), "{id}");
+            assert_eq!(upstream.s3.secret_access_key.as_deref(), Some("secret"), "{secret}");
+            assert_eq!(upstream.s3.region, "eu-west-1", "{region}");
+            assert_eq!(upstream.namespace, "lake.cold");
+            assert_eq!(upstream.headers["x-tenant"], "t");
+            assert!(upstream.writable && upstream.direct && !upstream.s3.path_style);
+            assert!(matches!(upstream.auth, isk_coldset::UpstreamAuth::OAuth2 { .. }));
+        }
+        assert!(from("", &[]).unwrap().upstream().unwrap().is_none());
+    }
+
+    #[test]
+    fn requests_to_the_upstream_are_signed_when_asked_for() {
+        let config = from(
+            "",
+            &[
+                ("ISK_COLDSET_CLIENT_URI", "https://glue.eu-west-1.amazonaws.com/iceberg"),
+                ("ISK_COLDSET_CLIENT_REST_SIGV4-ENABLED", "true"),
+                ("ISK_COLDSET_CLIENT_REST_SIGNING-NAME", "glue"),
+                ("ISK_COLDSET_CLIENT_REST_SIGNING-REGION", "eu-west-1"),
+                ("ISK_COLDSET_CLIENT_REST_ACCESS-KEY-ID", "id"),
+                ("ISK_COLDSET_CLIENT_REST_SECRET-ACCESS-KEY", "secret"),
+                ("ISK_COLDSET_CLIENT_WAREHOUSE", "123456789012"),
+            ],
+        );
+        let upstream = config.unwrap().upstream().unwrap().unwrap();
+        let isk_coldset::UpstreamAuth::SigV4 { region, name, access_key_id, .. } = upstream.auth
+        else {
+            panic!("not signed");
+        };
+        assert_eq!([region, name, access_key_id], ["eu-west-1", "glue", "id"]);
+    }
+
+    #[test]
+    fn tables_of_topics_are_named_by_their_groups() {
+        let config = from(
+            "[coldset]\nuri = \"http://c\"\n\
+             [merged]\ntopics = [{ topic = \"prod\\\\.(.*)\", table = \"${1}_$$\" }]\n",
+            &[],
+        );
+        let topics = config.unwrap().merged.topics;
+        assert_eq!(
+            (topics[0].topic.as_str(), topics[0].table.as_str()),
+            ("prod\\.(.*)", "${1}_$$")
+        );
+        let unknown = |topic, table| unknown_group(&regex::Regex::new(topic).unwrap(), table);
+        assert_eq!(unknown("(?<n>a)(b)", "$n-$2.${1}${0}$$3"), None);
+        assert_eq!(unknown("(a)", "$2").as_deref(), Some("2"));
+        assert_eq!(unknown("(a)", "$1x").as_deref(), Some("1x"));
+        assert_eq!(unknown("(a)", "${m}").as_deref(), Some("m"));
+        assert_eq!(unknown("(a)", "x$").as_deref(), Some(""));
     }
 
     #[test]
@@ -432,9 +624,14 @@ mod tests {
         let config = from(
             "[s3]\nsecret_access_key = \"hunter2\"\n[kafka]\nsasl.password = \"hunter2\"\n\
              [registry]\npassword = \"hunter2\"\n",
-            &[("ISK_COLDSET_CLIENT_S3_SECRET-ACCESS-KEY", "hunter2")],
+            &[
+                ("ISK_COLDSET_CLIENT_URI", "http://c"),
+                ("ISK_COLDSET_CLIENT_TOKEN", "hunter2"),
+                ("ISK_COLDSET_CLIENT_S3_SECRET-ACCESS-KEY", "hunter2"),
+            ],
         )
         .unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
+        assert!(!format!("{:?}", config.upstream().unwrap()).contains("hunter2"));
     }
 }

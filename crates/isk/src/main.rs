@@ -77,8 +77,35 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
   request_timeout_ms = 10000         ISK_REQUEST_TIMEOUT_MS
   fetch_progress_timeout_ms = 30000  ISK_FETCH_PROGRESS_TIMEOUT_MS
 
-  Accepted for later versions and not used by this one: ISK_COLDSET_CLIENT_* and
-  ISK_CONFIG_SERVICE_URL.
+  [coldset]                          an upstream Iceberg REST catalog, shown as namespace coldset and,
+                                     with the topics, as namespace merged. Its properties have the
+                                     names of Iceberg's REST clients; in the environment, "_", "-"
+                                     and "." are the same: ISK_COLDSET_CLIENT_S3_ACCESS_KEY_ID
+  uri = "http://host:8181"           ISK_COLDSET_CLIENT_URI
+  warehouse, prefix                  ISK_COLDSET_CLIENT_WAREHOUSE, ..._PREFIX
+  token                              ..._TOKEN              bearer token; or
+  credential = "id:secret"           ..._CREDENTIAL         OAuth2 client credentials, with
+  oauth2-server-uri, scope           ..._OAUTH2_SERVER_URI, ..._SCOPE; or
+  rest.sigv4-enabled = true          ..._REST_SIGV4_ENABLED AWS signatures, with rest.signing-region,
+                                     rest.signing-name, rest.access-key-id, rest.secret-access-key,
+                                     rest.session-token
+  header.<Name>                      ..._HEADER_<NAME>      sent with each request
+  s3.endpoint = "http://host:9000"   ..._S3_ENDPOINT        its store; AWS where not set
+  s3.access-key-id, s3.secret-access-key, s3.session-token  ..._S3_ACCESS_KEY_ID, and so on
+  s3.region (or client.region) = "us-east-1"  ..._S3_REGION
+  s3.path-style-access = true        ..._S3_PATH_STYLE_ACCESS
+  namespace = "coldset"              ISK_COLDSET_NAMESPACE  its namespace there, levels joined by "."
+  writable = false                   ISK_COLDSET_WRITABLE   tables may be written through ISK
+  direct = false                     ISK_COLDSET_DIRECT     clients get the upstream's own storage
+                                                            settings instead of this gateway's
+  ca-file                            ISK_COLDSET_CA_FILE    PEM
+  request-timeout-ms = 30000         ISK_COLDSET_REQUEST_TIMEOUT_MS
+
+  [merged]
+  topics = []                        the cold tables of topics, where their names differ:
+                                     [{ topic = 'prod\.(.*)', table = '${1}_v1' }]
+
+  Accepted for later versions and not used by this one: ISK_CONFIG_SERVICE_URL.
 
   ISK_LOG sets the log level: error, warn, info (default), debug, or a filter such as
   "info,isk_kafka=debug". ISK_LOG_FORMAT=json writes one JSON object a line."#;

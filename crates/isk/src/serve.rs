@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use isk_catalog_http::{CatalogSettings, VendedS3};
+use isk_coldset::Upstream;
 use isk_kafka::{KafkaCluster, KafkaConfig, RegistryAuth, RegistryConfig, SchemaRegistry};
-use isk_s3_http::{GatewayCredentials, GatewaySettings};
-use isk_virtual_table::{Service, ServiceConfig, TopicFilter};
+use isk_s3_http::{ColdBuckets, GatewayCredentials, GatewaySettings};
+use isk_virtual_table::{Service, ServiceConfig, TableMapping, TopicFilter};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,10 @@ pub async fn run(config: &Config) -> Result<()> {
         catalog = %server.catalog_uri, s3 = %server.s3_endpoint,
         kafka = config.kafka.0.get("bootstrap.servers").map_or("", String::as_str),
         registry = config.registry.url.as_deref().unwrap_or("none"),
+        coldset = upstream(config)?.map_or_else(|| "none".to_owned(), |cold| {
+            let writable = if cold.is_writable() { "writable" } else { "read-only" };
+            format!("{} ({writable})", cold.namespace())
+        }),
         "isk {} is serving", env!("CARGO_PKG_VERSION")
     );
     stop_signal().await?;
@@ -66,7 +71,8 @@ impl Server {
             None => format!("http://{}:{}", config.external_hostname, s3.local_addr()?.port()),
         };
         let credentials = credentials(config)?;
-        let service = Arc::new(open_service(config)?);
+        let cold = upstream(config)?;
+        let service = Arc::new(open_service(config, cold.clone())?);
         let stop = CancellationToken::new();
         let mut tasks = tokio::task::JoinSet::new();
 
@@ -80,6 +86,7 @@ impl Server {
                 session_token: credentials.session_token.clone(),
                 path_style: true,
             }),
+            cold.clone(),
         );
         let stopped = stop.clone().cancelled_owned();
         tasks.spawn(async move {
@@ -96,6 +103,10 @@ impl Server {
                 region: config.s3.region.clone(),
                 credentials: credentials.clone(),
             },
+            cold.map(|cold| ColdBuckets {
+                store: cold.store().clone(),
+                writable: cold.is_writable(),
+            }),
         );
         let gateway = gateway.context("the S3 gateway cannot be set up")?;
         let stopped = stop.clone().cancelled_owned();
@@ -122,16 +133,14 @@ impl Server {
 }
 
 fn warn_of_unused(config: &Config) {
-    if !config.coldset.0.is_empty() {
-        tracing::warn!("coldset settings are accepted, but this version serves hotset only");
-    }
     if config.config_service_url.is_some() {
         tracing::warn!("config_service_url is accepted, but this version does not use it");
     }
     if !config.bind.is_loopback() && config.s3.secret_access_key.is_none() {
         tracing::warn!(
             bind = %config.bind,
-            "the catalog has no authentication yet: whoever reaches it can read every served topic"
+            "the catalog has no authentication yet: whoever reaches it can read every served topic, and \
+             what the coldset's keys open; with coldset.writable, write there too"
         );
     }
 }
@@ -191,13 +200,25 @@ pub fn registry(config: &Config) -> Result<Option<SchemaRegistry>> {
     Ok(Some(SchemaRegistry::new(registry).context("configuration section [registry]")?))
 }
 
-fn open_service(config: &Config) -> Result<Service> {
+/// The upstream catalog and its store as configured, if they are. Asks nothing of them.
+pub fn upstream(config: &Config) -> Result<Option<Upstream>> {
+    let Some(coldset) = config.upstream()? else { return Ok(None) };
+    let upstream = Upstream::new(&coldset);
+    Ok(Some(upstream.context("configuration section [coldset] (ISK_COLDSET_CLIENT_*)")?))
+}
+
+fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Service> {
     let topics = TopicFilter::new(&config.topics.include, &config.topics.exclude)
         .context("configuration section [topics]")?;
+    let tables: Vec<_> =
+        config.merged.topics.iter().map(|rule| (&rule.topic, &rule.table)).collect();
+    let tables = TableMapping::new(&tables).context("configuration key \"merged.topics\"")?;
     let service = Service::open(ServiceConfig {
         kafka: kafka(config)?,
         registry: registry(config)?,
         topics,
+        coldset,
+        tables,
         data_dir: config.data_dir.clone(),
         cache_bytes: config.limits.cache_bytes,
         render_concurrency: config.limits.render_concurrency,

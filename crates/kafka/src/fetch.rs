@@ -116,8 +116,10 @@ pub(crate) fn start(
     tokio::spawn(async move {
         add(&cluster.metrics().fetches, 1);
         let last = tokio::select! {
-            last = run(&cluster, &tp, range, limits, headers, &sender) => last,
+            // A reader that left is looked for first: `run` notices too, and would count it as an error.
+            biased;
             () = sender.closed() => return,
+            last = run(&cluster, &tp, range, limits, headers, &sender) => last,
         };
         if last.is_err() {
             add(&cluster.metrics().fetch_errors, 1);

@@ -13,8 +13,8 @@ use crate::fetch::{BLOCK_MAX_BYTES, BLOCK_MAX_RECORDS, FetchLimits, Item, Step, 
 use crate::ffi::{Assignment, Client, Code, Headers, Message, code};
 use crate::metrics::add;
 
-/// Messages taken from the client at once.
-const BATCH_MESSAGES: usize = 4096;
+/// Messages taken from the client at once: few enough to be in the cache still when they are freed.
+const BATCH_MESSAGES: usize = 512;
 /// How often a waiting fetch looks whether its reader has gone.
 const POLL_MS: i32 = 50;
 /// More than this between two looks is progress even if no record came out of it: a stretch of
@@ -316,7 +316,9 @@ impl Reader {
         if self.block.is_empty() {
             return Ok(());
         }
-        let block = std::mem::take(&mut self.block);
+        // The next block will be much like this one.
+        let next = RecordBlock::with_capacity(self.block.len(), self.block.payload_bytes() * 9 / 8);
+        let block = std::mem::replace(&mut self.block, next);
         let metrics = self.cluster.metrics();
         add(&metrics.records_delivered, block.len() as u64);
         add(&metrics.bytes_delivered, block.payload_bytes() as u64);

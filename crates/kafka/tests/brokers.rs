@@ -402,3 +402,25 @@ async fn brokers_that_come_up_later_are_found() {
     assert_eq!(waiting.await.unwrap().unwrap().len(), 10);
     assert_eq!(cluster.offsets(&topic, &[tp.partition]).await.unwrap().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_fetch_that_its_reader_left_is_no_error() {
+    let brokers = brokers_or_return!();
+    let topic = create(&brokers, "left", 1, &[]).await;
+    let tp = tp(&topic, 0);
+    write(&writer(&brokers, &[]), &tp, 0, 200_000);
+    let cluster = cluster(&brokers);
+    let other = cluster.clone();
+    // On the one worker there is, so that the fetch's own task does not run while this one sleeps.
+    let leaving = tokio::spawn(async move {
+        for _ in 0..20 {
+            let mut stream = other.fetch(&tp, range(0, 200_000), FetchLimits::default());
+            stream.next().await.unwrap().unwrap();
+            drop(stream);
+            std::thread::sleep(Duration::from_millis(400));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    leaving.await.unwrap();
+    assert_eq!(cluster.metrics().snapshot().fetch_errors, 0);
+}

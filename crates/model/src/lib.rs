@@ -7,14 +7,16 @@ pub mod chunk;
 pub mod facts;
 pub mod object_key;
 pub mod offset;
+pub mod offset_set;
 pub mod record;
 pub mod topic;
 
 pub use chunk::{ChunkExponent, OffsetChunk, chunks};
 pub use facts::ColumnMetrics;
 pub use object_key::{
-    DataFileKey, DeleteFileKey, KeyError, ObjectKey, RenderDigest, SchemaVersion,
+    ContentDigest, DataFileKey, DeleteFileKey, KeyError, ObjectKey, RenderDigest, SchemaVersion,
 };
 pub use offset::{LeaderEpoch, Offset, OffsetRange, PartitionOffsets};
+pub use offset_set::{InvalidOffsetSet, OffsetSet};
 pub use record::{KafkaRecord, RecordBlock, RecordHeader, TimestampType};
 pub use topic::{KafkaPartition, RegistrySchemaId, TopicId, TopicName, TopicPartition};

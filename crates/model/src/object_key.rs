@@ -1,14 +1,17 @@
 //! Object keys: the one place that writes and reads the names of ISK's objects.
 //!
 //! ```text
-//! <topic>/data/<topic id>/<partition>/<start>-<end>-e<epoch>-v<schema>-r<render>-s<size>.parquet
+//! <topic>/data/<topic id>/<partition>/<start>-<end>-e<epoch>-v<schema>-r<render>[-l<layout>][-x<covered>]-s<size>.parquet
 //! <topic>/deletes/<topic id>/<partition>/<start>-<end>.parquet
 //! <topic>/metadata/<file name>
 //! ```
 //!
 //! A data key is a recipe: it holds all that is needed to make the file again. `epoch` is the leader
 //! epoch at the range's end, `schema` the versions of the value's and the key's schema, `render` a
-//! digest of every other input that changes bytes, and `size` the declared length of the object.
+//! digest of every other input that changes bytes, and `size` the declared length of the object. A file
+//! that stands beside a cold table's names two metadata files more by their digests: `layout`, the
+//! columns it has under that table's field ids, and `covered`, the offsets that are not in it since the
+//! cold table has them.
 //! Numbers are padded so that keys sort as their offsets do.
 
 use std::fmt;
@@ -42,6 +45,16 @@ pub struct SchemaVersion {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RenderDigest(pub u64);
 
+/// The digest of a metadata file's content, which is part of its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContentDigest(pub u128);
+
+impl fmt::Display for ContentDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 impl fmt::Display for RenderDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
@@ -65,6 +78,10 @@ pub struct DataFileKey {
     pub schema: SchemaVersion,
     /// Every other input that changes bytes.
     pub render: RenderDigest,
+    /// The columns the file has, where they are not the topic's own.
+    pub layout: Option<ContentDigest>,
+    /// The offsets of the range that are left out, where there are any.
+    pub covered: Option<ContentDigest>,
     /// The object's length in bytes, hole included.
     pub declared_size: u64,
 }
@@ -115,7 +132,7 @@ impl fmt::Display for DataFileKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}/data/{}/{:05}/{:019}-{:019}-e{}-v{}.{}-r{}-s{}.parquet",
+            "{}/data/{}/{:05}/{:019}-{:019}-e{}-v{}.{}-r{}",
             self.topic,
             self.topic_id,
             self.partition.0,
@@ -125,8 +142,13 @@ impl fmt::Display for DataFileKey {
             self.schema.value,
             self.schema.key,
             self.render,
-            self.declared_size,
-        )
+        )?;
+        for (tag, digest) in [('l', self.layout), ('x', self.covered)] {
+            if let Some(digest) = digest {
+                write!(f, "-{tag}{digest}")?;
+            }
+        }
+        write!(f, "-s{}.parquet", self.declared_size)
     }
 }
 
@@ -193,7 +215,17 @@ fn parse(s: &str) -> Result<ObjectKey, &'static str> {
             let render = u64::from_str_radix(render, 16)
                 .map(RenderDigest)
                 .map_err(|_| "the render tag is no digest")?;
-            let declared_size = number(tag(tags.next(), 's')?)?;
+            let mut next = tags.next();
+            let mut optional = |letter| match next.and_then(|part| part.strip_prefix(letter)) {
+                None => Ok(None),
+                Some(digits) => {
+                    next = tags.next();
+                    let digest = u128::from_str_radix(digits, 16);
+                    digest.map(|d| Some(ContentDigest(d))).map_err(|_| "a tag is no digest")
+                }
+            };
+            let (layout, covered) = (optional('l')?, optional('x')?);
+            let declared_size = number(tag(next, 's')?)?;
             if tags.next().is_some() {
                 return Err("there is more after the size tag");
             }
@@ -205,6 +237,8 @@ fn parse(s: &str) -> Result<ObjectKey, &'static str> {
                 leader_epoch,
                 schema,
                 render,
+                layout,
+                covered,
                 declared_size,
             }))
         }
@@ -264,7 +298,7 @@ fn epoch_tag<'a>(tags: &mut std::str::Split<'a, char>) -> Result<&'a str, &'stat
 
 fn tag(part: Option<&str>, letter: char) -> Result<&str, &'static str> {
     part.and_then(|p| p.strip_prefix(letter))
-        .ok_or("the file name's tags are not -e<epoch>-v<schema>-r<render>-s<size>")
+        .ok_or("the file name's tags are not -e<epoch>-v<schema>-r<render>[-l<layout>][-x<covered>]-s<size>")
 }
 
 fn number<T: FromStr>(s: &str) -> Result<T, &'static str> {
@@ -285,10 +319,21 @@ mod tests {
             -1..i32::MAX,
             (any::<u32>(), any::<u32>()),
             any::<u64>(),
+            (any::<Option<u128>>(), any::<Option<u128>>()),
             any::<u64>(),
         )
             .prop_map(
-                |(topic, id, p, (start, span), epoch, (value, key), render, size)| DataFileKey {
+                |(
+                    topic,
+                    id,
+                    p,
+                    (start, span),
+                    epoch,
+                    (value, key),
+                    render,
+                    (layout, covered),
+                    size,
+                )| DataFileKey {
                     topic: TopicName::new(&topic).unwrap(),
                     topic_id: TopicId(id),
                     partition: KafkaPartition(p),
@@ -297,6 +342,8 @@ mod tests {
                     leader_epoch: LeaderEpoch(epoch),
                     schema: SchemaVersion { value, key },
                     render: RenderDigest(render),
+                    layout: layout.map(ContentDigest),
+                    covered: covered.map(ContentDigest),
                     declared_size: size,
                 },
             )
@@ -344,6 +391,8 @@ mod tests {
             leader_epoch: LeaderEpoch(-1),
             schema: SchemaVersion { value: 2, key: 0 },
             render: RenderDigest(0xf00d),
+            layout: None,
+            covered: None,
             declared_size: 12345,
         };
         assert_eq!(

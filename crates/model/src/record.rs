@@ -109,6 +109,15 @@ impl RecordBlock {
         Self::default()
     }
 
+    /// An empty block with room for so many records, of so many bytes together.
+    pub fn with_capacity(records: usize, bytes: usize) -> Self {
+        Self {
+            arena: Vec::with_capacity(bytes),
+            rows: Vec::with_capacity(records),
+            ..Self::default()
+        }
+    }
+
     /// The number of records.
     pub fn len(&self) -> usize {
         self.rows.len()

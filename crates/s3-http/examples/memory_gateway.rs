@@ -1,5 +1,5 @@
-//! The gateway over made-up objects, to try S3 clients against: prints its address, serves until
-//! Ctrl-C.
+//! The gateway over made-up objects, and before a store in memory that can be written to, to try S3
+//! clients against: prints its address, serves until Ctrl-C.
 
 // The test support is for tests, where failing loudly is right.
 #![allow(clippy::unwrap_used, dead_code)]
@@ -9,7 +9,8 @@ mod memory;
 
 use std::sync::Arc;
 
-use isk_s3_http::{GatewayCredentials, GatewaySettings, gateway, serve};
+use isk_coldset::ColdStore;
+use isk_s3_http::{ColdBuckets, GatewayCredentials, GatewaySettings, gateway, serve};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,7 +28,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}", listener.local_addr()?);
-    let service = gateway(Arc::new(memory::samples()), &settings)?;
+    let cold = ColdBuckets { store: ColdStore::in_memory(), writable: true };
+    let service = gateway(Arc::new(memory::samples()), &settings, Some(cold))?;
     serve(listener, service, async {
         let _ = tokio::signal::ctrl_c().await;
     })

@@ -1,8 +1,10 @@
-//! Who may do what: a valid SigV4 signature by our keys may read, nobody may write.
+//! Who may do what: a valid SigV4 signature by our keys may read, and write where the coldset's buckets
+//! may be written to. Nobody writes to ours.
 
 use http::{HeaderMap, Uri, header};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
+use s3s::path::S3Path;
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
 use crate::settings::GatewayCredentials;
@@ -15,6 +17,28 @@ const WRITES: [&str; 12] = [
     "Abort", "Complete", "Copy", "Create", "Delete", "Post", "Put", "Rename", "Restore", "Update",
     "Upload", "Write",
 ];
+
+/// The writing operations that a bucket of the coldset has.
+const COLD_WRITES: [&str; 7] = [
+    "AbortMultipartUpload",
+    "CompleteMultipartUpload",
+    "CreateMultipartUpload",
+    "DeleteObject",
+    "DeleteObjects",
+    "PutObject",
+    "UploadPart",
+];
+
+/// What may be done in a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rights {
+    /// One of ours, or none at all.
+    ReadOnly,
+    /// One of the coldset's, whose configuration allows no writing.
+    ColdReadOnly,
+    /// One of the coldset's.
+    ColdWritable,
+}
 
 /// Gives the signature check the one secret there is.
 pub(crate) struct OneKey {
@@ -45,39 +69,58 @@ impl S3Auth for OneKey {
 }
 
 /// Decides on a request whose signature has been checked.
-pub(crate) struct Gate {
+pub(crate) struct Gate<R> {
     session_token: String,
+    rights: R,
 }
 
-impl Gate {
-    pub(crate) fn new(credentials: &GatewayCredentials) -> Self {
-        Self { session_token: credentials.session_token.clone() }
+impl<R: Fn(&str) -> Rights> Gate<R> {
+    /// A gate that learns what may be done in a bucket from `rights`.
+    pub(crate) fn new(credentials: &GatewayCredentials, rights: R) -> Self {
+        Self { session_token: credentials.session_token.clone(), rights }
     }
 
-    fn decide(&self, operation: &str, headers: &HeaderMap, uri: &Uri) -> S3Result<()> {
+    fn decide(
+        &self,
+        operation: &str,
+        bucket: Option<&str>,
+        headers: &HeaderMap,
+        uri: &Uri,
+    ) -> S3Result<()> {
         // Whoever gets here holds the secret key, so the time this takes tells nobody anything.
         if session_token(headers, uri).is_some_and(|token| token != self.session_token.as_bytes()) {
             let message = "the session token is not the one that was vended; load the table again";
             return Err(S3Error::with_message(S3ErrorCode::InvalidToken, message));
         }
-        if WRITES.iter().any(|verb| operation.starts_with(verb)) {
-            let message = format!(
-                "{operation} is refused: the bucket is read-only; topics change by producing to Kafka"
-            );
-            return Err(S3Error::with_message(S3ErrorCode::AccessDenied, message));
+        if !WRITES.iter().any(|verb| operation.starts_with(verb)) {
+            return Ok(());
         }
-        Ok(())
+        let why = match bucket.map_or(Rights::ReadOnly, &self.rights) {
+            Rights::ColdWritable if COLD_WRITES.contains(&operation) => return Ok(()),
+            Rights::ColdWritable => "objects are all that can be written here",
+            Rights::ColdReadOnly => {
+                "the coldset is read-only here; the operator can allow writing with \
+                 coldset.writable = true (ISK_COLDSET_WRITABLE)"
+            }
+            Rights::ReadOnly => "the bucket is read-only; topics change by producing to Kafka",
+        };
+        let message = format!("{operation} is refused: {why}");
+        Err(S3Error::with_message(S3ErrorCode::AccessDenied, message))
     }
 }
 
 #[async_trait::async_trait]
-impl S3Access for Gate {
+impl<R: Fn(&str) -> Rights + Send + Sync + 'static> S3Access for Gate<R> {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
         if cx.credentials().is_none() {
             let message = "the request is not signed; loadTable vends the keys to sign with";
             return Err(S3Error::with_message(S3ErrorCode::AccessDenied, message));
         }
-        self.decide(cx.s3_op().name(), cx.headers(), cx.uri())
+        let bucket = match cx.s3_path() {
+            S3Path::Root => None,
+            S3Path::Bucket { bucket } | S3Path::Object { bucket, .. } => Some(&**bucket),
+        };
+        self.decide(cx.s3_op().name(), bucket, cx.headers(), cx.uri())
     }
 }
 
@@ -126,7 +169,7 @@ mod tests {
 
     #[test]
     fn only_reads_with_the_vended_token_pass() {
-        let gate = Gate { session_token: "a+b/c=".into() };
+        let gate = gate();
         for (operation, token, query, expected) in [
             ("GetObject", "", "", "ok"),
             ("GetObject", "a+b/c=", "", "ok"),
@@ -139,11 +182,47 @@ mod tests {
             ("CreateMultipartUpload", "", "", "AccessDenied"),
         ] {
             let (headers, uri) = request(TOKEN, token, query);
-            let seen = match gate.decide(operation, &headers, &uri) {
+            let seen = match gate.decide(operation, Some("hotset"), &headers, &uri) {
                 Ok(()) => "ok".to_owned(),
                 Err(error) => error.code().as_str().to_owned(),
             };
             assert_eq!(seen, expected, "{operation} {token} {query}");
+        }
+    }
+
+    fn gate() -> Gate<impl Fn(&str) -> Rights> {
+        let rights = |bucket: &str| match bucket {
+            "lake" => Rights::ColdWritable,
+            "archive" => Rights::ColdReadOnly,
+            _ => Rights::ReadOnly,
+        };
+        Gate { session_token: "a+b/c=".into(), rights }
+    }
+
+    #[test]
+    fn objects_are_written_where_the_coldset_may_be() {
+        let gate = gate();
+        for (operation, bucket, refused) in [
+            ("PutObject", Some("lake"), None),
+            ("UploadPart", Some("lake"), None),
+            ("DeleteObjects", Some("lake"), None),
+            ("CopyObject", Some("lake"), Some("objects are all")),
+            ("DeleteBucket", Some("lake"), Some("objects are all")),
+            ("PutBucketPolicy", Some("lake"), Some("objects are all")),
+            ("PutObject", Some("archive"), Some("coldset.writable")),
+            ("DeleteObject", Some("archive"), Some("coldset.writable")),
+            ("PutObject", Some("merged"), Some("Kafka")),
+            ("CreateSession", None, Some("Kafka")),
+        ] {
+            let (headers, uri) = request(TOKEN, "", "");
+            let seen = gate.decide(operation, bucket, &headers, &uri);
+            match (seen, refused) {
+                (Ok(()), None) => {}
+                (Err(error), Some(why)) => {
+                    assert!(error.message().unwrap().contains(why), "{operation} {bucket:?}");
+                }
+                (seen, _) => panic!("{operation} {bucket:?}: {seen:?}"),
+            }
         }
     }
 

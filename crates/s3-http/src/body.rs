@@ -1,13 +1,14 @@
 //! An object's bytes as a response body: exactly as many as were promised, or a broken connection.
 
+use std::fmt::Display;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use isk_virtual_table::ObjectStream;
 use s3s::StdError;
 use s3s::stream::{ByteStream, RemainingLength};
 
@@ -15,16 +16,21 @@ use s3s::stream::{ByteStream, RemainingLength};
 ///
 /// The status and the length are sent before the first byte, so a failure can only be shown by
 /// breaking the connection off; its cause is logged here, where it is handled.
-pub(crate) struct ObjectBody {
+pub(crate) struct ObjectBody<E> {
     // Never locked: it makes a stream that is only `Send` also `Sync`, which the library asks for.
-    stream: Mutex<ObjectStream>,
+    stream: Mutex<BoxStream<'static, Result<Bytes, E>>>,
     remaining: u64,
     name: String,
     failed: bool,
 }
 
-impl ObjectBody {
-    pub(crate) fn new(stream: ObjectStream, length: u64, bucket: &str, key: &str) -> Self {
+impl<E> ObjectBody<E> {
+    pub(crate) fn new(
+        stream: BoxStream<'static, Result<Bytes, E>>,
+        length: u64,
+        bucket: &str,
+        key: &str,
+    ) -> Self {
         let name = format!("{bucket}/{key}");
         Self { stream: Mutex::new(stream), remaining: length, name, failed: false }
     }
@@ -46,7 +52,7 @@ impl ObjectBody {
     }
 }
 
-impl Stream for ObjectBody {
+impl<E: Display> Stream for ObjectBody<E> {
     type Item = Result<Bytes, StdError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -67,7 +73,7 @@ impl Stream for ObjectBody {
     }
 }
 
-impl ByteStream for ObjectBody {
+impl<E: Display> ByteStream for ObjectBody<E> {
     fn remaining_length(&self) -> RemainingLength {
         match usize::try_from(self.remaining) {
             Ok(length) => RemainingLength::new_exact(length),

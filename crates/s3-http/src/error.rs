@@ -1,6 +1,7 @@
 //! The one place where a service error gets its S3 code and status.
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use isk_coldset::ColdsetError;
 use isk_virtual_table::ServiceError;
 use s3s::{S3Error, S3ErrorCode};
 
@@ -21,6 +22,34 @@ pub(crate) fn s3_error(error: &ServiceError) -> S3Error {
     let mut answer = S3Error::with_message(code, error.to_string());
     if matches!(error, ServiceError::Gone { .. }) {
         answer.set_status_code(StatusCode::GONE);
+    }
+    answer
+}
+
+/// Turns an error of the coldset's store into the answer of the S3 protocol.
+pub(crate) fn cold_error(error: ColdsetError) -> S3Error {
+    let message = error.to_string();
+    let (code, status) = match error {
+        ColdsetError::NoSuchObject { .. } => (S3ErrorCode::NoSuchKey, None),
+        // The client is known here; it is this service that the store does not let in.
+        ColdsetError::Refused { status: 401 | 403, .. } => (S3ErrorCode::AccessDenied, None),
+        ColdsetError::Refused { status: 404, .. } => (S3ErrorCode::NoSuchUpload, None),
+        ColdsetError::Refused { status: 408, .. } => (S3ErrorCode::RequestTimeout, None),
+        ColdsetError::Refused { status: 412, .. } => (S3ErrorCode::PreconditionFailed, None),
+        ColdsetError::Refused { status: 416, .. } => (S3ErrorCode::InvalidRange, None),
+        ColdsetError::Refused { status: 501, .. } => (S3ErrorCode::NotImplemented, None),
+        ColdsetError::Refused { status, .. } => {
+            (S3ErrorCode::InvalidRequest, StatusCode::from_u16(status).ok())
+        }
+        ColdsetError::Unavailable { .. } => (S3ErrorCode::ServiceUnavailable, None),
+        ColdsetError::NoSuchTable(_)
+        | ColdsetError::NoSuchNamespace(_)
+        | ColdsetError::Unreadable { .. }
+        | ColdsetError::Config { .. } => (S3ErrorCode::InternalError, None),
+    };
+    let mut answer = S3Error::with_message(code, message);
+    if let Some(status) = status.filter(StatusCode::is_client_error) {
+        answer.set_status_code(status);
     }
     answer
 }
@@ -49,6 +78,29 @@ pub(crate) fn range_not_satisfiable(size: u64) -> S3Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_error_of_the_store_has_its_code_and_status() {
+        let text = || "x".to_owned();
+        let refused = |status| ColdsetError::Refused { status, message: text() };
+        for (error, code, status) in [
+            (ColdsetError::NoSuchObject { uri: text() }, "NoSuchKey", 404),
+            (refused(401), "AccessDenied", 403),
+            (refused(403), "AccessDenied", 403),
+            (refused(404), "NoSuchUpload", 404),
+            (refused(409), "InvalidRequest", 409),
+            (refused(412), "PreconditionFailed", 412),
+            (refused(416), "InvalidRange", 416),
+            (refused(501), "NotImplemented", 501),
+            (refused(302), "InvalidRequest", 400),
+            (ColdsetError::Unavailable { what: text(), reason: text() }, "ServiceUnavailable", 503),
+            (ColdsetError::Unreadable { what: text(), reason: text() }, "InternalError", 500),
+        ] {
+            let answer = cold_error(error);
+            assert_eq!(answer.code().as_str(), code);
+            assert_eq!(answer.status_code().unwrap().as_u16(), status, "{code}");
+        }
+    }
 
     #[test]
     fn every_error_has_its_code_and_status() {

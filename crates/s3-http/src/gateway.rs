@@ -7,53 +7,87 @@ use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
+use isk_coldset::ColdStore;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::dto::{
-    BucketLocationConstraint, GetBucketLocationInput, GetBucketLocationOutput, GetObjectInput,
+    AbortMultipartUploadInput, AbortMultipartUploadOutput, BucketLocationConstraint,
+    CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CreateMultipartUploadInput,
+    CreateMultipartUploadOutput, DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput,
+    DeleteObjectsOutput, GetBucketLocationInput, GetBucketLocationOutput, GetObjectInput,
     GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput,
     ListBucketsInput, ListBucketsOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
-    ListObjectsV2Output,
+    ListObjectsV2Output, PutObjectInput, PutObjectOutput, UploadPartInput, UploadPartOutput,
 };
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, HttpError, S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use uuid::Uuid;
 
-use crate::access::{Gate, OneKey, refuse_sigv2};
+use crate::access::{Gate, OneKey, Rights, refuse_sigv2};
+use crate::cold::ColdBuckets;
 use crate::error::no_such_bucket;
+use crate::guard::guarded;
 use crate::host::ExternalHost;
+use crate::listing::Source;
 use crate::objects::ObjectService;
 use crate::settings::{GatewaySettings, InvalidSettings};
-use crate::{listing, reading};
+use crate::{cold, cold_writing, listing, reading};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 
 /// The region whose name `GetBucketLocation` leaves out, as S3 does.
 const DEFAULT_REGION: &str = "us-east-1";
 
-/// The most bytes of a request's body that are ever held.
+/// The most bytes of a request's body that are held where nothing can be written.
 const MAX_BODY: usize = 64 << 10;
 
-/// Makes the gateway's HTTP service.
+/// The same where something can: an upload of 10,000 parts is completed by a list of them all.
+/// (Objects themselves are streamed, see `cold_writing`.)
+const MAX_LIST: usize = 4 << 20;
+
+/// Makes the gateway's HTTP service. Buckets that are not ours are looked for in `cold`.
 ///
 /// # Errors
 /// Settings that no gateway can run with.
 pub fn gateway<S: ObjectService>(
     objects: Arc<S>,
     settings: &GatewaySettings,
+    cold: Option<ColdBuckets>,
 ) -> Result<Gateway, InvalidSettings> {
     settings.check()?;
-    let mut builder = S3ServiceBuilder::new(Buckets { objects, region: settings.region.clone() });
+    let writable = cold.as_ref().is_some_and(|cold| cold.writable);
+    let rights = rights(Arc::clone(&objects), cold.as_ref());
+    let region = settings.region.clone();
+    let mut builder = S3ServiceBuilder::new(Buckets { objects, cold, region });
     builder.set_auth(OneKey::new(&settings.credentials));
-    builder.set_access(Gate::new(&settings.credentials));
+    builder.set_access(Gate::new(&settings.credentials, rights));
     builder.set_host(ExternalHost::new(&settings.external_hostname));
-    builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits()))));
+    builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits(writable)))));
     Ok(Gateway { service: builder.build() })
 }
 
-/// No operation of ours takes a body, so next to nothing of one is held.
-fn limits() -> S3Config {
+/// What may be done in each bucket.
+fn rights<S: ObjectService>(
+    objects: Arc<S>,
+    cold: Option<&ColdBuckets>,
+) -> impl Fn(&str) -> Rights + Send + Sync + 'static {
+    let elsewhere = match cold {
+        None => Rights::ReadOnly,
+        Some(ColdBuckets { writable: false, .. }) => Rights::ColdReadOnly,
+        Some(ColdBuckets { writable: true, .. }) => Rights::ColdWritable,
+    };
+    move |bucket| {
+        if objects.buckets().iter().any(|ours| ours == bucket) {
+            Rights::ReadOnly
+        } else {
+            elsewhere
+        }
+    }
+}
+
+/// No operation in our own buckets takes a body, so next to nothing of one is held.
+fn limits(writable: bool) -> S3Config {
     let mut limits = S3Config::default();
-    limits.xml_max_body_size = MAX_BODY;
+    limits.xml_max_body_size = if writable { MAX_LIST } else { MAX_BODY };
     limits.post_object_max_file_size = MAX_BODY as u64;
     limits.form_max_field_size = MAX_BODY;
     limits.form_max_fields_size = MAX_BODY;
@@ -76,7 +110,7 @@ impl Gateway {
             Some(error) => {
                 error.to_http_response().map_err(|error| HttpError::new(Box::new(error)))?
             }
-            None => self.service.call(request.map(Body::from)).await?,
+            None => self.service.call(guarded(request)).await?,
         };
         // Headers and queries hold signatures and tokens: of the request, the path alone is logged.
         tracing::info!(
@@ -122,16 +156,28 @@ fn is_form(headers: &HeaderMap) -> bool {
 /// The operations there are; every other one answers `NotImplemented`.
 struct Buckets<S> {
     objects: Arc<S>,
+    cold: Option<ColdBuckets>,
     region: String,
 }
 
 impl<S: ObjectService> Buckets<S> {
-    fn known(&self, bucket: &str) -> S3Result<()> {
+    /// Whose bucket it is. Whether one of the coldset's exists, its store says when asked.
+    fn source(&self, bucket: &str) -> S3Result<Source<'_, S>> {
         let buckets = self.objects.buckets();
         if buckets.iter().any(|known| known == bucket) {
-            Ok(())
-        } else {
-            Err(no_such_bucket(bucket, &buckets))
+            return Ok(Source::Ours(&*self.objects));
+        }
+        match &self.cold {
+            Some(cold) => Ok(Source::Cold(&cold.store)),
+            None => Err(no_such_bucket(bucket, &buckets)),
+        }
+    }
+
+    /// The store behind a bucket that the gate let be written to.
+    fn writable(&self, bucket: &str) -> S3Result<&ColdStore> {
+        match self.source(bucket)? {
+            Source::Cold(store) => Ok(store),
+            Source::Ours(_) => Err(S3ErrorCode::AccessDenied.into()),
         }
     }
 }
@@ -149,7 +195,10 @@ impl<S: ObjectService> S3 for Buckets<S> {
         &self,
         request: S3Request<HeadBucketInput>,
     ) -> S3Result<S3Response<HeadBucketOutput>> {
-        self.known(&request.input.bucket)?;
+        let bucket = &request.input.bucket;
+        if let Source::Cold(store) = self.source(bucket)? {
+            cold::head_bucket(store, bucket).await?;
+        }
         let bucket_region = Some(self.region.clone());
         Ok(S3Response::new(HeadBucketOutput { bucket_region, ..HeadBucketOutput::default() }))
     }
@@ -158,7 +207,8 @@ impl<S: ObjectService> S3 for Buckets<S> {
         &self,
         request: S3Request<GetBucketLocationInput>,
     ) -> S3Result<S3Response<GetBucketLocationOutput>> {
-        self.known(&request.input.bucket)?;
+        // Of the coldset's buckets too: clients reach them here, signing for this region.
+        self.source(&request.input.bucket)?;
         let location_constraint = (self.region != DEFAULT_REGION)
             .then(|| BucketLocationConstraint::from(self.region.clone()));
         Ok(S3Response::new(GetBucketLocationOutput { location_constraint }))
@@ -168,31 +218,93 @@ impl<S: ObjectService> S3 for Buckets<S> {
         &self,
         request: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
-        self.known(&request.input.bucket)?;
-        listing::list_v2(&*self.objects, request.input).await.map(S3Response::new)
+        let source = self.source(&request.input.bucket)?;
+        listing::list_v2(&source, request.input).await.map(S3Response::new)
     }
 
     async fn list_objects(
         &self,
         request: S3Request<ListObjectsInput>,
     ) -> S3Result<S3Response<ListObjectsOutput>> {
-        self.known(&request.input.bucket)?;
-        listing::list_v1(&*self.objects, request.input).await.map(S3Response::new)
+        let source = self.source(&request.input.bucket)?;
+        listing::list_v1(&source, request.input).await.map(S3Response::new)
     }
 
     async fn head_object(
         &self,
         request: S3Request<HeadObjectInput>,
     ) -> S3Result<S3Response<HeadObjectOutput>> {
-        self.known(&request.input.bucket)?;
-        reading::head(&*self.objects, &request.input).await.map(S3Response::new)
+        let input = &request.input;
+        match self.source(&input.bucket)? {
+            Source::Ours(objects) => reading::head(objects, input).await.map(S3Response::new),
+            Source::Cold(store) => cold::head(store, input).await.map(S3Response::new),
+        }
     }
 
     async fn get_object(
         &self,
         request: S3Request<GetObjectInput>,
     ) -> S3Result<S3Response<GetObjectOutput>> {
-        self.known(&request.input.bucket)?;
-        reading::get(&*self.objects, &request.input).await.map(S3Response::new)
+        let input = &request.input;
+        match self.source(&input.bucket)? {
+            Source::Ours(objects) => reading::get(objects, input).await.map(S3Response::new),
+            Source::Cold(store) => cold::get(store, input).await.map(S3Response::new),
+        }
+    }
+
+    async fn put_object(
+        &self,
+        request: S3Request<PutObjectInput>,
+    ) -> S3Result<S3Response<PutObjectOutput>> {
+        let store = self.writable(&request.input.bucket)?;
+        cold_writing::put(store, request).await.map(S3Response::new)
+    }
+
+    async fn create_multipart_upload(
+        &self,
+        request: S3Request<CreateMultipartUploadInput>,
+    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        let store = self.writable(&request.input.bucket)?;
+        cold_writing::create_upload(store, request).await.map(S3Response::new)
+    }
+
+    async fn upload_part(
+        &self,
+        request: S3Request<UploadPartInput>,
+    ) -> S3Result<S3Response<UploadPartOutput>> {
+        let store = self.writable(&request.input.bucket)?;
+        cold_writing::put_part(store, request).await.map(S3Response::new)
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        request: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        let store = self.writable(&request.input.bucket)?;
+        cold_writing::complete_upload(store, request).await.map(S3Response::new)
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        request: S3Request<AbortMultipartUploadInput>,
+    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+        let store = self.writable(&request.input.bucket)?;
+        cold_writing::abort_upload(store, request.input).await.map(S3Response::new)
+    }
+
+    async fn delete_object(
+        &self,
+        request: S3Request<DeleteObjectInput>,
+    ) -> S3Result<S3Response<DeleteObjectOutput>> {
+        let store = self.writable(&request.input.bucket)?;
+        cold_writing::delete(store, request.input).await.map(S3Response::new)
+    }
+
+    async fn delete_objects(
+        &self,
+        request: S3Request<DeleteObjectsInput>,
+    ) -> S3Result<S3Response<DeleteObjectsOutput>> {
+        let store = self.writable(&request.input.bucket)?;
+        cold_writing::delete_many(store, request.input).await.map(S3Response::new)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
+use isk_coldset::{ColdStore, ListAfter};
 use isk_virtual_table::{ListedObject, Listing};
 use s3s::dto::{
     Bucket, CommonPrefix, ETag, EncodingType, ListBucketsOutput, ListObjectsInput,
@@ -10,6 +11,7 @@ use s3s::dto::{
 };
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
+use crate::cold;
 use crate::conditions::whole_seconds;
 use crate::error::s3_error;
 use crate::objects::ObjectService;
@@ -32,21 +34,32 @@ pub(crate) fn list_buckets(names: Vec<String>) -> ListBucketsOutput {
     }
 }
 
-/// `ListObjectsV2`. The continuation token is the service's own "where to go on".
+/// Whose objects are listed.
+pub(crate) enum Source<'a, S> {
+    /// Ours.
+    Ours(&'a S),
+    /// The upstream's.
+    Cold(&'a ColdStore),
+}
+
+/// `ListObjectsV2`. The continuation token is the service's, or the store's, own "where to go on".
 pub(crate) async fn list_v2<S: ObjectService>(
-    objects: &S,
+    source: &Source<'_, S>,
     input: ListObjectsV2Input,
 ) -> S3Result<ListObjectsV2Output> {
     let max_keys = max_keys(input.max_keys)?;
     let encode = Encoding::of(input.encoding_type.as_ref())?;
-    let after = input.continuation_token.as_ref().or(input.start_after.as_ref());
     let question = Question {
         bucket: &input.bucket,
         prefix: input.prefix.as_deref().unwrap_or_default(),
         delimiter: delimiter(input.delimiter.as_deref()),
-        after: after.map(String::as_str),
+        after: match (&input.continuation_token, &input.start_after) {
+            (Some(token), _) => ListAfter::Page(token),
+            (None, Some(key)) => ListAfter::Key(key),
+            (None, None) => ListAfter::Start,
+        },
     };
-    let listing = question.ask(objects, max_keys).await?;
+    let listing = question.ask(source, max_keys).await?;
     let with_owner = input.fetch_owner.unwrap_or(false);
     Ok(ListObjectsV2Output {
         key_count: Some(count(&listing)),
@@ -67,21 +80,32 @@ pub(crate) async fn list_v2<S: ObjectService>(
 
 /// `ListObjects`, the older call, which some clients still use.
 pub(crate) async fn list_v1<S: ObjectService>(
-    objects: &S,
+    source: &Source<'_, S>,
     input: ListObjectsInput,
 ) -> S3Result<ListObjectsOutput> {
     let max_keys = max_keys(input.max_keys)?;
     let encode = Encoding::of(input.encoding_type.as_ref())?;
+    let delimiter = delimiter(input.delimiter.as_deref());
+    let marker = input.marker.as_deref().filter(|marker| !marker.is_empty());
+    let behind = match source {
+        Source::Ours(_) => marker.map(str::to_owned),
+        Source::Cold(_) => marker.map(|marker| cold::behind(marker, delimiter)),
+    };
     let question = Question {
         bucket: &input.bucket,
         prefix: input.prefix.as_deref().unwrap_or_default(),
-        delimiter: delimiter(input.delimiter.as_deref()),
-        after: input.marker.as_deref().filter(|marker| !marker.is_empty()),
+        delimiter,
+        after: behind.as_deref().map_or(ListAfter::Start, ListAfter::Key),
     };
-    let listing = question.ask(objects, max_keys).await?;
+    let listing = question.ask(source, max_keys).await?;
+    // The store's token is none that this call could go on from.
+    let next = match source {
+        Source::Ours(_) => listing.next.clone(),
+        Source::Cold(_) => listing.next.as_ref().and_then(|_| cold::last_entry(&listing)),
+    };
     Ok(ListObjectsOutput {
         is_truncated: Some(listing.next.is_some()),
-        next_marker: listing.next.map(|text| encode.apply(&text)),
+        next_marker: next.map(|text| encode.apply(&text)),
         contents: Some(contents(listing.objects, encode, true)),
         common_prefixes: Some(common_prefixes(listing.common_prefixes, encode)),
         max_keys: Some(max_keys),
@@ -98,20 +122,32 @@ struct Question<'a> {
     bucket: &'a str,
     prefix: &'a str,
     delimiter: Option<&'a str>,
-    after: Option<&'a str>,
+    after: ListAfter<'a>,
 }
 
 impl Question<'_> {
-    async fn ask<S: ObjectService>(&self, objects: &S, max_keys: i32) -> S3Result<Listing> {
+    async fn ask<S: ObjectService>(
+        &self,
+        source: &Source<'_, S>,
+        max_keys: i32,
+    ) -> S3Result<Listing> {
         // A page of none is the end of the listing, not the start of an endless one.
         let limit = match usize::try_from(max_keys) {
             Ok(limit) if limit > 0 => limit,
             _ => return Ok(Listing::default()),
         };
-        objects
-            .list_objects(self.bucket, self.prefix, self.delimiter, self.after, limit)
-            .await
-            .map_err(|error| s3_error(&error))
+        let Self { bucket, prefix, delimiter, after } = *self;
+        match source {
+            Source::Cold(store) => cold::list(store, bucket, prefix, delimiter, after, limit).await,
+            Source::Ours(objects) => {
+                let after = match after {
+                    ListAfter::Start => None,
+                    ListAfter::Key(after) | ListAfter::Page(after) => Some(after),
+                };
+                let listing = objects.list_objects(bucket, prefix, delimiter, after, limit).await;
+                listing.map_err(|error| s3_error(&error))
+            }
+        }
     }
 }
 

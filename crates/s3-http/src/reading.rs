@@ -79,7 +79,7 @@ async fn info<S: ObjectService>(objects: &S, bucket: &str, key: &str) -> S3Resul
 }
 
 /// Objects have one version, which S3 calls "null".
-fn check_version(version: Option<&str>) -> S3Result<()> {
+pub(crate) fn check_version(version: Option<&str>) -> S3Result<()> {
     match version {
         None | Some("null") => Ok(()),
         Some(other) => {
@@ -90,7 +90,7 @@ fn check_version(version: Option<&str>) -> S3Result<()> {
     }
 }
 
-fn check_conditions(conditions: &Conditions<'_>, info: &ObjectInfo) -> S3Result<()> {
+pub(crate) fn check_conditions(conditions: &Conditions<'_>, info: &ObjectInfo) -> S3Result<()> {
     match evaluate(conditions, &info.etag, info.last_modified) {
         Verdict::Proceed => Ok(()),
         Verdict::NotModified => Err(not_modified(info)),
@@ -119,7 +119,7 @@ fn not_modified(info: &ObjectInfo) -> S3Error {
 }
 
 /// The range that a request is for, or `None` for the whole. An object has one part, its whole.
-fn part(
+pub(crate) fn part(
     range: Option<Range>,
     part_number: Option<i32>,
     size: u64,
@@ -141,16 +141,16 @@ fn part(
     }
 }
 
-fn content_range(range: &ByteRange<u64>, size: u64) -> String {
+pub(crate) fn content_range(range: &ByteRange<u64>, size: u64) -> String {
     // Never empty, see `part`.
     format!("bytes {}-{}/{size}", range.start, range.end - 1)
 }
 
-fn last_modified(info: &ObjectInfo) -> LastModified {
+pub(crate) fn last_modified(info: &ObjectInfo) -> LastModified {
     Timestamp::from(whole_seconds(info.last_modified))
 }
 
-fn signed(length: u64) -> S3Result<i64> {
+pub(crate) fn signed(length: u64) -> S3Result<i64> {
     i64::try_from(length).map_err(S3Error::internal_error)
 }
 

@@ -54,6 +54,7 @@ mod error;
 mod ids;
 mod logical;
 mod mapping;
+mod merge;
 mod metadata;
 mod names;
 mod parse;
@@ -64,6 +65,7 @@ pub use avro::{
 };
 pub use error::SchemaError;
 pub use ids::{FieldId, FieldIdMap};
+pub use merge::{FIRST_HOT_ONLY_ID, MergeError, MergedSchema, merge_schemas};
 pub use metadata::{
     FIRST_VALUE_FIELD_ID, KAFKA_HEADERS, KAFKA_HEADERS_ELEMENT, KAFKA_HEADERS_KEY,
     KAFKA_HEADERS_VALUE, KAFKA_KEY, KAFKA_OFFSET, KAFKA_PARTITION, KAFKA_TIMESTAMP,

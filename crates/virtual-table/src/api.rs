@@ -4,19 +4,28 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use isk_coldset::ColdsetError;
 
 /// The namespace, and the bucket, of live topics.
 pub const HOTSET: &str = "hotset";
+/// The namespace of the upstream catalog's tables.
+pub const COLDSET: &str = "coldset";
+/// The namespace of topics and cold tables as one, and the bucket of their hot files.
+pub const MERGED: &str = "merged";
+/// What is added to a topic's name for the table, in `hotset`, of its records that cold has not.
+pub const UNMOVED: &str = "$unmoved";
 
 /// An error of the service, classed by what the caller should do. The text names the thing and the
 /// remedy and holds nothing secret: it may be shown to a client.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ServiceError {
     /// There is no such namespace.
-    #[error("namespace {0:?} does not exist; this catalog has: hotset")]
+    #[error(
+        "namespace {0:?} does not exist in this catalog; list its namespaces to see those there are"
+    )]
     NoSuchNamespace(String),
-    /// There is no such table: no such topic, or one that the configuration leaves out.
-    #[error("table {namespace}.{table} does not exist: no topic of this name is served")]
+    /// There is no such table: no such topic or cold table, or one that the configuration leaves out.
+    #[error("table {namespace}.{table} does not exist: {}", absent(namespace))]
     NoSuchTable {
         /// The namespace asked in.
         namespace: String,
@@ -61,6 +70,38 @@ pub enum ServiceError {
     Internal(String),
 }
 
+fn absent(namespace: &str) -> &'static str {
+    match namespace {
+        COLDSET => "the upstream catalog has no table of this name",
+        MERGED => "there is neither a served topic nor a cold table of this name",
+        _ => "no topic of this name is served",
+    }
+}
+
+/// What went wrong with the coldset, as the service's error.
+pub(crate) fn cold_error(error: &ColdsetError) -> ServiceError {
+    match error {
+        ColdsetError::NoSuchTable(table) => {
+            ServiceError::NoSuchTable { namespace: COLDSET.into(), table: table.clone() }
+        }
+        ColdsetError::NoSuchObject { uri } => ServiceError::NoSuchKey {
+            key: uri.clone(),
+            reason: "the coldset's object store has it no more, or never had it".into(),
+        },
+        ColdsetError::Unreadable { what, reason } => {
+            ServiceError::Unsupported { what: what.clone(), reason: reason.clone() }
+        }
+        ColdsetError::Unavailable { what, reason } => {
+            ServiceError::Unavailable { what: what.clone(), reason: reason.clone() }
+        }
+        ColdsetError::NoSuchNamespace(_)
+        | ColdsetError::Refused { .. }
+        | ColdsetError::Config { .. } => {
+            ServiceError::Unavailable { what: "the coldset".into(), reason: error.to_string() }
+        }
+    }
+}
+
 /// A table as `loadTable` answers it.
 #[derive(Debug, Clone)]
 pub struct LoadedTable {
@@ -68,8 +109,10 @@ pub struct LoadedTable {
     pub metadata_location: String,
     /// The table metadata as JSON: byte for byte the object at `metadata_location`.
     pub metadata: Bytes,
-    /// The table's location: the prefix of all its objects, without a trailing slash.
+    /// The table's location, without a trailing slash.
     pub location: String,
+    /// The prefixes of the URIs of all its files: where clients need the gateway's keys.
+    pub credential_prefixes: Vec<String>,
 }
 
 /// What HEAD says of an object. All of it is a constant of the key.

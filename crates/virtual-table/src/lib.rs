@@ -1,13 +1,18 @@
-//! Topics as tables: the two paths `load_table` and `read_object`, and what they share.
+//! Topics as tables: the two paths `load_table` and `read_object`, and what they share; topics and cold
+//! tables as one.
 //!
 //! `load_table` plans and reads no record (but a small sample when a topic is first seen);
 //! `read_object` makes the bytes of a planned file when somebody reads them. What a file holds
 //! follows from its key alone, so the two paths share caches and facts, never a session.
 
 pub mod api;
+mod beside;
+mod cold_view;
+mod coverage;
 mod epochs;
 mod facts;
 mod listing;
+mod load_merged;
 mod load_table;
 mod metadata_store;
 mod metrics;
@@ -16,10 +21,15 @@ mod read_object;
 mod render;
 mod service;
 mod store;
+mod table_mapping;
 mod topic_pin;
 mod topic_schema;
 mod topics;
 
-pub use api::{HOTSET, ListedObject, Listing, LoadedTable, ObjectInfo, ObjectStream, ServiceError};
+pub use api::{
+    COLDSET, HOTSET, ListedObject, Listing, LoadedTable, MERGED, ObjectInfo, ObjectStream,
+    ServiceError, UNMOVED,
+};
 pub use service::{Service, ServiceConfig};
+pub use table_mapping::TableMapping;
 pub use topics::TopicFilter;

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use isk_iceberg_table::TablePlan;
+use isk_iceberg_table::{BuildError, TablePlan};
 use isk_kafka::{FetchLimits, TopicDescription};
 use isk_model::{KafkaPartition, ObjectKey, Offset, OffsetRange, PartitionOffsets, TopicPartition};
 
-use crate::api::{ListedObject, LoadedTable, ServiceError};
+use crate::api::{COLDSET, ListedObject, LoadedTable, MERGED, ServiceError, UNMOVED};
+use crate::beside::{Attachment, relabelled};
+use crate::metadata_store::MetadataStore;
 use crate::metrics::add;
-use crate::plan::{Inputs, location, plan, render_digest, uri};
+use crate::plan::{Inputs, Planned, View, location, plan, render_digest, uri};
 use crate::read_object::{constant_info, info_of};
 use crate::service::Service;
 use crate::store::Kind;
@@ -26,6 +28,7 @@ const BACKDATED_MS: i64 = 60_000;
 /// The last plan of a topic, and what came of it. The same plan is the same snapshot.
 pub(crate) struct Tick {
     plan: TablePlan,
+    made: Instant,
     pub(crate) loaded: LoadedTable,
     /// All objects of the snapshot, sorted by key.
     pub(crate) objects: Vec<ListedObject>,
@@ -39,25 +42,57 @@ impl Service {
         table: &str,
     ) -> Result<LoadedTable, ServiceError> {
         self.check_namespace(namespace)?;
-        Ok(self.tick(table).await?.loaded.clone())
+        match namespace {
+            COLDSET => self.load_cold(COLDSET, table).await,
+            MERGED => self.load_merged(table).await,
+            _ => {
+                let (view, topic) = hot_table(table);
+                Ok(self.tick(view, topic).await?.loaded.clone())
+            }
+        }
     }
 
-    /// Plans the topic anew, or finds that nothing changed since the last plan.
-    pub(crate) async fn tick(&self, table: &str) -> Result<Arc<Tick>, ServiceError> {
+    /// A topic and its cold table; either alone where there is no other.
+    async fn load_merged(&self, table: &str) -> Result<LoadedTable, ServiceError> {
+        let Some(topic) = self.topic_of(table).await? else {
+            return self.load_cold(MERGED, table).await;
+        };
+        match self.tick(View::Merged, topic.as_str()).await {
+            Err(ServiceError::NoSuchTable { namespace, .. }) if namespace == COLDSET => {
+                Ok(self.tick(View::Hot, topic.as_str()).await?.loaded.clone())
+            }
+            tick => Ok(tick?.loaded.clone()),
+        }
+    }
+
+    /// A view of a topic, planned anew, or found not to have changed since the last plan.
+    pub(crate) async fn tick(&self, view: View, topic: &str) -> Result<Arc<Tick>, ServiceError> {
         add(&self.metrics.tables_loaded, 1);
-        let topic = self.topics.get(table).await?;
+        let topic = self.topics.get(topic).await?;
         let (columns, offsets, cluster_id, settings) = tokio::join!(
             self.schemas.current(&topic.name, topic.id),
             self.kafka.offsets(&topic.name, &topic.partitions),
             self.kafka.cluster_id(),
             self.topics.settings(&topic.name),
         );
-        let (columns, offsets) = (columns?, offsets.map_err(|e| kafka_error(&e))?);
+        let (mut columns, mut offsets) = (columns?, offsets.map_err(|e| kafka_error(&e))?);
         let cluster_id = cluster_id.map_err(|e| kafka_error(&e))?;
+        let beside = match view {
+            View::Hot => None,
+            // Behind the offsets: what moved and left Kafka in between must be in one of the two.
+            View::Unmoved | View::Merged => {
+                self.beside(view, &topic, &columns, &mut offsets).await?
+            }
+        };
+        if let Some(merged) = beside.as_ref().and_then(|beside| beside.merged.as_ref()) {
+            let file = self.layout(&topic.name, &merged.layout)?;
+            columns = Arc::new(relabelled(&columns, file));
+        }
         let pin = self.pin(&topic, &offsets).await?;
         let epochs = self.epochs.observe(&topic, &offsets)?;
         let planned = plan(
             &Inputs {
+                view,
                 cluster_id: &cluster_id,
                 topic: &topic,
                 table: &columns,
@@ -68,55 +103,42 @@ impl Service {
                 max_message_bytes: settings.max_message_bytes,
                 compacted: settings.compacted,
                 facts: &self.facts,
+                beside: beside.as_ref(),
             },
             now_ms() - BACKDATED_MS,
         );
-        match self.ticks.get(&topic.name) {
-            Some(last) if same_snapshot(&last.plan, &planned) => Ok(last),
-            _ => self.publish(&topic, planned).await,
+        match self.ticks.get(&(view, topic.name.clone())) {
+            // Files that are not named again are swept away some day.
+            Some(last)
+                if last.made.elapsed() < self.metadata_retention / 2
+                    && same_snapshot(&last.plan, &planned.table) =>
+            {
+                Ok(last)
+            }
+            _ => self.publish(view, &topic, planned).await,
         }
     }
 
     /// Builds the plan's metadata files and keeps them.
     async fn publish(
         &self,
+        view: View,
         topic: &Arc<TopicDescription>,
-        planned: TablePlan,
+        planned: Planned,
     ) -> Result<Arc<Tick>, ServiceError> {
         add(&self.metrics.plans_built, 1);
         let (topic, metadata) = (Arc::clone(topic), Arc::clone(&self.metadata));
         let name = topic.name.clone();
         let built = tokio::task::spawn_blocking(move || {
-            let files = isk_iceberg_table::build(&planned).map_err(|e| {
-                ServiceError::Internal(format!("the metadata of {} : {e}", topic.name))
-            })?;
-            let mut objects = Vec::new();
-            let metadata_files = [&files.metadata, &files.manifest_list];
-            for file in metadata_files.into_iter().chain(&files.manifests) {
-                metadata.put(&topic.name, &file.name, &file.bytes)?;
-                let key = metadata_key(&topic, &file.name);
-                let info = constant_info(&key, file.bytes.len() as u64);
-                objects.push(ListedObject { key: key.to_string(), info });
+            for Attachment { name, bytes, .. } in &planned.attachments {
+                metadata.put(&topic.name, name, bytes)?;
             }
-            for file in &planned.files {
-                let uris = [Some(file.data_uri.as_str()), file.evidence.delete_uri()];
-                for key in uris.into_iter().flatten().filter_map(key_of) {
-                    let info = info_of(&key);
-                    objects.extend(info.map(|info| ListedObject { key: key.to_string(), info }));
-                }
-            }
-            objects.sort_by(|a, b| a.key.cmp(&b.key));
-            let loaded = LoadedTable {
-                metadata_location: uri(&metadata_key(&topic, &files.metadata.name)),
-                metadata: files.metadata.bytes.clone(),
-                location: location(&topic.name),
-            };
-            Ok::<_, ServiceError>(Arc::new(Tick { plan: planned, loaded, objects }))
+            publish(view, &topic, planned.table, &metadata)
         });
         let tick = built
             .await
             .unwrap_or_else(|e| Err(ServiceError::Internal(format!("planning panicked: {e}"))))?;
-        self.ticks.insert(name, Arc::clone(&tick));
+        self.ticks.insert((view, name), Arc::clone(&tick));
         Ok(tick)
     }
 
@@ -181,6 +203,67 @@ impl Service {
             }
         }
         Ok((records > 0).then(|| TopicPin::new(bytes.div_ceil(records))))
+    }
+}
+
+/// Builds a plan's metadata files and puts them into the store.
+fn publish(
+    view: View,
+    topic: &TopicDescription,
+    plan: TablePlan,
+    metadata: &MetadataStore,
+) -> Result<Arc<Tick>, ServiceError> {
+    let files = isk_iceberg_table::build(&plan).map_err(|e| match e {
+        BuildError::Cold(_) => ServiceError::Unsupported {
+            what: format!("the merged table of topic {}", topic.name),
+            reason: e.to_string(),
+        },
+        e => ServiceError::Internal(format!("the metadata of {}: {e}", topic.name)),
+    })?;
+    let mut objects = Vec::new();
+    let metadata_files = [&files.metadata, &files.manifest_list];
+    for file in metadata_files.into_iter().chain(&files.manifests) {
+        metadata.put(&topic.name, &file.name, &file.bytes)?;
+        let key = metadata_key(topic, &file.name);
+        let info = constant_info(&key, file.bytes.len() as u64);
+        objects.push(ListedObject { key: key.to_string(), info });
+    }
+    for file in &plan.files {
+        let uris = [Some(file.data_uri.as_str()), file.evidence.delete_uri()];
+        for key in uris.into_iter().flatten().filter_map(key_of) {
+            let info = info_of(&key);
+            objects.extend(info.map(|info| ListedObject { key: key.to_string(), info }));
+        }
+    }
+    objects.sort_by(|a, b| a.key.cmp(&b.key));
+    let location = location(view, &topic.name);
+    let mut credential_prefixes = vec![location.clone()];
+    let cold = plan.cold.as_ref().and_then(|cold| cold.metadata.get("location")?.as_str());
+    credential_prefixes.extend(cold.map(bucket_of));
+    let loaded = LoadedTable {
+        metadata_location: uri(view.bucket(), &metadata_key(topic, &files.metadata.name)),
+        metadata: files.metadata.bytes.clone(),
+        location,
+        credential_prefixes,
+    };
+    Ok(Arc::new(Tick { plan, made: Instant::now(), loaded, objects }))
+}
+
+/// The view and the topic that a table of the hotset's is.
+pub(crate) fn hot_table(table: &str) -> (View, &str) {
+    match table.strip_suffix(UNMOVED) {
+        Some(topic) => (View::Unmoved, topic),
+        None => (View::Hot, table),
+    }
+}
+
+/// `s3://bucket/` of a URI: a cold table's files may lie anywhere in its bucket.
+pub(crate) fn bucket_of(uri: &str) -> String {
+    match uri.split_once("://") {
+        Some((scheme, rest)) => {
+            format!("{scheme}://{}/", rest.split('/').next().unwrap_or_default())
+        }
+        None => uri.to_owned(),
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) struct Metrics {
     pub(crate) objects_read: AtomicU64,
     /// By topic: of records whose key or value did not decode.
     decode_failures: Mutex<BTreeMap<String, u64>>,
+    /// By cold table: of offsets that neither it nor Kafka has.
+    holes: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Metrics {
@@ -25,6 +27,20 @@ impl Metrics {
         if by > 0 {
             let mut all = self.decode_failures.lock().unwrap_or_else(|e| e.into_inner());
             *all.entry(topic.to_owned()).or_default() += by;
+        }
+    }
+
+    /// Notes how many offsets are in neither a cold table nor Kafka. A hole that grows is logged.
+    pub(crate) fn set_holes(&self, table: &str, offsets: u64) {
+        let mut all = self.holes.lock().unwrap_or_else(|e| e.into_inner());
+        let before = all.insert(table.to_owned(), offsets).unwrap_or(0);
+        if offsets > before {
+            tracing::warn!(
+                table,
+                offsets,
+                "offsets between the cold table's rows and Kafka's start are in neither (unless they \
+                 were transaction markers or compacted): merged cannot show them"
+            );
         }
     }
 
@@ -67,6 +83,15 @@ impl Metrics {
         {
             // A topic name holds nothing that a label value would have to escape.
             let _ = writeln!(out, "isk_decode_failures_total{{topic=\"{topic}\"}} {value}");
+        }
+        let _ = writeln!(
+            out,
+            "# HELP isk_hole_offsets Offsets that neither the cold table nor Kafka has.\n\
+             # TYPE isk_hole_offsets gauge"
+        );
+        for (table, value) in self.holes.lock().unwrap_or_else(|e| e.into_inner()).iter() {
+            let table = table.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let _ = writeln!(out, "isk_hole_offsets{{table=\"{table}\"}} {value}");
         }
         out
     }

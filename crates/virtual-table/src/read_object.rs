@@ -12,7 +12,8 @@ use isk_kafka::TopicDescription;
 use isk_model::{DataFileKey, ObjectKey};
 use isk_parquet_file::{PaddedLayout, Segment, empty_delete_file};
 
-use crate::api::{HOTSET, ObjectInfo, ObjectStream, ServiceError};
+use crate::api::{ObjectInfo, ObjectStream, ServiceError};
+use crate::beside::relabelled;
 use crate::metrics::add;
 use crate::plan::render_digest;
 use crate::render::RenderedFile;
@@ -66,11 +67,20 @@ impl Service {
         if topic.id != key.topic_id {
             return Err(gone(key, format!("the topic was recreated (its id is now {})", topic.id)));
         }
-        let table = self.schemas.at(&topic.name, topic.id, key.schema).await?;
+        let mut table = self.schemas.at(&topic.name, topic.id, key.schema).await?;
+        let not_kept = || gone(key, "what it was planned with is not kept any more".into());
+        if let Some(digest) = key.layout {
+            let file = self.kept_layout(&topic.name, digest)?.ok_or_else(not_kept)?;
+            table = Arc::new(relabelled(&table, file));
+        }
+        let covered = match key.covered {
+            Some(digest) => Some(self.kept_covered(&topic.name, digest)?.ok_or_else(not_kept)?),
+            None => None,
+        };
         if render_digest(&table, self.renders.profile())? != key.render {
             return Err(gone(key, "it was planned with other settings or columns".into()));
         }
-        let file = match self.renders.get(key, table).await {
+        let file = match self.renders.get(key, table, covered).await {
             Ok(file) => file,
             Err(error) => {
                 if matches!(error, ServiceError::Gone { .. }) {
@@ -112,9 +122,7 @@ impl Service {
     /// A key that belongs to a served topic. Costs no question to the brokers beyond the topic's
     /// description.
     async fn parse(&self, bucket: &str, key: &str) -> Result<ObjectKey, ServiceError> {
-        if bucket != HOTSET {
-            return Err(ServiceError::NoSuchNamespace(bucket.to_owned()));
-        }
+        self.view_of(bucket)?;
         let parsed: ObjectKey = key.parse().map_err(|e: isk_model::KeyError| {
             ServiceError::NoSuchKey { key: e.key, reason: e.reason.into() }
         })?;

@@ -6,9 +6,13 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use arrow_array::{BooleanArray, RecordBatch};
+use arrow_select::filter::filter_record_batch;
 use isk_decode::{DecodeFailure, TopicDecoder, WriterSchema, arrow_schema};
 use isk_kafka::{BlockStream, FetchError, FetchLimits, KafkaCluster};
-use isk_model::{DataFileKey, RegistrySchemaId, TopicPartition};
+use isk_model::{DataFileKey, Offset, OffsetSet, RegistrySchemaId, TopicPartition};
 use isk_parquet_file::{ParquetRenderer, RenderProfile};
 use isk_schema::TableSchema;
 use tempfile::TempPath;
@@ -98,11 +102,12 @@ impl Renders {
         self: &Arc<Self>,
         key: &DataFileKey,
         table: Arc<TableSchema>,
+        covered: Option<Arc<OffsetSet>>,
     ) -> Result<Arc<RenderedFile>, ServiceError> {
         let this = Arc::clone(self);
         let owned = key.clone();
         let made = self.files.try_get_with(recipe(key), async move {
-            tokio::spawn(async move { this.render(&owned, table).await })
+            tokio::spawn(async move { this.render(&owned, table, covered).await })
                 .await
                 .map_err(|e| ServiceError::Internal(format!("an encoding task failed: {e}")))?
         });
@@ -114,6 +119,7 @@ impl Renders {
         self: Arc<Self>,
         key: &DataFileKey,
         table: Arc<TableSchema>,
+        covered: Option<Arc<OffsetSet>>,
     ) -> Result<Arc<RenderedFile>, ServiceError> {
         let _slot = self.slots.acquire().await;
         let begun = std::time::Instant::now();
@@ -126,6 +132,8 @@ impl Renders {
         let job = Job {
             key: key.clone(),
             decoder,
+            offset_column: table.value_columns() + 1,
+            covered,
             schemas: Arc::clone(&self.schemas),
             metrics: Arc::clone(&self.metrics),
             runtime: tokio::runtime::Handle::current(),
@@ -159,6 +167,10 @@ impl Renders {
 struct Job {
     key: DataFileKey,
     decoder: TopicDecoder,
+    /// The place of the column of offsets.
+    offset_column: usize,
+    /// The offsets that are left out.
+    covered: Option<Arc<OffsetSet>>,
     schemas: Arc<TopicSchemas>,
     metrics: Arc<Metrics>,
     runtime: tokio::runtime::Handle,
@@ -201,7 +213,10 @@ impl Job {
                 .decode(&block)
                 .map_err(|e| ServiceError::Internal(format!("decoding {}: {e}", self.key)))?;
             failures.note(&self.key, &decoded.failures);
-            renderer.write(&decoded.batch).map_err(|e| encode(&e))?;
+            let batch = self.uncovered(decoded.batch)?;
+            if batch.num_rows() > 0 {
+                renderer.write(&batch).map_err(|e| encode(&e))?;
+            }
         }
         let rendered = renderer.finish().map_err(|e| encode(&e))?;
         let digest = rendered.sink.finish().map_err(|e| disk(folder, &e))?;
@@ -217,6 +232,16 @@ impl Job {
                 columns: rendered.columns,
             },
         })
+    }
+
+    /// The rows of a batch whose offsets no cold table has.
+    fn uncovered(&self, batch: RecordBatch) -> Result<RecordBatch, ServiceError> {
+        let Some(covered) = &self.covered else { return Ok(batch) };
+        let offsets = batch.column(self.offset_column).as_primitive::<Int64Type>();
+        let keep: BooleanArray =
+            offsets.values().iter().map(|&o| Some(!covered.contains(Offset(o)))).collect();
+        filter_record_batch(&batch, &keep)
+            .map_err(|e| ServiceError::Internal(format!("leaving rows out of {}: {e}", self.key)))
     }
 
     /// The schema some record was written with. A registry that does not answer fails the read; one

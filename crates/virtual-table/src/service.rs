@@ -5,18 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use iceberg::spec::SchemaRef;
+use isk_coldset::Upstream;
 use isk_kafka::{KafkaCluster, SchemaRegistry};
-use isk_model::TopicName;
+use isk_model::{ContentDigest, TopicName};
 
-use crate::api::{HOTSET, Listing, ServiceError};
+use crate::api::{COLDSET, HOTSET, Listing, MERGED, ServiceError, cold_error};
+use crate::cold_view::ColdView;
+use crate::coverage::Coverages;
 use crate::epochs::Epochs;
 use crate::facts::FactBook;
 use crate::listing::{Page, Room};
-use crate::load_table::Tick;
+use crate::load_table::{Tick, hot_table};
 use crate::metadata_store::MetadataStore;
 use crate::metrics::Metrics;
+use crate::plan::View;
 use crate::render::Renders;
 use crate::store::Store;
+use crate::table_mapping::TableMapping;
 use crate::topic_pin::TopicPin;
 use crate::topic_schema::TopicSchemas;
 use crate::topics::{TopicFilter, Topics, kafka_error};
@@ -33,6 +39,10 @@ pub struct ServiceConfig {
     pub registry: Option<SchemaRegistry>,
     /// Which topics are served.
     pub topics: TopicFilter,
+    /// The upstream catalog of cold tables, if there is one.
+    pub coldset: Option<Upstream>,
+    /// Which cold tables the topics are one with.
+    pub tables: TableMapping,
     /// Where the store, metadata files and the cache live. One process at a time.
     pub data_dir: PathBuf,
     /// Encoded files kept on disk, in bytes.
@@ -47,6 +57,11 @@ pub struct ServiceConfig {
 pub struct Service {
     pub(crate) kafka: KafkaCluster,
     pub(crate) topics: Topics,
+    pub(crate) coldset: Option<Upstream>,
+    pub(crate) tables: TableMapping,
+    pub(crate) coverages: Arc<Coverages>,
+    pub(crate) cold_views: moka::sync::Cache<String, Arc<ColdView>>,
+    pub(crate) layouts: moka::sync::Cache<ContentDigest, SchemaRef>,
     pub(crate) schemas: Arc<TopicSchemas>,
     pub(crate) store: Arc<Store>,
     pub(crate) pins: moka::sync::Cache<String, TopicPin>,
@@ -54,9 +69,9 @@ pub struct Service {
     pub(crate) facts: FactBook,
     pub(crate) renders: Arc<Renders>,
     pub(crate) metadata: Arc<MetadataStore>,
-    pub(crate) ticks: moka::sync::Cache<TopicName, Arc<Tick>>,
+    pub(crate) ticks: moka::sync::Cache<(View, TopicName), Arc<Tick>>,
     pub(crate) metrics: Arc<Metrics>,
-    metadata_retention: Duration,
+    pub(crate) metadata_retention: Duration,
     sweeping: AtomicBool,
 }
 
@@ -85,6 +100,11 @@ impl Service {
         Ok(Self {
             topics: Topics::new(config.kafka.clone(), config.topics),
             kafka: config.kafka,
+            coldset: config.coldset,
+            tables: config.tables,
+            coverages: Arc::new(Coverages::new(Arc::clone(&store))),
+            cold_views: moka::sync::Cache::new(1000),
+            layouts: moka::sync::Cache::new(10_000),
             schemas,
             pins: moka::sync::Cache::new(10_000),
             epochs: Epochs::new(Arc::clone(&store)),
@@ -121,32 +141,71 @@ impl Service {
 
     /// The namespaces of the catalog, sorted.
     pub fn namespaces(&self) -> Vec<String> {
-        vec![HOTSET.to_owned()]
+        let all: &[&str] =
+            if self.coldset.is_some() { &[COLDSET, HOTSET, MERGED] } else { &[HOTSET] };
+        all.iter().map(|&name| name.to_owned()).collect()
     }
 
     /// The tables of a namespace, sorted by name.
     pub async fn tables(&self, namespace: &str) -> Result<Vec<String>, ServiceError> {
         self.check_namespace(namespace)?;
-        Ok(self.topics.names().await?.iter().map(ToString::to_string).collect())
+        let mut tables = Vec::new();
+        if namespace != HOTSET
+            && let Some(coldset) = &self.coldset
+        {
+            tables = coldset.tables().await.map_err(|e| cold_error(&e))?;
+        }
+        if namespace != COLDSET {
+            let topics = self.topics.names().await?;
+            tables.extend(topics.iter().map(|topic| match namespace {
+                MERGED => self.tables.table_of(topic),
+                _ => topic.to_string(),
+            }));
+        }
+        tables.sort_unstable();
+        tables.dedup();
+        Ok(tables)
     }
 
     /// Whether a table exists; asks for no offsets.
     pub async fn table_exists(&self, namespace: &str, table: &str) -> Result<(), ServiceError> {
         self.check_namespace(namespace)?;
-        self.topics.get(table).await.map(|_| ())
+        if namespace == HOTSET {
+            return self.topics.get(hot_table(table).1).await.map(|_| ());
+        }
+        if namespace == MERGED && self.topic_of(table).await?.is_some() {
+            return Ok(());
+        }
+        let missing =
+            || ServiceError::NoSuchTable { namespace: namespace.into(), table: table.into() };
+        let coldset = self.coldset.as_ref().ok_or_else(missing)?;
+        match coldset.table_exists(table).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(missing()),
+            Err(error) => Err(cold_error(&error)),
+        }
     }
 
     pub(crate) fn check_namespace(&self, namespace: &str) -> Result<(), ServiceError> {
-        if namespace == HOTSET {
+        if self.namespaces().iter().any(|known| known == namespace) {
             Ok(())
         } else {
             Err(ServiceError::NoSuchNamespace(namespace.to_owned()))
         }
     }
 
-    /// The buckets of the gateway, sorted.
+    /// The buckets of virtual objects, sorted.
     pub fn buckets(&self) -> Vec<String> {
-        self.namespaces()
+        self.namespaces().into_iter().filter(|name| name != COLDSET).collect()
+    }
+
+    /// The view whose objects a bucket holds.
+    pub(crate) fn view_of(&self, bucket: &str) -> Result<View, ServiceError> {
+        match bucket {
+            HOTSET => Ok(View::Hot),
+            MERGED if self.coldset.is_some() => Ok(View::Merged),
+            _ => Err(ServiceError::NoSuchNamespace(bucket.to_owned())),
+        }
     }
 
     /// The objects whose keys begin with `prefix` and sort behind `after`, at most `limit` entries
@@ -159,7 +218,7 @@ impl Service {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Listing, ServiceError> {
-        self.check_namespace(bucket)?;
+        let view = self.view_of(bucket)?;
         let mut folders: Vec<String> =
             self.topics.names().await?.iter().map(|name| format!("{name}/")).collect();
         // In the order of keys: "a-b/" sorts before "a/".
@@ -170,7 +229,7 @@ impl Service {
             room = match page.group_of(folder) {
                 // All of the topic's objects are one group: no need to plan it.
                 Some(group) => page.push_group(group),
-                None => self.list_topic(&mut page, folder, prefix).await?,
+                None => self.list_topic(view, &mut page, folder, prefix).await?,
             };
             if room == Room::Full {
                 break;
@@ -181,12 +240,17 @@ impl Service {
 
     async fn list_topic(
         &self,
+        view: View,
         page: &mut Page<'_>,
         folder: &str,
         prefix: &str,
     ) -> Result<Room, ServiceError> {
-        let tick = match self.tick(folder.trim_end_matches('/')).await {
+        let tick = match self.tick(view, folder.trim_end_matches('/')).await {
             Ok(tick) => tick,
+            // Without a cold table, the merged one is the hot one, whose objects are the hotset's.
+            Err(ServiceError::NoSuchTable { namespace, .. }) if namespace == COLDSET => {
+                return Ok(Room::More);
+            }
             // One topic that cannot be shown does not hide the others.
             Err(error @ (ServiceError::Unsupported { .. } | ServiceError::NoSuchTable { .. }))
                 if !prefix.starts_with(folder) =>

@@ -24,6 +24,14 @@ pub(crate) enum Kind {
     GrowingFacts,
     /// [`crate::epochs::EpochHistory`] by topic id and partition.
     Epochs,
+    /// The offsets that a cold table covers, by topic id, table UUID and partition.
+    Coverage,
+    /// The snapshots, manifests and data files of cold tables whose coverage was learnt.
+    ColdSeen,
+    /// The id of the topic whose rows a cold table holds, by its UUID.
+    ColdOwner,
+    /// Which cold fields a topic's fields are, by topic id and table UUID.
+    ColdFields,
 }
 
 impl Kind {
@@ -34,6 +42,10 @@ impl Kind {
             Self::Facts => "chunk_facts",
             Self::GrowingFacts => "growing_chunk_facts",
             Self::Epochs => "epochs",
+            Self::Coverage => "coverage",
+            Self::ColdSeen => "cold_seen",
+            Self::ColdOwner => "cold_owners",
+            Self::ColdFields => "cold_fields",
         })
     }
 }
@@ -99,15 +111,69 @@ impl Store {
         key: &str,
         value: &T,
     ) -> Result<(), ServiceError> {
-        let bytes = serde_json::to_vec(value)
-            .map_err(|e| ServiceError::Internal(format!("a stored value has no JSON: {e}")))?;
+        self.put_all(kind, [(key.to_owned(), value)])
+    }
+
+    /// Puts values, all of them or none; they are on disk when this returns.
+    pub(crate) fn put_all<T: Serialize>(
+        &self,
+        kind: Kind,
+        values: impl IntoIterator<Item = (String, T)>,
+    ) -> Result<(), ServiceError> {
+        let mut encoded = Vec::new();
+        for (key, value) in values {
+            let bytes = serde_json::to_vec(&value)
+                .map_err(|e| ServiceError::Internal(format!("a stored value has no JSON: {e}")))?;
+            encoded.push((key, bytes));
+        }
+        if encoded.is_empty() {
+            return Ok(());
+        }
         let write = || -> Result<(), redb::Error> {
             let tx = self.db.begin_write()?;
-            tx.open_table(kind.table())?.insert(key, bytes.as_slice())?;
+            {
+                let mut table = tx.open_table(kind.table())?;
+                for (key, bytes) in &encoded {
+                    table.insert(key.as_str(), bytes.as_slice())?;
+                }
+            }
             tx.commit()?;
             Ok(())
         };
         write().map_err(|e| failed("write", &e))
+    }
+
+    /// The values whose keys begin with `prefix`, in the order of keys.
+    ///
+    /// # Errors
+    /// Also where a value is not of this shape: it is not one that can be learnt again in passing.
+    pub(crate) fn scan<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        prefix: &str,
+    ) -> Result<Vec<(String, T)>, ServiceError> {
+        let read = || -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+            let table = match self.db.begin_read()?.open_table(kind.table()) {
+                Ok(table) => table,
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                Err(error) => return Err(error.into()),
+            };
+            let mut found = Vec::new();
+            for entry in table.range(prefix..)? {
+                let (key, value) = entry?;
+                if !key.value().starts_with(prefix) {
+                    break;
+                }
+                found.push((key.value().to_owned(), value.value().to_vec()));
+            }
+            Ok(found)
+        };
+        let found = read().map_err(|e| failed("read", &e))?;
+        let decode = |(key, bytes): (String, Vec<u8>)| match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok((key, value)),
+            Err(e) => Err(ServiceError::Internal(format!("{key} in the local store: {e}"))),
+        };
+        found.into_iter().map(decode).collect()
     }
 
     /// Removes the values of a kind that are not to be kept; one of an older shape goes too.
@@ -154,6 +220,12 @@ mod tests {
         store.put(Kind::Facts, "a", &7u32).unwrap();
         assert!(matches!(Store::open(&path), Err(ServiceError::Unavailable { .. })));
         store.put(Kind::Facts, "b", &8u32).unwrap();
+        store
+            .put_all(Kind::Epochs, [("x/1".to_owned(), 1u32), ("x/2".into(), 2), ("y".into(), 3)])
+            .unwrap();
+        let scanned = store.scan::<u32>(Kind::Epochs, "x/").unwrap();
+        assert_eq!(scanned, [("x/1".to_owned(), 1), ("x/2".to_owned(), 2)]);
+        assert!(store.scan::<String>(Kind::Epochs, "x/").is_err());
         store.retain(Kind::Facts, |n: &u32| *n == 7).unwrap();
         assert_eq!(store.get::<u32>(Kind::Facts, "b").unwrap(), None);
         drop(store);

@@ -3,22 +3,28 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod upstream;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use isk_catalog_http::{CatalogService, CatalogSettings, VendedS3, router};
+use isk_coldset::Upstream;
 use isk_virtual_table::{LoadedTable, ServiceError};
 
 /// Tables of `hotset` in memory. The table `broken` and those named `down…` fail.
 pub struct Memory {
     pub tables: Vec<String>,
+    /// Whether there is an upstream catalog.
+    pub has_coldset: bool,
     /// The number of the version that `load_table` answers with.
     pub version: Mutex<u32>,
 }
 
 impl CatalogService for Memory {
     fn namespaces(&self) -> Vec<String> {
-        vec!["hotset".to_owned()]
+        let all = if self.has_coldset { &["coldset", "hotset"][..] } else { &["hotset"] };
+        all.iter().map(|&name| name.to_owned()).collect()
     }
 
     async fn tables(&self, namespace: &str) -> Result<Vec<String>, ServiceError> {
@@ -54,6 +60,7 @@ impl CatalogService for Memory {
             metadata_location: format!("s3://hotset/{table}/metadata/v{version}.metadata.json"),
             metadata: metadata(table).into(),
             location: format!("s3://hotset/{table}"),
+            credential_prefixes: vec![format!("s3://hotset/{table}")],
         })
     }
 
@@ -120,9 +127,15 @@ pub struct Catalog {
 impl Catalog {
     /// Serves these tables on a free port until the test's runtime ends.
     pub async fn start(tables: &[&str]) -> Self {
+        Self::with(tables, None).await
+    }
+
+    /// The same before an upstream catalog.
+    pub async fn with(tables: &[&str], upstream: Option<Upstream>) -> Self {
         let tables = tables.iter().map(|&name| name.to_owned()).collect();
-        let memory = Arc::new(Memory { tables, version: Mutex::new(1) });
-        let router = router(Arc::clone(&memory), settings());
+        let has_coldset = upstream.is_some();
+        let memory = Arc::new(Memory { tables, has_coldset, version: Mutex::new(1) });
+        let router = router(Arc::clone(&memory), settings(), upstream);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -133,6 +146,17 @@ impl Catalog {
     pub fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         self.client.request(method, format!("http://{}{path}", self.address))
+    }
+
+    /// The answer to a request line as it is: no client tidies the path up.
+    pub async fn raw(&self, method: &str, path: &str) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     /// The status and the JSON (null where there is none) of an answer.

@@ -16,11 +16,12 @@ mod state;
 mod timestamps;
 mod topic_config;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use isk_model::{KafkaPartition, Offset, TopicName};
+use isk_model::{KafkaPartition, Offset, OffsetRange, TopicName};
 use kafka_protocol::indexmap::IndexMap;
 use kafka_protocol::records::{
     Compression, NO_PARTITION_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, Record,
@@ -191,6 +192,18 @@ impl BrokerHandle {
             Ok(appended) => Ok(Offset(appended.base_offset)),
             Err(refused) => Err(EmbeddedError::Broker(refused.message)),
         }
+    }
+
+    /// The offsets that each partition of a topic holds now; empty partitions, and topics that are not
+    /// there, are left out. Each is taken by itself, while others may grow.
+    pub fn offsets(&self, topic: &TopicName) -> BTreeMap<KafkaPartition, OffsetRange> {
+        let Some(topic) = self.0.topic(topic.as_str()) else { return BTreeMap::new() };
+        let held = |index| {
+            let partition = topic.partition(index)?;
+            let (start, end) = (partition.log.start(), partition.log.end());
+            Some((KafkaPartition(index), OffsetRange::new(Offset(start), Offset(end))?))
+        };
+        (0..topic.partition_count()).filter_map(held).collect()
     }
 }
 

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what is wrong by failing")]
 
 mod clients;
+mod lake;
 mod protocol;
 mod registry;
 mod sample;
+mod signer;
 
 use std::net::{Ipv4Addr, SocketAddr};
 

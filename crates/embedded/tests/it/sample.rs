@@ -31,12 +31,15 @@ async fn a_consumer_counts_what_is_expected() {
     for (name, count) in data.expected() {
         let read = read_all(&broker, name.as_str());
         assert_eq!(read.len() as u64, count, "{name}");
+        let held: u64 = broker.handle().offsets(&name).values().map(|range| range.span()).sum();
+        assert_eq!(held, count, "{name}");
         let mut last = std::collections::BTreeMap::new();
         for record in &read {
             let newest = last.insert(record.partition, record.timestamp);
             assert!(newest <= Some(record.timestamp), "{name}: times in order");
         }
     }
+    assert!(broker.handle().offsets(&topic("nobody")).is_empty());
     let again = SampleData::load(&broker, &registry, config).await.unwrap_err();
     assert!(again.to_string().contains("transactions"));
     let metadata = consumer(&broker, "none").fetch_metadata(None, Duration::from_secs(10)).unwrap();

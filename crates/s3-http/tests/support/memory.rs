@@ -38,6 +38,8 @@ pub enum Content {
 /// Objects in memory, with counters of what reading them does.
 #[derive(Default)]
 pub struct Memory {
+    /// The bucket's name, where it is not [`BUCKET`].
+    pub bucket: Option<String>,
     objects: BTreeMap<String, (Content, u64)>,
     /// The bytes that bodies were asked for so far.
     pub produced: Arc<AtomicU64>,
@@ -54,8 +56,12 @@ impl Memory {
         Self { objects: objects.collect(), ..Self::default() }
     }
 
+    fn bucket(&self) -> &str {
+        self.bucket.as_deref().unwrap_or(BUCKET)
+    }
+
     fn find(&self, bucket: &str, key: &str) -> Result<(Content, u64), ServiceError> {
-        if bucket != BUCKET {
+        if bucket != self.bucket() {
             return Err(ServiceError::NoSuchNamespace(bucket.to_owned()));
         }
         let reason = "it is not in this store".to_owned();
@@ -92,7 +98,7 @@ pub fn modified() -> SystemTime {
 
 impl ObjectService for Memory {
     fn buckets(&self) -> Vec<String> {
-        vec![BUCKET.to_owned()]
+        vec![self.bucket().to_owned()]
     }
 
     async fn head_object(&self, bucket: &str, key: &str) -> Result<ObjectInfo, ServiceError> {
@@ -149,7 +155,7 @@ impl ObjectService for Memory {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Listing, ServiceError> {
-        if bucket != BUCKET {
+        if bucket != self.bucket() {
             return Err(ServiceError::NoSuchNamespace(bucket.to_owned()));
         }
         let mut listing = Listing::default();

@@ -10,9 +10,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use isk_s3_http::{GatewayCredentials, GatewaySettings, gateway, serve};
+use isk_s3_http::{ColdBuckets, GatewayCredentials, GatewaySettings, gateway, serve};
 use memory::Memory;
-use signer::Signer;
+use signer::{Signer, UNSIGNED};
 use tokio::sync::oneshot;
 
 /// The settings of the tests and the example.
@@ -75,8 +75,13 @@ impl Answer {
 impl Running {
     /// Serves the samples on a free port.
     pub async fn start() -> Self {
-        let memory = Arc::new(memory::samples());
-        let service = gateway(Arc::clone(&memory), &settings()).unwrap();
+        Self::over(memory::samples(), None).await
+    }
+
+    /// Serves these objects, and the buckets of a store.
+    pub async fn over(memory: Memory, cold: Option<ColdBuckets>) -> Self {
+        let memory = Arc::new(memory);
+        let service = gateway(Arc::clone(&memory), &settings(), cold).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
@@ -93,6 +98,7 @@ impl Running {
             secret: "isk-secret".into(),
             token: None,
             time: SystemTime::now(),
+            payload: UNSIGNED,
         }
     }
 

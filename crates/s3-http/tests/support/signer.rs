@@ -13,10 +13,13 @@ pub struct Signer {
     pub secret: String,
     pub token: Option<String>,
     pub time: SystemTime,
+    /// What the header says of the body's digest.
+    pub payload: &'static str,
 }
 
 const REGION: &str = "us-east-1";
-const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
+/// The digest of a body that is not signed.
+pub const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 
 impl Signer {
     /// The headers that sign a request. `path` and `query` are as they stand in the request line; the
@@ -31,7 +34,7 @@ impl Signer {
     ) -> Vec<(String, String)> {
         let mut headers: Vec<(String, String)> = vec![
             ("host".into(), host.into()),
-            ("x-amz-content-sha256".into(), UNSIGNED.into()),
+            ("x-amz-content-sha256".into(), self.payload.into()),
             ("x-amz-date".into(), self.stamp()),
         ];
         if let Some(token) = &self.token {
@@ -77,7 +80,8 @@ impl Signer {
         let lines: String =
             headers.iter().map(|(name, value)| format!("{name}:{}\n", value.trim())).collect();
         let names = names(headers);
-        let request = format!("{method}\n{path}\n{query}\n{lines}\n{names}\n{UNSIGNED}");
+        let payload = self.payload;
+        let request = format!("{method}\n{path}\n{query}\n{lines}\n{names}\n{payload}");
         let digest = hex(&Sha256::digest(request.as_bytes()));
         let text = format!("AWS4-HMAC-SHA256\n{}\n{}\n{digest}", self.stamp(), self.scope());
         let mut key = format!("AWS4{}", self.secret).into_bytes();

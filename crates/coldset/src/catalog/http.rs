@@ -1,0 +1,193 @@
+//! Requests to the catalog: bounded, authenticated, and repeated where that is safe.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Method, StatusCode, Url};
+
+use super::auth::Auth;
+use crate::error::chain;
+use crate::{ColdsetConfig, ColdsetError};
+
+/// How often a request is sent at most.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// How long a Retry-After is obeyed; the caller is told to come again instead of a longer one.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// The first pause where the server names none.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// A longer answer is an error, in bytes. Metadata of tables with long histories is megabytes.
+pub(super) const MAX_ANSWER: usize = 128 << 20;
+
+/// The catalog's HTTP interface.
+pub(super) struct Http {
+    client: reqwest::Client,
+    auth: Auth,
+    /// Sent with every request.
+    headers: HeaderMap,
+    timeout: Duration,
+}
+
+/// An answer that was read to its end.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub url: Url,
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Http {
+    pub(super) fn new(config: &ColdsetConfig, base: &Url) -> Result<Self, ColdsetError> {
+        let bad =
+            |what: &str, e: reqwest::Error| ColdsetError::config(what, chain(&e.without_url()));
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("isk/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(config.request_timeout.min(Duration::from_secs(5)))
+            .timeout(config.request_timeout)
+            // A redirect may lead credentials astray, and turns a POST into a GET.
+            .redirect(reqwest::redirect::Policy::none());
+        if let Some(pem) = &config.ca_pem {
+            let certificates =
+                reqwest::Certificate::from_pem_bundle(pem).map_err(|e| bad("ca-file", e))?;
+            if certificates.is_empty() {
+                return Err(ColdsetError::config("ca-file", "it holds no PEM certificate"));
+            }
+            for certificate in certificates {
+                builder = builder.add_root_certificate(certificate);
+            }
+        }
+        Ok(Self {
+            client: builder.build().map_err(|e| bad("uri", e))?,
+            auth: Auth::new(config, base)?,
+            headers: fixed_headers(config)?,
+            timeout: config.request_timeout,
+        })
+    }
+
+    /// Sends a request until it is answered: again with a new token after a 401, and again after a
+    /// pause when the server asks for one and the method may be repeated.
+    pub(super) async fn send(
+        &self,
+        method: &Method,
+        url: &Url,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Answer, ColdsetError> {
+        let started = Instant::now();
+        let repeatable = matches!(*method, Method::GET | Method::HEAD);
+        let mut renewed = false;
+        let mut attempt = 1;
+        loop {
+            let mut full = headers.clone();
+            for (name, value) in &self.headers {
+                full.insert(name, value.clone());
+            }
+            self.auth.prove(&self.client, method, url, &mut full, body).await?;
+            let answer = self.once(method, url, &full, body).await?;
+            // 419 is the interface's own word for an expired token.
+            if matches!(answer.status.as_u16(), 401 | 419) && !renewed {
+                renewed = true;
+                if self.auth.renew(&full).await {
+                    continue;
+                }
+            }
+            let busy = matches!(answer.status.as_u16(), 429 | 503);
+            if !busy || !repeatable || attempt == MAX_ATTEMPTS {
+                return Ok(answer);
+            }
+            let pause = retry_after(&answer.headers).unwrap_or(FIRST_PAUSE * attempt);
+            if pause > MAX_PAUSE || started.elapsed() + pause >= self.timeout {
+                return Ok(answer);
+            }
+            tracing::debug!(%url, status = answer.status.as_u16(), ?pause, "upstream is busy");
+            tokio::time::sleep(pause).await;
+            attempt += 1;
+        }
+    }
+
+    async fn once(
+        &self,
+        method: &Method,
+        url: &Url,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Answer, ColdsetError> {
+        let what = format!("the upstream catalog ({method} {url})");
+        let response = self
+            .client
+            .request(method.clone(), url.clone())
+            .headers(headers.clone())
+            .body(body.clone())
+            .send()
+            .await
+            .map_err(|error| {
+                let remedy = "check coldset.uri and that the catalog runs";
+                let reason = format!("{}; {remedy}", chain(&error.without_url()));
+                ColdsetError::unavailable(&what, reason)
+            })?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
+            let to = headers.get("location").map(|v| String::from_utf8_lossy(v.as_bytes()));
+            let to = to.as_deref().map_or("an unnamed place".into(), words);
+            let reason = format!("it redirects to {to}; set coldset.uri to where it really is");
+            return Err(ColdsetError::unreadable(what, reason));
+        }
+        let body = bounded(response, MAX_ANSWER, &what).await?;
+        Ok(Answer { url: url.clone(), status, headers, body })
+    }
+}
+
+fn fixed_headers(config: &ColdsetConfig) -> Result<HeaderMap, ColdsetError> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &config.headers {
+        let bad = || ColdsetError::config(&format!("header.{name}"), "this is no HTTP header");
+        let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
+        let mut value = HeaderValue::from_str(value).map_err(|_| bad())?;
+        // It may well be a key of an API.
+        value.set_sensitive(true);
+        headers.insert(header, value);
+    }
+    Ok(headers)
+}
+
+/// Seconds; the form that is a date is not used by catalogs.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// A body, if it is not longer than `limit`.
+pub(super) async fn bounded(
+    mut response: reqwest::Response,
+    limit: usize,
+    what: &str,
+) -> Result<Bytes, ColdsetError> {
+    let too_long =
+        || ColdsetError::unreadable(what, format!("its answer is longer than {limit} bytes"));
+    if response.content_length().is_some_and(|n| n > limit as u64) {
+        return Err(too_long());
+    }
+    let mut body = BytesMut::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > limit => return Err(too_long()),
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(body.freeze()),
+            Err(error) => {
+                return Err(ColdsetError::unavailable(what, chain(&error.without_url())));
+            }
+        }
+    }
+}
+
+/// Somebody else's text, made short enough for an error.
+pub(super) fn words(text: &str) -> String {
+    let text: String = text.chars().take(2000).collect();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.chars().filter(|c| !c.is_control()).take(300).collect()
+}

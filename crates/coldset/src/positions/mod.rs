@@ -1,0 +1,32 @@
+//! Which Kafka offsets a data file holds, by reading the two columns that say so.
+
+mod avro;
+mod gather;
+mod parquet;
+
+use std::collections::BTreeMap;
+
+use isk_model::{KafkaPartition, OffsetSet};
+
+use crate::{ColdFile, ColdFormat, ColdStore, ColdsetError, KafkaColumns};
+
+/// The offsets in a data file, by Kafka partition. Rows with a null in either column hold none. A
+/// column is found by its field id, or by its name in a file that has no field ids.
+///
+/// # Errors
+/// When the file cannot be had or read; ORC is not read.
+pub async fn positions(
+    store: &ColdStore,
+    file: &ColdFile,
+    columns: &KafkaColumns,
+) -> Result<BTreeMap<KafkaPartition, OffsetSet>, ColdsetError> {
+    match file.format {
+        ColdFormat::Parquet => parquet::positions(store, file, columns).await,
+        ColdFormat::Avro => avro::positions(store, file, columns).await,
+        ColdFormat::Orc => Err(ColdsetError::unreadable(
+            &file.uri,
+            "which Kafka offsets an ORC file holds can only be told from its manifest, which does \
+             not prove it; rewrite the table's files as Parquet",
+        )),
+    }
+}

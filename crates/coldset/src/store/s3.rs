@@ -1,0 +1,146 @@
+//! The real store: S3, or what speaks its language.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
+use reqwest::Url;
+
+use super::Bucket;
+use crate::error::chain;
+use crate::{ColdS3, ColdsetConfig, ColdsetError};
+
+/// How often a request that may be repeated is repeated.
+const MAX_RETRIES: usize = 3;
+
+/// How the buckets' clients are made.
+pub(super) struct S3Settings {
+    s3: ColdS3,
+    endpoint: Option<Url>,
+    certificates: Vec<Vec<u8>>,
+    timeout: Duration,
+}
+
+impl fmt::Debug for S3Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.s3.fmt(f)
+    }
+}
+
+impl S3Settings {
+    pub(super) fn new(config: &ColdsetConfig) -> Result<Self, ColdsetError> {
+        let s3 = config.s3.clone();
+        if s3.access_key_id.is_some() != s3.secret_access_key.is_some() {
+            return Err(ColdsetError::config(
+                "s3.access-key-id",
+                "set it together with s3.secret-access-key, or neither",
+            ));
+        }
+        let endpoint = s3.endpoint.as_deref().map(parse_endpoint).transpose()?;
+        let certificates: Vec<Vec<u8>> = config.ca_pem.iter().cloned().collect();
+        for pem in &certificates {
+            Certificate::from_pem_bundle(pem).map_err(|error| {
+                ColdsetError::config("ca-file", format!("it is no PEM: {}", chain(&error)))
+            })?;
+        }
+        let settings = Self { s3, endpoint, certificates, timeout: config.request_timeout };
+        // Whatever else is wrong is better said at the start than at the first read.
+        settings.open("probe")?;
+        Ok(settings)
+    }
+
+    /// The client of one bucket. No I/O.
+    pub(super) fn open(&self, bucket: &str) -> Result<Bucket, ColdsetError> {
+        let store: Arc<AmazonS3> = Arc::new(self.builder(bucket)?.build().map_err(|error| {
+            ColdsetError::config("s3", format!("no client can be made: {}", chain(&error)))
+        })?);
+        Ok(Bucket { objects: store.clone(), parts: store.clone(), pages: store })
+    }
+
+    fn builder(&self, bucket: &str) -> Result<AmazonS3Builder, ColdsetError> {
+        // On AWS without keys the machine's own role signs, which the library finds through the
+        // environment; anywhere else nobody does.
+        let role = self.s3.access_key_id.is_none() && self.endpoint.is_none();
+        let mut builder = if role { AmazonS3Builder::from_env() } else { AmazonS3Builder::new() };
+        builder = builder
+            .with_bucket_name(bucket)
+            .with_region(&self.s3.region)
+            .with_virtual_hosted_style_request(!self.s3.path_style)
+            .with_retry(self.retry())
+            .with_client_options(self.client_options()?)
+            .with_disable_tagging(true);
+        if let Some(url) = &self.endpoint {
+            builder = builder
+                .with_endpoint(self.bucket_endpoint(url, bucket)?)
+                .with_allow_http(url.scheme() == "http")
+                .with_skip_signature(self.s3.access_key_id.is_none());
+        }
+        if let (Some(key), Some(secret)) = (&self.s3.access_key_id, &self.s3.secret_access_key) {
+            builder = builder.with_access_key_id(key).with_secret_access_key(secret);
+        }
+        if let Some(token) = &self.s3.session_token {
+            builder = builder.with_token(token);
+        }
+        Ok(builder)
+    }
+
+    /// The library wants the bucket in an endpoint's host where it shall not be in the path.
+    fn bucket_endpoint(&self, url: &Url, bucket: &str) -> Result<String, ColdsetError> {
+        let mut url = url.clone();
+        if !self.s3.path_style {
+            let host = format!("{bucket}.{}", url.host_str().unwrap_or_default());
+            url.set_host(Some(&host)).map_err(|error| {
+                ColdsetError::config(
+                    "s3.path-style-access",
+                    format!("{host:?} is no host name ({error}); set this to true"),
+                )
+            })?;
+        }
+        Ok(url.as_str().trim_end_matches('/').to_owned())
+    }
+
+    fn retry(&self) -> RetryConfig {
+        RetryConfig {
+            backoff: BackoffConfig {
+                init_backoff: Duration::from_millis(100),
+                max_backoff: Duration::from_secs(2),
+                base: 2.0,
+            },
+            max_retries: MAX_RETRIES,
+            retry_timeout: self.timeout,
+        }
+    }
+
+    /// A client's own time-out would count a slow reader's pauses: time is kept around each request
+    /// and each wait for bytes instead.
+    fn client_options(&self) -> Result<ClientOptions, ColdsetError> {
+        let mut options = ClientOptions::new()
+            .with_timeout_disabled()
+            .with_connect_timeout(self.timeout.min(Duration::from_secs(5)))
+            .with_pool_idle_timeout(Duration::from_secs(60))
+            .with_allow_http(self.endpoint.as_ref().is_some_and(|url| url.scheme() == "http"));
+        for pem in &self.certificates {
+            let certificates = Certificate::from_pem_bundle(pem).map_err(|error| {
+                ColdsetError::config("ca-file", format!("it is no PEM: {}", chain(&error)))
+            })?;
+            for certificate in certificates {
+                options = options.with_root_certificate(certificate);
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn parse_endpoint(text: &str) -> Result<Url, ColdsetError> {
+    let bad = |why: String| ColdsetError::config("s3.endpoint", why);
+    let url = Url::parse(text.trim()).map_err(|error| bad(format!("it is no URL: {error}")))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(bad("it must begin with http:// or https:// and name a host".into()));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(bad("credentials belong in s3.access-key-id and s3.secret-access-key".into()));
+    }
+    Ok(url)
+}

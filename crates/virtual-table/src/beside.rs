@@ -1,0 +1,257 @@
+//! A topic seen beside a cold table: what that table covers, and how the two are one table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use iceberg::spec::{ManifestFile, PrimitiveType, Schema, SchemaRef, Type};
+use isk_iceberg_table::{ColdTable, Placement, format_version, last_sequence_number};
+use isk_model::{ContentDigest, KafkaPartition, Offset, OffsetRange, OffsetSet, PartitionOffsets};
+use isk_schema::{FIRST_HOT_ONLY_ID, MergedSchema, TableSchema};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::api::ServiceError;
+use crate::cold_view::ColdView;
+use crate::coverage::Covered;
+
+/// The id of hot files' partition spec, and of its first field, in a merged table: above those of a
+/// cold table, so that they stay while it evolves.
+const HOT_SPEC: i32 = 1_000_000;
+
+/// How many holes the table's properties name one by one.
+const NAMED_HOLES: usize = 32;
+
+/// A metadata file that a data file's recipe names by its digest.
+#[derive(Debug, Clone)]
+pub(crate) struct Attachment {
+    pub digest: ContentDigest,
+    pub name: String,
+    pub bytes: Bytes,
+}
+
+impl Attachment {
+    /// Offsets that are left out of a file.
+    pub(crate) fn covered(set: &OffsetSet) -> Self {
+        let bytes = set.to_bytes();
+        let digest = digest(&bytes);
+        Self { digest, name: covered_name(digest), bytes: bytes.into() }
+    }
+
+    /// The columns of hot files in a merged table.
+    fn layout(schema: &Schema) -> Result<Self, ServiceError> {
+        let bytes = serde_json::to_vec(schema)
+            .map_err(|e| ServiceError::Internal(format!("a table schema has no JSON: {e}")))?;
+        let digest = digest(&bytes);
+        Ok(Self { digest, name: layout_name(digest), bytes: bytes.into() })
+    }
+}
+
+/// The name of a set of offsets in the metadata store.
+pub(crate) fn covered_name(digest: ContentDigest) -> String {
+    format!("covered-{digest}.roaring")
+}
+
+/// The name of a file's columns in the metadata store.
+pub(crate) fn layout_name(digest: ContentDigest) -> String {
+    format!("layout-{digest}.json")
+}
+
+fn digest(bytes: &[u8]) -> ContentDigest {
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    let [half @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = digest;
+    ContentDigest(u128::from_be_bytes(half))
+}
+
+/// A cold table, as far as planning a topic beside it needs.
+pub(crate) struct Beside {
+    pub table_uuid: Uuid,
+    pub covered: Arc<Covered>,
+    /// How the two are one table, where they are shown as one.
+    pub merged: Option<Merged>,
+    /// Properties for the table.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// A topic and a cold table as one.
+pub(crate) struct Merged {
+    pub cold: ColdTable,
+    pub schema: SchemaRef,
+    pub schema_id: i32,
+    /// The columns of hot files.
+    pub layout: Attachment,
+    pub placement: Placement,
+    /// The columns whose type is wider than hot files have it.
+    pub widened: BTreeSet<i32>,
+}
+
+impl Merged {
+    /// Lays a topic's columns over a cold table's.
+    pub(crate) fn new(
+        cold: &ColdView,
+        manifests: Arc<Vec<ManifestFile>>,
+        both: MergedSchema,
+    ) -> Result<Self, ServiceError> {
+        let unsupported = |reason: String| ServiceError::Unsupported {
+            what: format!("merged table {}", cold.name),
+            reason,
+        };
+        format_version(&cold.metadata).map_err(|e| unsupported(e.to_string()))?;
+        let hot_id = |id: i32| both.matched.get(&id).copied().unwrap_or(FIRST_HOT_ONLY_ID + id);
+        let column = |id: i32, expected: PrimitiveType, name: &str| {
+            let field = both.table.field_by_id(id).map(|field| field.field_type.as_ref());
+            match field {
+                Some(Type::Primitive(ty)) if *ty == expected => Ok(id),
+                Some(ty) => Err(unsupported(format!(
+                    "its column {name} is {ty} and has to be {expected}: change the cold table's"
+                ))),
+                None => Err(unsupported(format!("it has no column {name}"))),
+            }
+        };
+        let hot = Placement::HOT;
+        let timestamp = hot.timestamp_column.map(hot_id);
+        let placement = Placement {
+            partition_column: column(
+                hot_id(hot.partition_column),
+                PrimitiveType::Int,
+                "kafka_partition",
+            )?,
+            offset_column: column(hot_id(hot.offset_column), PrimitiveType::Long, "kafka_offset")?,
+            timestamp_column: timestamp
+                .filter(|&id| column(id, PrimitiveType::Timestamptz, "kafka_timestamp").is_ok()),
+            spec_id: HOT_SPEC,
+            first_partition_field: HOT_SPEC,
+            partition_field_names: ["hot_kafka_partition", "hot_kafka_offset_trunc"],
+            // Above all of cold's: none of its equality deletes applies to hot rows.
+            sequence_number: last_sequence_number(&cold.metadata).saturating_add(1),
+        };
+        let layout = Attachment::layout(&both.hot_file)?;
+        let columns = serde_json::to_vec(&both.table)
+            .map_err(|e| ServiceError::Internal(format!("a table schema has no JSON: {e}")))?;
+        // An id from the hot range that differs with the columns.
+        let tail = u32::try_from(digest(&columns).0 % 1_000_000_000).unwrap_or(0);
+        Ok(Self {
+            cold: ColdTable {
+                metadata_location: cold.metadata_location.clone(),
+                metadata: Arc::clone(&cold.metadata),
+                manifests,
+            },
+            schema_id: FIRST_HOT_ONLY_ID + tail.cast_signed(),
+            widened: widened(&both.table, &both.hot_file),
+            schema: Arc::new(both.table),
+            layout,
+            placement,
+        })
+    }
+}
+
+/// The columns, at any depth, that a file has in a narrower type than the table.
+fn widened(table: &Schema, file: &Schema) -> BTreeSet<i32> {
+    let mut ids = BTreeSet::new();
+    for (id, field) in file.field_id_to_fields() {
+        let other = table.field_by_id(*id).map(|field| field.field_type.as_ref());
+        if let (Type::Primitive(a), Some(Type::Primitive(b))) = (field.field_type.as_ref(), other)
+            && a != b
+        {
+            ids.insert(*id);
+        }
+    }
+    ids
+}
+
+/// A topic's columns under the names and ids that its files have in a merged table.
+pub(crate) fn relabelled(table: &TableSchema, file: SchemaRef) -> TableSchema {
+    TableSchema { iceberg: file, ..table.clone() }
+}
+
+/// The offsets that neither side has any more: below Kafka's start, behind the first that cold covers.
+/// Offsets that never were records (transaction markers, compacted ones) look the same.
+pub(crate) fn holes(
+    covered: &Covered,
+    offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
+) -> Vec<(KafkaPartition, OffsetRange)> {
+    let mut holes = Vec::new();
+    for (&partition, set) in covered {
+        let Some(log) = offsets.get(&partition) else { continue };
+        let below = OffsetRange::new(Offset(0), log.log_start);
+        let first = below.and_then(|below| set.runs(below).next());
+        let behind = first.and_then(|first| OffsetRange::new(first.start(), log.log_start));
+        holes.extend(behind.into_iter().flat_map(|r| set.missing(r)).map(|r| (partition, r)));
+    }
+    holes
+}
+
+/// The properties that report holes.
+pub(crate) fn hole_properties(holes: &[(KafkaPartition, OffsetRange)]) -> BTreeMap<String, String> {
+    if holes.is_empty() {
+        return BTreeMap::new();
+    }
+    let offsets: u64 = holes.iter().map(|(_, range)| range.span()).sum();
+    let one = |(partition, range): &(KafkaPartition, OffsetRange)| {
+        format!("{}:{}-{}", partition.0, range.start(), range.end())
+    };
+    let named: Vec<String> = holes.iter().take(NAMED_HOLES).map(one).collect();
+    BTreeMap::from([
+        ("isk.hole-offsets".to_owned(), offsets.to_string()),
+        ("isk.holes".to_owned(), named.join(",")),
+    ])
+}
+
+/// A partition of which cold covers offsets that Kafka has not come to: the partition, the last covered
+/// offset and Kafka's end.
+pub(crate) fn beyond_the_end(
+    covered: &Covered,
+    offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
+) -> Option<(KafkaPartition, Offset, Offset)> {
+    covered.iter().find_map(|(&partition, set)| {
+        let end = offsets.get(&partition).map_or(Offset(0), |log| log.last_stable);
+        let last = set.last()?;
+        (last >= end).then_some((partition, last, end))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use isk_model::LeaderEpoch;
+
+    use super::*;
+
+    fn range(start: i64, end: i64) -> OffsetRange {
+        OffsetRange::new(Offset(start), Offset(end)).unwrap()
+    }
+
+    fn log(start: i64, end: i64) -> BTreeMap<KafkaPartition, PartitionOffsets> {
+        let log = PartitionOffsets {
+            log_start: Offset(start),
+            last_stable: Offset(end),
+            leader_epoch: LeaderEpoch(0),
+        };
+        BTreeMap::from([(KafkaPartition(0), log)])
+    }
+
+    fn covered(ranges: &[OffsetRange]) -> Covered {
+        BTreeMap::from([(KafkaPartition(0), ranges.iter().copied().collect())])
+    }
+
+    #[test]
+    fn a_hole_is_what_neither_side_has() {
+        let p = KafkaPartition(0);
+        let cold = covered(&[range(10, 50), range(60, 70)]);
+        assert_eq!(holes(&cold, &log(100, 200)), [(p, range(50, 60)), (p, range(70, 100))]);
+        assert_eq!(holes(&cold, &log(60, 200)), [(p, range(50, 60))]);
+        assert_eq!(holes(&cold, &log(0, 200)), []);
+        assert_eq!(holes(&Covered::new(), &log(100, 200)), []);
+        let properties = hole_properties(&holes(&cold, &log(100, 200)));
+        assert_eq!(properties["isk.hole-offsets"], "40");
+        assert_eq!(properties["isk.holes"], "0:50-60,0:70-100");
+    }
+
+    #[test]
+    fn offsets_kafka_has_not_come_to_are_noticed() {
+        let cold = covered(&[range(10, 50)]);
+        assert_eq!(beyond_the_end(&cold, &log(0, 50)), None);
+        let found = beyond_the_end(&cold, &log(0, 49));
+        assert_eq!(found, Some((KafkaPartition(0), Offset(49), Offset(49))));
+        assert!(beyond_the_end(&cold, &BTreeMap::new()).is_some());
+    }
+}

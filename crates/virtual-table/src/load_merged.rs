@@ -1,0 +1,244 @@
+//! What the catalog's path needs of the coldset: a cold table alone, and one beside a topic.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use iceberg::spec::{Schema, SchemaRef};
+use isk_coldset::Upstream;
+use isk_kafka::TopicDescription;
+use isk_model::{ContentDigest, KafkaPartition, OffsetSet, PartitionOffsets, TopicName};
+use isk_schema::{TableSchema, merge_schemas};
+
+use crate::api::{COLDSET, LoadedTable, ServiceError, cold_error};
+use crate::beside::{
+    Attachment, Beside, Merged, beyond_the_end, covered_name, hole_properties, holes, layout_name,
+};
+use crate::cold_view::ColdView;
+use crate::load_table::bucket_of;
+use crate::plan::View;
+use crate::service::Service;
+use crate::store::Kind;
+use crate::topics::kafka_error;
+
+/// Hot field id to cold field id.
+type FieldIds = BTreeMap<i32, i32>;
+
+impl Service {
+    /// The upstream catalog; an error where none is configured.
+    fn upstream(&self) -> Result<&Upstream, ServiceError> {
+        self.coldset.as_ref().ok_or_else(|| ServiceError::NoSuchNamespace(COLDSET.into()))
+    }
+
+    /// A cold table as the upstream catalog has it. `namespace` is the one it was asked for in.
+    pub(crate) async fn load_cold(
+        &self,
+        namespace: &str,
+        table: &str,
+    ) -> Result<LoadedTable, ServiceError> {
+        let loaded =
+            self.upstream()?.load_table(table).await.map_err(|e| match cold_error(&e) {
+                ServiceError::NoSuchTable { table, .. } => {
+                    ServiceError::NoSuchTable { namespace: namespace.into(), table }
+                }
+                error => error,
+            })?;
+        let location = loaded.location.trim_end_matches('/').to_owned();
+        Ok(LoadedTable {
+            metadata_location: loaded.metadata_location.clone(),
+            metadata: loaded.metadata.clone(),
+            credential_prefixes: vec![location.clone(), bucket_of(&location)],
+            location,
+        })
+    }
+
+    /// The served topic of a merged table, if it has one.
+    pub(crate) async fn topic_of(&self, table: &str) -> Result<Option<TopicName>, ServiceError> {
+        let name = match self.tables.own_name(table) {
+            Some(name) => name,
+            None => {
+                let names = self.topics.names().await?;
+                names.into_iter().find(|n| self.tables.table_of(n) == table)
+            }
+        };
+        let Some(name) = name else { return Ok(None) };
+        match self.topics.get(name.as_str()).await {
+            Ok(_) => Ok(Some(name)),
+            Err(ServiceError::NoSuchTable { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The cold table beside a topic. For the unmoved records of a topic without one: `None`.
+    pub(crate) async fn beside(
+        &self,
+        view: View,
+        topic: &TopicDescription,
+        columns: &TableSchema,
+        offsets: &mut BTreeMap<KafkaPartition, PartitionOffsets>,
+    ) -> Result<Option<Beside>, ServiceError> {
+        let upstream = match (&self.coldset, view) {
+            (None, View::Unmoved) => return Ok(None),
+            _ => self.upstream()?,
+        };
+        let cold = match self.cold_view(upstream, &self.tables.table_of(&topic.name)).await {
+            Ok(cold) => cold,
+            Err(ServiceError::NoSuchTable { .. }) if view == View::Unmoved => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let manifests = match cold.current() {
+            Some(snapshot) => self.coverages.manifests(&cold, snapshot, upstream.store()).await?,
+            None => Arc::default(),
+        };
+        let covered = self.coverages.of(topic.id, &cold, upstream.store()).await?;
+        if cold.columns.is_none() && !manifests.is_empty() && covered.is_empty() {
+            return Err(ServiceError::Unsupported {
+                what: format!("cold table {} beside topic {}", cold.name, topic.name),
+                reason: "it has no columns kafka_partition and kafka_offset, so which records it \
+                    holds cannot be told: add them, or state what it holds in its property \
+                    isk.covered-offsets (\"0:1000,1:2000\": the end offset of each Kafka partition)"
+                    .into(),
+            });
+        }
+        if beyond_the_end(&covered, offsets).is_some() {
+            // Records may have come and been moved since the offsets were asked for.
+            self.renew_ends(topic, offsets).await?;
+        }
+        if let Some((partition, last, end)) = beyond_the_end(&covered, offsets) {
+            return Err(ServiceError::Unsupported {
+                what: format!("cold table {} beside topic {}", cold.name, topic.name),
+                reason: format!(
+                    "it holds offset {last} of Kafka partition {}, and the topic ends at {end}: the \
+                     topic was recreated, or the table is another cluster's. Map the topic to \
+                     another cold table (merged.topics in the configuration)",
+                    partition.0
+                ),
+            });
+        }
+        let holes = holes(&covered, offsets);
+        self.metrics.set_holes(&cold.name, holes.iter().map(|(_, range)| range.span()).sum());
+        let merged = match view {
+            View::Merged => Some(self.merge(topic, columns, &cold, manifests)?),
+            View::Hot | View::Unmoved => None,
+        };
+        let mut properties = hole_properties(&holes);
+        properties.insert("isk.cold-table".to_owned(), cold.name.clone());
+        properties.insert("isk.cold-table-uuid".to_owned(), cold.uuid.to_string());
+        let snapshot = cold.current.map(|id| ("isk.cold-snapshot-id".to_owned(), id.to_string()));
+        properties.extend(snapshot);
+        Ok(Some(Beside { table_uuid: cold.uuid, covered, merged, properties }))
+    }
+
+    /// The end offsets as they are now. The start offsets stay: what has expired since was in neither
+    /// of the two, and must fail the read instead of being missed.
+    async fn renew_ends(
+        &self,
+        topic: &TopicDescription,
+        offsets: &mut BTreeMap<KafkaPartition, PartitionOffsets>,
+    ) -> Result<(), ServiceError> {
+        let newer = self.kafka.offsets(&topic.name, &topic.partitions).await;
+        for (partition, newer) in newer.map_err(|e| kafka_error(&e))? {
+            let log_start = offsets.get(&partition).map_or(newer.log_start, |o| o.log_start);
+            offsets.insert(partition, PartitionOffsets { log_start, ..newer });
+        }
+        Ok(())
+    }
+
+    /// One table of both. Which fields are the same is remembered: cold may rename them later.
+    fn merge(
+        &self,
+        topic: &TopicDescription,
+        columns: &TableSchema,
+        cold: &ColdView,
+        manifests: Arc<Vec<iceberg::spec::ManifestFile>>,
+    ) -> Result<Merged, ServiceError> {
+        let key = format!("{}/{}", topic.id, cold.uuid);
+        let known: FieldIds = self.store.get(Kind::ColdFields, &key)?.unwrap_or_default();
+        let both = merge_schemas(&cold.schema, &columns.iceberg, &known).map_err(|e| {
+            ServiceError::Unsupported {
+                what: format!("cold table {} and topic {} as one table", cold.name, topic.name),
+                reason: e.to_string(),
+            }
+        })?;
+        let mut matched = known.clone();
+        matched.extend(both.matched.iter().map(|(&hot, &cold)| (hot, cold)));
+        if matched != known {
+            self.store.put(Kind::ColdFields, &key, &matched)?;
+        }
+        Merged::new(cold, manifests, both)
+    }
+
+    /// The metadata of a cold table as it is now.
+    async fn cold_view(
+        &self,
+        upstream: &Upstream,
+        table: &str,
+    ) -> Result<Arc<ColdView>, ServiceError> {
+        let loaded = upstream.load_table(table).await.map_err(|e| cold_error(&e))?;
+        if let Some(known) = self.cold_views.get(table)
+            && known.metadata_location == loaded.metadata_location
+        {
+            return Ok(known);
+        }
+        let name = table.to_owned();
+        let parsed = tokio::task::spawn_blocking(move || ColdView::parse(&name, &loaded));
+        let parsed = parsed
+            .await
+            .unwrap_or_else(|e| Err(ServiceError::Internal(format!("parsing panicked: {e}"))))?;
+        let view = Arc::new(parsed);
+        self.cold_views.insert(table.to_owned(), Arc::clone(&view));
+        Ok(view)
+    }
+
+    /// The columns of hot files of a merged table, as its plan has them.
+    pub(crate) fn layout(
+        &self,
+        topic: &TopicName,
+        layout: &Attachment,
+    ) -> Result<SchemaRef, ServiceError> {
+        if let Some(known) = self.layouts.get(&layout.digest) {
+            return Ok(known);
+        }
+        let schema = parse_layout(topic, layout.digest, &layout.bytes)?;
+        self.layouts.insert(layout.digest, Arc::clone(&schema));
+        Ok(schema)
+    }
+
+    /// The columns of hot files that a recipe names; `None` where they are not kept any more.
+    pub(crate) fn kept_layout(
+        &self,
+        topic: &TopicName,
+        digest: ContentDigest,
+    ) -> Result<Option<SchemaRef>, ServiceError> {
+        if let Some(known) = self.layouts.get(&digest) {
+            return Ok(Some(known));
+        }
+        let Some(bytes) = self.metadata.get(topic, &layout_name(digest))? else { return Ok(None) };
+        let schema = parse_layout(topic, digest, &bytes)?;
+        self.layouts.insert(digest, Arc::clone(&schema));
+        Ok(Some(schema))
+    }
+
+    /// The offsets that a recipe leaves out; `None` where they are not kept any more.
+    pub(crate) fn kept_covered(
+        &self,
+        topic: &TopicName,
+        digest: ContentDigest,
+    ) -> Result<Option<Arc<OffsetSet>>, ServiceError> {
+        let name = covered_name(digest);
+        let Some(bytes) = self.metadata.get(topic, &name)? else { return Ok(None) };
+        let set = OffsetSet::from_bytes(&bytes)
+            .map_err(|e| ServiceError::Internal(format!("{name} of topic {topic}: {e}")))?;
+        Ok(Some(Arc::new(set)))
+    }
+}
+
+fn parse_layout(
+    topic: &TopicName,
+    digest: ContentDigest,
+    bytes: &[u8],
+) -> Result<SchemaRef, ServiceError> {
+    let schema: Schema = serde_json::from_slice(bytes).map_err(|e| {
+        ServiceError::Internal(format!("{} of topic {topic}: {e}", layout_name(digest)))
+    })?;
+    Ok(Arc::new(schema))
+}
