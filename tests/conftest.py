@@ -7,7 +7,10 @@ import pytest
 from stack import clients, records
 from stack.isk import Isk
 from stack.kafka import Broker
+from stack.lake import Lake
+from stack.pair import FIELDS, Pair
 from stack.process import live_servers
+from stack.readers import Readers
 from stack.registry import Registry
 from stack.trino import Trino, iceberg_catalog
 
@@ -32,6 +35,38 @@ def isk(broker, registry):
     """The service over the shared broker and registry."""
     with Isk.beside(broker, registry) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def lake():
+    """An upstream catalog and object store with nothing of ours before them."""
+    with Lake() as servers:
+        servers.pyiceberg().create_namespace("coldset")
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def lake_isk(broker, registry, lake):
+    """The service over the shared broker and registry, with the lake as its coldset, which it may write."""
+    with Isk.beside(broker, registry, lake.isk_environment()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def readers(lake_isk, lake):
+    """Clients of both by name: readers["duckdb"]. Each starts when it is first asked for."""
+    with Readers(lake_isk, lake) as clients_by_name:
+        yield clients_by_name
+
+
+@pytest.fixture
+def make_pair(broker, registry, make_topic):
+    """Makes a topic that has no cold table yet, and the model of both: make_pair(partitions, fields)."""
+
+    def make(partitions: int = 2, fields=FIELDS) -> Pair:
+        return Pair.make(broker, registry, make_topic(partitions), partitions, fields)
+
+    return make
 
 
 @pytest.fixture

@@ -1,14 +1,13 @@
 """What producers, registries, brokers and users get wrong: a named error or a row that says so, and never a wrong count."""
 
 import contextlib
-import http.server
 import json
 import os
 import re
 import struct
-import threading
 import time
 
+import botocore.exceptions
 import pytest
 import requests
 from confluent_kafka.serialization import MessageField, SerializationContext
@@ -16,6 +15,7 @@ from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 from stack import clients, records
 from stack.isk import Isk
 from stack.kafka import Broker
+from stack.proxy import Proxy
 
 NUMBER = json.dumps({"type": "record", "name": "Number", "fields": [{"name": "n", "type": "long"}, {"name": "word", "type": ["null", "string"]}]})
 
@@ -204,47 +204,26 @@ def test_writes_are_refused_by_the_catalog(isk, pyiceberg, make_topic):
 # ---- upstream
 
 
-class MoodyRegistry:
+class MoodyRegistry(Proxy):
     """Stands before the real registry and answers by its mood."""
 
-    def __init__(self, upstream):
-        mood = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                status, kind, body = mood.answer(self.path)
-                with contextlib.suppress(OSError):
-                    self.send_response(status)
-                    self.send_header("Content-Type", kind)
-                    self.send_header("Content-Length", str(len(body)))
-                    self.end_headers()
-                    self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        self.mood, self.asked = "good", []
-        base, _, self.path = upstream.partition("/apis")
-        self.upstream = base
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}/apis{self.path}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+    mood = "good"
+    # When this many schemas were asked for by their ids, the next connection is refused.
+    refuse_after = None
 
     def answer(self, path):
-        self.asked.append(path)
         if self.mood == "html":
             return 200, "text/html", b"<html>please log in</html>"
         if self.mood == "broken":
             return 500, "application/json", b'{"error_code": 50001, "message": "broken"}'
         if self.mood == "slow":
             time.sleep(6)
-        real = requests.get(self.upstream + path, timeout=30)
-        return real.status_code, real.headers.get("Content-Type", ""), real.content
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
+        answer = super().answer(path)
+        if "/schemas/ids/" in path and self.refuse_after:
+            self.refuse_after -= 1
+            if self.refuse_after == 0:
+                self.refuse()
+        return answer
 
 
 @pytest.fixture(scope="module")
@@ -294,6 +273,43 @@ def test_a_registry_that_fails_fails_the_read(broker, registry, moody, make_topi
         proxy.mood = "good"
     assert "registry" in server.log_text()
     assert eventually(lambda: sorted(planned.scan().to_arrow()["n"].to_pylist())) == [0, 1]
+
+
+def test_a_registry_that_goes_in_the_middle_of_a_read(broker, registry, moody, make_topic):
+    """Two of a chunk's three schemas came, and for the third nobody listens: no row is made of that, and none is lost."""
+    proxy, server = moody
+    # The records name three schemas of another subject: planning does not need them, reading does.
+    topic, stranger = make_topic(), make_topic()
+    number, thousand = {"name": "n", "type": "long"}, 1000
+    for i, extra in enumerate(("one", "two", "three")):
+        fields = [number, {"name": extra, "type": "long", "default": 0}]
+        values = [{"n": n, extra: n} for n in range(i * thousand, (i + 1) * thousand)]
+        write(broker, registry, stranger, values, json.dumps({"type": "record", "name": "Number", "fields": fields}))
+    framed = [record.value for record in records.read_topic(broker.bootstrap, stranger)]
+    assert len({value[:5] for value in framed}) == 3
+    plain = json.dumps({"type": "record", "name": "Number", "fields": [number]})
+    records.registry_client(registry.url).register_schema(f"{topic}-value", records.Schema(plain, "AVRO"))
+    records.produce(records.producer(broker.bootstrap), topic, framed)
+    server.restart()  # schemas it has seen in another test are forgotten
+    catalog = clients.pyiceberg_catalog(server.catalog_uri)
+    planned = catalog.load_table(f"hotset.{topic}")
+    (file,) = planned.scan().plan_files()
+    bucket, key = file.file.file_path.removeprefix("s3://").split("/", 1)
+    s3 = clients.boto3_client(server.s3_endpoint, server.access_key, server.secret_key)
+    proxy.refuse_after = 2
+    try:
+        with pytest.raises(botocore.exceptions.ClientError) as refused:
+            s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        with pytest.raises(OSError):
+            planned.scan().to_arrow()
+    finally:
+        proxy.resume()
+    assert proxy.refuse_after == 0, "the read was not under way when the registry went"
+    answer = refused.value.response
+    assert (answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"]) == (503, "ServiceUnavailable")
+    assert "schema registry" in answer["Error"]["Message"] and "cannot be reached" in answer["Error"]["Message"]
+    assert eventually(lambda: sorted(planned.scan().to_arrow()["n"].to_pylist())) == list(range(3 * thousand))
+    assert rows(catalog, topic, "n") == [(0, n, n) for n in range(3 * thousand)]
 
 
 def test_unknown_ids_do_not_flood_the_registry(broker, registry, moody, make_topic):

@@ -3,6 +3,7 @@
 import json
 import urllib.request
 
+import numpy
 import pytest
 from confluent_kafka.serialization import MessageField, SerializationContext
 from stack import clients, records
@@ -20,30 +21,56 @@ SCHEMA = {
     "fields": [
         {"name": "id", "type": "long"},
         {"name": "kind", "type": {"type": "enum", "name": "Kind", "symbols": ["A", "B", "C"]}},
-        {"name": "text", "type": "string"},
+        {"name": "trace", "type": "string"},
+        {"name": "payload", "type": "bytes"},
     ],
 }
+# The first id: from here on to 2**27 an id takes four bytes, so that all records are equally long.
+FIRST = 2**20
+TRACE, PAYLOAD = 32, 176
+VALUE = 5 + 4 + 1 + 1 + TRACE + 2 + PAYLOAD
+BLOCK = 50_000
+
+
+def values(framing, first):
+    """The framed values of one block, one after the other: an id, a kind, a random trace in hex and a random payload."""
+    made = numpy.zeros((BLOCK, VALUE), numpy.uint8)
+    made[:, :5] = numpy.frombuffer(framing, numpy.uint8)
+    zigzag = numpy.arange(first, first + BLOCK) * 2
+    for i in range(4):
+        made[:, 5 + i] = (zigzag >> (7 * i) & 0x7F) | (0x80 if i < 3 else 0)
+    made[:, 9] = numpy.arange(first, first + BLOCK) % 3 * 2
+    made[:, 10] = TRACE * 2
+    random = numpy.random.default_rng(first)
+    made[:, 11 : 11 + TRACE] = numpy.frombuffer(b"0123456789abcdef", numpy.uint8)[random.integers(0, 16, (BLOCK, TRACE), numpy.uint8)]
+    made[:, 43:45] = (PAYLOAD * 2 & 0x7F | 0x80, PAYLOAD * 2 >> 7)
+    made[:, 45:] = random.integers(0, 256, (BLOCK, PAYLOAD), numpy.uint8)
+    return made.tobytes()
 
 
 @pytest.fixture(scope="module")
 def large(registry):
-    """The topic, on a broker of its own that goes with this module."""
+    """The topic, on a broker of its own that goes with this module. No two values have anything in common."""
+    assert COUNT * VALUE > 1024 * MIB and COUNT % BLOCK == 0
     with Broker() as broker:
         records.create_topic(broker.bootstrap, TOPIC, PARTITIONS)
         serialize = records.avro_serializer(registry.url, SCHEMA)
-        context = SerializationContext(TOPIC, MessageField.VALUE)
-        # A thousand values over and over: what is measured does not depend on how well they compress.
-        text = "the quick brown fox jumps over the lazy dog, "
-        values = [serialize({"id": n, "kind": "ABC"[n % 3], "text": f"{n:03}{text * 5}"[:220]}, context) for n in range(1000)]
-        assert COUNT * sum(map(len, values)) / len(values) > 1024 * MIB
+        # One record as Confluent's serializer writes it, to be sure of what is laid out by hand.
+        sample = {"id": FIRST, "kind": "ABC"[FIRST % 3], "trace": "0" * TRACE, "payload": bytes(PAYLOAD)}
+        sample = serialize(sample, SerializationContext(TOPIC, MessageField.VALUE))
+        block = values(sample[:5], FIRST)
+        assert len(sample) == VALUE and (block[:11], block[43:45]) == (sample[:11], sample[43:45])
         producer = records.producer(broker.bootstrap, linger_ms=50, acks=1)
-        for n in range(COUNT):
-            while True:
-                try:
-                    producer.produce(TOPIC, values[n % 1000], partition=n % PARTITIONS)
-                    break
-                except BufferError:
-                    producer.poll(0.1)
+        for first in range(0, COUNT, BLOCK):
+            block = values(sample[:5], FIRST + first)
+            for n in range(BLOCK):
+                value = block[n * VALUE : (n + 1) * VALUE]
+                while True:
+                    try:
+                        producer.produce(TOPIC, value, partition=n % PARTITIONS)
+                        break
+                    except BufferError:
+                        producer.poll(0.1)
         assert producer.flush(120) == 0
         yield broker
 
@@ -72,15 +99,19 @@ def test_limit_fetches_a_chunk_for_each_running_split_and_one_more(isk):
     fetched, size = metric(isk, "kafka_records_fetched_total"), metric(isk, "kafka_fetched_bytes_total")
     print(f"LIMIT 10: {fetched} records, {size / MIB:.0f} MiB fetched; a chunk has {chunk} records")
     assert 10 <= fetched <= (threads + 1) * chunk
-    assert size <= (threads + 1) * chunk * 260
-    assert size < COUNT * 220 / 4
+    assert VALUE * 10 <= size <= (threads + 1) * chunk * VALUE
+    assert size < COUNT * VALUE / 4
 
 
 def test_a_full_scan_stays_in_bounded_memory(isk):
     with clients.duckdb_connection(isk.catalog_uri) as duckdb:
-        count, longest = duckdb.execute(f"SELECT count(kafka_offset), max(length(text)) FROM isk.hotset.{TOPIC}").fetchone()
-    assert (count, longest) == (COUNT, 220)
-    print(f"full scan: {isk.peak_resident_bytes() / MIB:.0f} MiB resident at the most")
+        query = f"SELECT count(kafka_offset), sum(id), sum(length(trace)), sum(octet_length(payload)) FROM isk.hotset.{TOPIC}"
+        seen = duckdb.execute(query).fetchone()
+    assert seen == (COUNT, COUNT * (2 * FIRST + COUNT - 1) // 2, COUNT * TRACE, COUNT * PAYLOAD)
+    # What was encoded is about as large as what was written: hex digits take half their length, and nothing else shrinks.
+    encoded = metric(isk, "rendered_bytes_total")
+    print(f"full scan: {isk.peak_resident_bytes() / MIB:.0f} MiB resident at the most, {encoded / MIB:.0f} MiB encoded")
+    assert encoded > COUNT * (PAYLOAD + TRACE // 2)
     assert isk.peak_resident_bytes() < 400 * MIB
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from functools import partial
 
-from . import cache, isk, jdk, kafka, maven, process, registry, trino, venv
+from . import cache, isk, jdk, kafka, lake, maven, process, registry, trino, venv
 from .versions import TESTS, VERSIONS
 
 
@@ -30,6 +30,8 @@ def doctor() -> int:
         ("schema registry", lambda: _present(registry._unpacked() / registry.STARTER)),
         ("Trino server", lambda: _present(trino._home() / "TrinoLauncher.class")),
         ("Iceberg for Spark", lambda: ", ".join(jar.name for jar in maven.classpath("spark-iceberg"))),
+        ("lake: catalog", lambda: f"Iceberg {VERSIONS['lake']['iceberg']}, {len(maven.classpath('lake-catalog'))} jars"),
+        ("lake: object store", lambda: f"S3Proxy {VERSIONS['lake']['s3proxy']}, {len(maven.classpath('lake-store'))} jars"),
         ("Python clients", lambda: _present(venv.folder() / "complete").parent),
         ("isk binary", isk.binary),
     ]
@@ -43,13 +45,18 @@ def doctor() -> int:
     return 1 if failures else 0
 
 
-def up(with_isk: bool, with_trino: bool) -> None:
+def up(with_isk: bool, with_trino: bool, with_lake: bool) -> None:
     """Starts a stack, prints where it listens as shell variables, and holds it until Ctrl-C."""
     broker, schemas = kafka.Broker(), registry.Registry()
     process.start_together([broker, schemas])
     print(f"KAFKA_BOOTSTRAP={broker.bootstrap}\nSCHEMA_REGISTRY_URL={schemas.url}", flush=True)
+    environment = {}
+    if with_lake:
+        upstream = lake.Lake().__enter__()
+        environment = upstream.isk_environment()
+        print("".join(f"{name}={value}\n" for name, value in environment.items()), end="", flush=True)
     if with_isk:
-        service = isk.Isk.beside(broker, schemas).start()
+        service = isk.Isk.beside(broker, schemas, environment).start()
         print(f"ISK_CATALOG_URI={service.catalog_uri}\nISK_S3_ENDPOINT={service.s3_endpoint}", flush=True)
         if with_trino:
             server = trino.Trino({"isk": trino.iceberg_catalog(service.catalog_uri, service.s3_endpoint)}).start()
@@ -89,6 +96,7 @@ def main() -> int:
     commands.add_parser("lock", help=venv.lock.__doc__)
     holding = commands.add_parser("up", help=up.__doc__)
     holding.add_argument("--isk", action="store_true", help="start isk too, over this broker and registry")
+    holding.add_argument("--lake", action="store_true", help="start an upstream catalog and its object store too; isk has it as its coldset")
     holding.add_argument("--trino", action="store_true", help="start Trino too, over isk")
     commands.add_parser("test", help=test.__doc__, add_help=False)
     options, rest = parser.parse_known_args()
@@ -101,7 +109,7 @@ def main() -> int:
     elif options.command == "lock":
         venv.lock()
     elif options.command == "up":
-        up(options.isk or options.trino, options.trino)
+        up(options.isk or options.trino, options.trino, options.lake)
     elif options.command == "test":
         return test(rest)
     return 0

@@ -31,13 +31,18 @@ def holds(condition: Condition, row: Mapping[str, Any]) -> bool:
 
 
 class Engine:
-    """`nested_nulls` is whether a list, a map or a struct can be null."""
+    """`nested_nulls` is whether a list, a map or a struct can be null; `lists` whether it lists a catalog by itself.
+
+    `paged_uri` is a second address of the catalog, for listings in pages.
+    """
 
     name = ""
     nested_nulls = True
+    lists = True
 
-    def __init__(self, isk: Isk) -> None:
+    def __init__(self, isk: Isk, paged_uri: str = "") -> None:
         self.isk = isk
+        self.paged_uri = paged_uri
 
     def close(self) -> None:
         pass
@@ -46,6 +51,10 @@ class Engine:
         raise NotImplementedError
 
     def tables(self) -> list[str]:
+        raise NotImplementedError
+
+    def tables_in_pages(self, size: int) -> list[str]:
+        """The tables at `paged_uri`, listed in pages of this size where the client has a setting for it."""
         raise NotImplementedError
 
     def describe(self, table: str) -> dict[str, str]:
@@ -67,9 +76,13 @@ class SqlEngine(Engine):
     """An engine that is asked in SQL."""
 
     timestamp = "TIMESTAMP '{:%Y-%m-%d %H:%M:%S.%f}+00:00'"
+    quote = '"'
 
     def sql(self, text: str) -> list[tuple]:
         raise NotImplementedError
+
+    def quoted(self, column: str) -> str:
+        return f"{self.quote}{column}{self.quote}"
 
     def table(self, name: str) -> str:
         return f"isk.hotset.{name}"
@@ -78,13 +91,13 @@ class SqlEngine(Engine):
         def literal(value: Any) -> str:
             return self.timestamp.format(value) if isinstance(value, datetime.datetime) else str(value)
 
-        return "".join(f" {'AND' if i else 'WHERE'} {c} {op} {literal(v)}" for i, (c, op, v) in enumerate(condition))
+        return "".join(f" {'AND' if i else 'WHERE'} {self.quoted(c)} {op} {literal(v)}" for i, (c, op, v) in enumerate(condition))
 
     def count(self, table: str, condition: Condition = ()) -> int:
         return self.sql(f"SELECT count(*) FROM {self.table(table)}{self.where(condition)}")[0][0]
 
     def rows(self, table: str, columns: Sequence[str], condition: Condition = ()) -> list[tuple]:
-        return self.sql(f"SELECT {', '.join(columns)} FROM {self.table(table)}{self.where(condition)}")
+        return self.sql(f"SELECT {', '.join(map(self.quoted, columns))} FROM {self.table(table)}{self.where(condition)}")
 
     def aggregate(self, table: str) -> list[tuple]:
         return self.sql(
@@ -96,8 +109,8 @@ class SqlEngine(Engine):
 class PyIceberg(Engine):
     name = "pyiceberg"
 
-    def __init__(self, isk: Isk) -> None:
-        super().__init__(isk)
+    def __init__(self, isk: Isk, paged_uri: str = "") -> None:
+        super().__init__(isk, paged_uri)
         self.catalog = clients.pyiceberg_catalog(isk.catalog_uri)
 
     def namespaces(self) -> list[str]:
@@ -105,6 +118,10 @@ class PyIceberg(Engine):
 
     def tables(self) -> list[str]:
         return [name for _, name in self.catalog.list_tables("hotset")]
+
+    def tables_in_pages(self, size: int) -> list[str]:
+        catalog = clients.pyiceberg_catalog(self.paged_uri, **{"rest-page-size": str(size)})
+        return [name for _, name in catalog.list_tables("hotset")]
 
     def describe(self, table: str) -> dict[str, str]:
         return {field.name: str(field.field_type) for field in self._load(table).schema().fields}
@@ -134,8 +151,8 @@ class DuckDb(SqlEngine):
     name = "duckdb"
     timestamp = "TIMESTAMPTZ '{:%Y-%m-%d %H:%M:%S.%f}+00:00'"
 
-    def __init__(self, isk: Isk) -> None:
-        super().__init__(isk)
+    def __init__(self, isk: Isk, paged_uri: str = "") -> None:
+        super().__init__(isk, paged_uri)
         self.connection = clients.duckdb_connection(isk.catalog_uri)
 
     def close(self) -> None:
@@ -156,9 +173,10 @@ class DuckDb(SqlEngine):
 
 class Spark(SqlEngine):
     name = "spark"
+    quote = "`"
 
-    def __init__(self, isk: Isk) -> None:
-        super().__init__(isk)
+    def __init__(self, isk: Isk, paged_uri: str = "") -> None:
+        super().__init__(isk, paged_uri)
         # PySpark gives timestamps in the process's own zone.
         os.environ["TZ"] = "UTC"
         time.tzset()
@@ -176,6 +194,11 @@ class Spark(SqlEngine):
     def tables(self) -> list[str]:
         return [row[1] for row in self.sql("SHOW TABLES IN isk.hotset")]
 
+    def tables_in_pages(self, size: int) -> list[str]:
+        for key, value in clients.spark_catalog("paged", self.paged_uri, **{"rest-page-size": str(size)}).items():
+            self.session.conf.set(key, value)
+        return [row[1] for row in self.sql("SHOW TABLES IN paged.hotset")]
+
     def describe(self, table: str) -> dict[str, str]:
         return {field.name: field.dataType.simpleString() for field in self.session.table(self.table(table)).schema.fields}
 
@@ -184,9 +207,10 @@ class TrinoEngine(SqlEngine):
     name = "trino"
     timestamp = "TIMESTAMP '{:%Y-%m-%d %H:%M:%S.%f} UTC'"
 
-    def __init__(self, isk: Isk) -> None:
-        super().__init__(isk)
-        self.server: Server = Trino({"isk": iceberg_catalog(isk.catalog_uri, isk.s3_endpoint)}).start()
+    def __init__(self, isk: Isk, paged_uri: str = "") -> None:
+        super().__init__(isk, paged_uri)
+        uris = {"isk": isk.catalog_uri} | ({"paged": paged_uri} if paged_uri else {})
+        self.server: Server = Trino({name: iceberg_catalog(uri, isk.s3_endpoint) for name, uri in uris.items()}).start()
 
     def close(self) -> None:
         self.server.stop()
@@ -200,6 +224,10 @@ class TrinoEngine(SqlEngine):
     def tables(self) -> list[str]:
         return [row[0] for row in self.sql("SHOW TABLES FROM isk.hotset")]
 
+    def tables_in_pages(self, size: int) -> list[str]:
+        """Trino has no setting for the size; it takes the one that the catalog's configuration names."""
+        return [row[0] for row in self.sql("SHOW TABLES FROM paged.hotset")]
+
     def describe(self, table: str) -> dict[str, str]:
         return {row[0]: row[1] for row in self.sql(f"DESCRIBE {self.table(table)}")}
 
@@ -211,8 +239,8 @@ class ClickHouse(SqlEngine):
     nested_nulls = False
     timestamp = "toDateTime64('{:%Y-%m-%d %H:%M:%S.%f}', 6, 'UTC')"
 
-    def __init__(self, isk: Isk) -> None:
-        super().__init__(isk)
+    def __init__(self, isk: Isk, paged_uri: str = "") -> None:
+        super().__init__(isk, paged_uri)
         import chdb.session
 
         self.session = chdb.session.Session()
@@ -250,20 +278,20 @@ class ClickHouse(SqlEngine):
         return [row[0].decode() for row in self.sql("SHOW TABLES FROM isk")]
 
 
-class Polars(Engine):
-    """Polars; PyIceberg finds the table for it, and reads chunks that have a delete file beside them."""
+class WithoutCatalog(Engine):
+    """An engine that knows no Iceberg catalog: PyIceberg finds a table for it."""
 
-    name = "polars"
+    lists = False
 
-    def __init__(self, isk: Isk) -> None:
-        super().__init__(isk)
+    def __init__(self, isk: Isk, paged_uri: str = "") -> None:
+        super().__init__(isk, paged_uri)
         self.pyiceberg = PyIceberg(isk)
 
-    def namespaces(self) -> list[str]:
-        return self.pyiceberg.namespaces()
 
-    def tables(self) -> list[str]:
-        return self.pyiceberg.tables()
+class Polars(WithoutCatalog):
+    """Polars. PyIceberg also reads for it the chunks that have a delete file beside them."""
+
+    name = "polars"
 
     def describe(self, table: str) -> dict[str, str]:
         return {name: str(kind) for name, kind in self._scan(table, ()).collect_schema().items()}
@@ -296,20 +324,10 @@ class Polars(Engine):
         return frame
 
 
-class DataFusion(SqlEngine):
+class DataFusion(WithoutCatalog, SqlEngine):
     """iceberg-rust under DataFusion, given a table by its metadata file, which is what its Python package can."""
 
     name = "datafusion"
-
-    def __init__(self, isk: Isk) -> None:
-        super().__init__(isk)
-        self.pyiceberg = PyIceberg(isk)
-
-    def namespaces(self) -> list[str]:
-        return self.pyiceberg.namespaces()
-
-    def tables(self) -> list[str]:
-        return self.pyiceberg.tables()
 
     def table(self, name: str) -> str:
         from datafusion import SessionContext

@@ -17,6 +17,19 @@ DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 TRINO_EXCLUDED = ("net.snowflake:snowflake-jdbc", "org.rocksdb:rocksdbjni")
 
 
+# What S3Proxy would need to put objects anywhere but into a folder.
+S3PROXY_EXCLUDED = (
+    "com.azure:*",
+    "com.github.openstack4j.core:*",
+    "com.github.openstack4j.core.connectors:*",
+    "com.google.cloud:*",
+    "io.grpc:*",
+    "org.apache.sshd:*",
+)
+
+AWS_EXCLUDED = ("software.amazon.awssdk:netty-nio-client", "software.amazon.awssdk:apache5-client")
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A Maven artifact; `closure=False` takes it without what it depends on."""
@@ -73,8 +86,41 @@ def programs() -> list[Program]:
                 Artifact("org.apache.iceberg", "iceberg-aws-bundle", v["spark"]["iceberg"], closure=False),
             ],
         ),
+        Program("lake-catalog", _lake_catalog()),
+        Program("lake-store", [Artifact("org.gaul", "s3proxy", v["lake"]["s3proxy"], excluded=S3PROXY_EXCLUDED)]),
+        Program("rest-kit", _rest_kit()),
         Program("trino-server", [Artifact("io.trino", "trino-main", trino)], trino_versions),
         Program("trino-iceberg", [Artifact("io.trino", "trino-iceberg", trino, excluded=TRINO_EXCLUDED)], trino_versions),
+    ]
+
+
+def _lake_catalog() -> list[Artifact]:
+    """Iceberg's own REST catalog server, as its project runs it in tests; its package names nothing of what it needs."""
+    v = VERSIONS["lake"]
+    iceberg, aws, jetty = v["iceberg"], "software.amazon.awssdk", v["jetty"]
+    return [
+        Artifact("org.apache.iceberg", "iceberg-open-api", iceberg, classifier="test-fixtures", closure=False),
+        Artifact("org.apache.iceberg", "iceberg-core", iceberg, classifier="tests", closure=False),
+        Artifact("org.apache.iceberg", "iceberg-core", iceberg),
+        Artifact("org.apache.iceberg", "iceberg-aws", iceberg),
+        *(Artifact(aws, name, v["awssdk"], excluded=AWS_EXCLUDED) for name in ("s3", "sts", "kms", "apache-client")),
+        Artifact("org.eclipse.jetty.ee10", "jetty-ee10-servlet", jetty),
+        Artifact("org.eclipse.jetty.compression", "jetty-compression-server", jetty),
+        Artifact("org.eclipse.jetty.compression", "jetty-compression-gzip", jetty),
+        Artifact("org.xerial", "sqlite-jdbc", v["sqlite"]),
+        Artifact("org.slf4j", "slf4j-simple", v["slf4j"]),
+    ]
+
+
+def _rest_kit() -> list[Artifact]:
+    """Iceberg's own tests of a REST catalog; what else they need is the catalog server's."""
+    v = VERSIONS["lake"]
+    return [
+        Artifact("org.apache.iceberg", "iceberg-open-api", v["iceberg"], classifier="tests", closure=False),
+        Artifact("org.apache.iceberg", "iceberg-api", v["iceberg"], classifier="tests", closure=False),
+        Artifact("org.junit.platform", "junit-platform-console-standalone", v["junit"], closure=False),
+        Artifact("org.assertj", "assertj-core", v["assertj"]),
+        Artifact("org.awaitility", "awaitility", v["awaitility"]),
     ]
 
 

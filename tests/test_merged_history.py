@@ -1,0 +1,239 @@
+"""Random histories of a topic and its cold table. After each step merged is what the model says, row by row.
+
+$ISK_TEST_HISTORY_STEPS and $ISK_TEST_HISTORY_SEEDS (numbers with commas) say how long and which.
+A failure tells its seed and all steps up to it.
+"""
+
+import os
+import random
+
+import pytest
+from pyiceberg.types import IntegerType, LongType, StringType
+from stack.moves import Deeds
+from stack.pair import Field, Pair
+
+STEPS = int(os.environ.get("ISK_TEST_HISTORY_STEPS", "40"))
+SEEDS = [int(seed) for seed in os.environ.get("ISK_TEST_HISTORY_SEEDS", "1,2").split(",")]
+PARTITIONS = 2
+
+TYPES = {"long": LongType(), "int": IntegerType(), "string": StringType()}
+
+
+class History:
+    """Chooses steps and does them."""
+
+    def __init__(self, seed: int, deeds: Deeds, restart) -> None:
+        self.random = random.Random(seed)
+        self.deeds, self.restart = deeds, restart
+        self.made = 0
+        # How often each is chosen, beside the others.
+        self.kinds = {
+            self.produce: 6,
+            self.move_prefix: 4,
+            self.move_part: 3,
+            self.move_filtered: 3,
+            self.move_all: 1,
+            self.move_twice: 1,
+            self.double: 0.5,
+            self.rewrite: 2,
+            self.delete_by_offset: 2,
+            self.delete_by_value: 1,
+            self.delete_records: 2,
+            self.expire_snapshots: 1,
+            self.add_cold_column: 1,
+            self.rename_cold_column: 1,
+            self.drop_cold_column: 0.5,
+            self.reorder_cold_columns: 0.5,
+            self.add_hot_field: 1,
+            self.drop_hot_field: 0.5,
+            self.widen_hot_field: 0.5,
+            self.restart_service: 0.7,
+        }
+
+    @property
+    def pair(self) -> Pair:
+        return self.deeds.pair
+
+    def step(self) -> str:
+        """Does one thing, and says what it was."""
+        (kind,) = self.random.choices(list(self.kinds), list(self.kinds.values()))
+        return f"{kind.__name__} {kind()}"
+
+    # Kafka.
+
+    def produce(self):
+        partition = self.random.choice([None, *range(PARTITIONS)])
+        count = self.random.choice([1, 5, 30])
+        self.pair.produce(count, partition)
+        return count, partition
+
+    def delete_records(self):
+        partition = self.random.randrange(PARTITIONS)
+        start, end = self.pair.starts.get(partition, 0), self.pair.ends.get(partition, 0)
+        before = self.random.randint(start, start + (end - start) // 2)
+        self.pair.delete_records(partition, before)
+        return partition, before
+
+    def add_hot_field(self):
+        name = self._name("field")
+        field = self.random.choice([Field(["null", "string"], "string", None), Field("long", "long", self.made), Field(["null", "int"], "int", None)])
+        self.pair.evolve(self.pair.fields | {name: field})
+        self.pair.produce(3)
+        return name, field.kind, field.default
+
+    def drop_hot_field(self):
+        fewer = {name: {kept: f for kept, f in self.pair.fields.items() if kept != name} for name in self.pair.fields}
+        droppable = [name for name, fields in fewer.items() if name not in ("id", "amount") and self.pair.may_evolve(fields)]
+        if len(droppable) < 2:
+            return None
+        name = self.random.choice(droppable)
+        self.pair.evolve(fewer[name])
+        self.pair.produce(3)
+        return name
+
+    def widen_hot_field(self):
+        narrow = [name for name, f in self.pair.fields.items() if f.avro == "int"]
+        if not narrow:
+            return None
+        self.pair.evolve(self.pair.fields | {narrow[0]: Field("long", "long", 0)})
+        self.pair.produce(3)
+        return narrow[0]
+
+    # Moves.
+
+    def move_prefix(self):
+        partition = self.random.randrange(PARTITIONS)
+        start, end = self.pair.starts.get(partition, 0), self.pair.ends.get(partition, 0)
+        return self._move([("kafka_partition", "=", partition), ("kafka_offset", "<", self.random.randint(start, end))])
+
+    def move_part(self):
+        end = max(self.pair.ends.values())
+        first = self.random.randint(0, end)
+        return self._move([("kafka_offset", ">=", first), ("kafka_offset", "<", first + self.random.randint(1, 40))])
+
+    def move_filtered(self):
+        return self._move([("amount", self.random.choice("<>"), self.random.randint(0, 60) + 0.25)])
+
+    def move_all(self):
+        return self._move([])
+
+    def move_twice(self):
+        condition = [("kafka_offset", "<", self.random.randint(0, max(self.pair.ends.values())))]
+        return self._move(condition), self._move(condition)
+
+    def double(self):
+        """A mover that does not ask what was moved: cold itself has rows twice."""
+        first = self.random.randint(0, max(self.pair.ends.values()))
+        return self._move([("kafka_offset", ">=", first), ("kafka_offset", "<", first + 3)], unmoved=False)
+
+    def _move(self, condition, unmoved=True):
+        self._widen_cold()
+        return condition, self.deeds.move(condition, unmoved=unmoved)
+
+    def _widen_cold(self):
+        """As a mover has to before it can write what is wider."""
+        names = {key: name for name, key in self.pair.cold_columns.items()}
+        for hot, key in self.pair.matches().items():
+            if self.pair.hot_columns()[hot] == "long" and self.pair.cold_kinds[key] == "int":
+                with self.deeds.cold_table().update_schema() as schema:
+                    schema.update_column(names[key], LongType())
+                self.pair.cold_kinds[key] = "long"
+
+    # Cold.
+
+    def rewrite(self):
+        self.deeds.rewrite()
+        return ""
+
+    def delete_by_offset(self):
+        first = self.random.randint(0, max(self.pair.ends.values()))
+        partition = self.random.randrange(PARTITIONS)
+        condition = [("kafka_partition", "=", partition), ("kafka_offset", ">=", first), ("kafka_offset", "<", first + self.random.randint(1, 20))]
+        return condition, self.deeds.delete(condition)
+
+    def delete_by_value(self):
+        names = {key: name for name, key in self.pair.cold_columns.items()}
+        key = self.pair.matches().get("id")
+        if key is None:
+            return None
+        first = self.random.randint(0, self.pair.produced)
+        condition = [(names[key], ">=", first), (names[key], "<", first + 10)]
+        return condition, self.deeds.delete(condition)
+
+    def expire_snapshots(self):
+        table = self.deeds.cold_table()
+        old = [s.snapshot_id for s in table.snapshots() if s.snapshot_id != table.metadata.current_snapshot_id]
+        if old:
+            table.maintenance.expire_snapshots().by_ids(old).commit()
+        return len(old)
+
+    def add_cold_column(self):
+        """One that only hot has so far, or one of cold alone."""
+        only_hot = [name for name in self.pair.fields if name not in self.pair.matches() and self.pair.fields[name].kind in TYPES]
+        if only_hot and self.random.random() < 0.7:
+            name = self.random.choice(only_hot)
+            kind = self.pair.fields[name].kind
+        else:
+            name, kind = self._name("cold"), self.random.choice(list(TYPES))
+        with self.deeds.cold_table().update_schema() as schema:
+            schema.add_column(name, TYPES[kind])
+        self.pair.cold_added(name, kind)
+        return name, kind
+
+    def rename_cold_column(self):
+        old, new = self.random.choice(self._own_columns()), self._name("renamed")
+        with self.deeds.cold_table().update_schema() as schema:
+            schema.rename_column(old, new)
+        self.pair.cold_renamed(old, new)
+        return old, new
+
+    def drop_cold_column(self):
+        names = self._own_columns()
+        if len(names) < 3:
+            return None
+        name = self.random.choice(names)
+        with self.deeds.cold_table().update_schema() as schema:
+            schema.delete_column(name)
+        self.pair.cold_dropped(name)
+        return name
+
+    def reorder_cold_columns(self):
+        name = self.random.choice(list(self.pair.cold_columns))
+        with self.deeds.cold_table().update_schema() as schema:
+            schema.move_first(name)
+        self.pair.cold_ordered([name, *(other for other in self.pair.cold_columns if other != name)])
+        return name
+
+    def _own_columns(self):
+        return [name for name in self.pair.cold_columns if not name.startswith("kafka_")]
+
+    def _name(self, stem):
+        self.made += 1
+        return f"{stem}_{self.made}"
+
+    # The service.
+
+    def restart_service(self):
+        self.restart()
+        return ""
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_random_history(make_pair, readers, lake_isk, seed):
+    pair = make_pair(PARTITIONS)
+    deeds = Deeds(pair, readers)
+    pair.produce(30)
+    deeds.create()
+    history, steps = History(seed, deeds, lake_isk.restart), []
+    try:
+        for _ in range(STEPS):
+            steps.append("")
+            steps[-1] = history.step()
+            deeds.check("pyiceberg")
+        deeds.check("spark")
+    except BaseException:
+        done = "\n".join(f"{number:3} {step or '(failed in it)'}" for number, step in enumerate(steps, 1))
+        print(f"seed {seed}, step {len(steps)}:\n{done}")
+        raise
+    assert pair.covered and pair.cold and pair.unmoved()
