@@ -79,16 +79,17 @@ def test_rows_are_moved_and_merged_stays_the_same(make, mover):
     deeds.check()
 
 
-def test_trino_moves_what_is_unmoved(make):
-    """Trino keeps `$` in a table's name for its own use, so it moves by a condition."""
+def test_trino_moves_by_a_condition(make):
+    """It keeps `$` in a table's name for its own use."""
     deeds = make()
     deeds.create()
     deeds.move(before(50), by="trino", unmoved=False)
     deeds.check()
 
 
-@pytest.mark.parametrize("reader", ALL_READERS)
+@pytest.mark.parametrize("reader", [name for name in ALL_READERS if name != "trino"])
 def test_what_is_unmoved_is_a_table_for_engines(make, reader):
+    """Not for Trino, which asks nobody for a table with `$` in its name."""
     deeds = make()
     deeds.create()
     deeds.move(before(50))
@@ -436,7 +437,7 @@ def test_topics_and_tables_of_other_names(broker, registry, lake, make_pair, tmp
     pair.produce(60)
     other = f"table_of_{pair.topic}"
     config = tmp_path / "isk.toml"
-    config.write_text("[merged]\ntopics = [{ topic = '(topics_and_tables.*)', table = 'table_of_${1}' }]\n")
+    config.write_text("[merged]\ntopics = [{ topic = '(test_topics_and_tables.*)', table = 'table_of_${1}' }]\n")
     isk = Isk(
         {"ISK_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap, "ISK_REGISTRY_URL": registry.url} | lake.isk_environment(),
         ["--config", str(config)],
@@ -523,7 +524,8 @@ def test_a_recreated_topic_is_refused(broker, registry, make, lake_isk):
 
 
 def recreate(broker, topic):
-    records.admin(broker.bootstrap).delete_topics([topic], operation_timeout=30)[topic].result(30)
+    admin = records.admin(broker.bootstrap)  # must live until the answer is there
+    admin.delete_topics([topic], operation_timeout=30)[topic].result(30)
     deadline = time.monotonic() + 30
     while True:
         try:

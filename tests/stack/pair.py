@@ -251,6 +251,10 @@ class Pair:
             rows.append(dict.fromkeys(columns) | {names[matches[name]] if name in matches else name: v for name, v in row.items()})
         return rows
 
+    def positions(self) -> list[Position]:
+        """Where the rows of merged stand in Kafka, in order."""
+        return sorted((row["kafka_partition"], row["kafka_offset"]) for row in self.rows())
+
     def _cold_row(self, row: Mapping[int, Any]) -> Row:
         return {name: row.get(key) for name, key in (self.cold_columns or {}).items()}
 

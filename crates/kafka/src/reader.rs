@@ -13,8 +13,8 @@ use crate::fetch::{BLOCK_MAX_BYTES, BLOCK_MAX_RECORDS, FetchLimits, Item, Step, 
 use crate::ffi::{Assignment, Client, Code, Headers, Message, code};
 use crate::metrics::add;
 
-/// Messages taken from the client at once: few enough to be in the cache still when they are freed.
-const BATCH_MESSAGES: usize = 512;
+/// Messages taken from the client at once.
+const BATCH_MESSAGES: usize = 4096;
 /// How often a waiting fetch looks whether its reader has gone.
 const POLL_MS: i32 = 50;
 /// More than this between two looks is progress even if no record came out of it: a stretch of

@@ -13,8 +13,8 @@ use std::ops::Range;
 /// The encoded file is larger than what was declared for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the encoded file has {actual} bytes, but {declared} were declared for it: encode it harder, or \
-     plan it again with its true size"
+    "the encoded file has {actual} bytes, but {declared} were declared for it: plan it again with its \
+     true size"
 )]
 pub struct TooLarge {
     /// The bytes of body and footer together.

@@ -1,6 +1,6 @@
 //! The render profile: every writer setting that has a say in a file's bytes.
 
-use parquet::basic::{Compression, Encoding, LogicalType, Type as PhysicalType, ZstdLevel};
+use parquet::basic::{Compression, LogicalType, Type as PhysicalType, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::{
     DEFAULT_CREATED_BY, EnabledStatistics, WriterProperties, WriterVersion,
@@ -19,8 +19,6 @@ pub struct RenderProfile {
     row_group_bytes: usize,
     page_rows: usize,
     page_bytes: usize,
-    /// Whether numbers that grow are stored as their differences.
-    delta: bool,
 }
 
 impl Default for RenderProfile {
@@ -31,20 +29,11 @@ impl Default for RenderProfile {
             row_group_bytes: 48 << 20,
             page_rows: 20_000,
             page_bytes: 1 << 20,
-            delta: false,
         }
     }
 }
 
 impl RenderProfile {
-    /// The same profile with size before all else: for a file that outgrew its declared size. About 2
-    /// bytes a row and a twentieth of the texts are won, at the cost of encoding time. Iceberg's
-    /// vectorized reader in Spark refuses the delta encoding before Iceberg 1.10 or so, which is still
-    /// better than a file that nobody can read.
-    pub fn compress_harder(&self) -> Self {
-        Self { zstd_level: 9, delta: true, ..self.clone() }
-    }
-
     /// The same profile with row groups ended at `bytes` (as encoded so far) at the latest. This is
     /// what bounds the renderer's memory; one batch may overshoot it.
     pub fn with_row_group_bytes(self, bytes: usize) -> Self {
@@ -59,11 +48,10 @@ impl RenderProfile {
     /// A text that differs whenever two profiles may render different bytes: input of the render
     /// digest. It names the version of the Parquet library.
     pub fn digest_input(&self) -> String {
-        let Self { zstd_level, row_group_rows, row_group_bytes, page_rows, page_bytes, delta } =
-            self;
+        let Self { zstd_level, row_group_rows, row_group_bytes, page_rows, page_bytes } = self;
         format!(
             "render-profile {PROFILE_VERSION}; {DEFAULT_CREATED_BY}; zstd {zstd_level}; row group \
-             {row_group_rows} rows {row_group_bytes} bytes; page {page_rows} rows {page_bytes} bytes; delta {delta}"
+             {row_group_rows} rows {row_group_bytes} bytes; page {page_rows} rows {page_bytes} bytes"
         )
     }
 
@@ -96,8 +84,6 @@ impl RenderProfile {
                 builder = builder
                     .set_column_dictionary_enabled(path(), true)
                     .set_column_dictionary_page_size_limit(path(), limit);
-            } else if self.delta && column.physical_type() == PhysicalType::INT64 {
-                builder = builder.set_column_encoding(path(), Encoding::DELTA_BINARY_PACKED);
             }
         }
         Ok(builder.build())

@@ -71,7 +71,9 @@ pub(crate) fn value_column() -> NestedFieldRef {
 /// The metadata columns in table order, the key's with the given type.
 pub(crate) fn columns(key_type: Type) -> Vec<NestedFieldRef> {
     let header = Type::Struct(StructType::new(vec![
-        required(KAFKA_HEADERS_KEY, Type::Primitive(PrimitiveType::String)),
+        // Never null. It is optional for writers that copy a table: DuckDB 1.5 refuses lists that are
+        // empty throughout where a field in them is required.
+        optional(KAFKA_HEADERS_KEY, Type::Primitive(PrimitiveType::String)),
         optional(KAFKA_HEADERS_VALUE, Type::Primitive(PrimitiveType::Binary)),
     ]));
     let headers = Type::List(ListType::new(Arc::new(NestedField::list_element(

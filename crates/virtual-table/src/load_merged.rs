@@ -115,12 +115,14 @@ impl Service {
             });
         }
         let holes = holes(&covered, offsets);
-        self.metrics.set_holes(&cold.name, holes.iter().map(|(_, range)| range.span()).sum());
+        let mut properties = hole_properties(&holes);
+        let named = properties.get("isk.holes").map_or("", String::as_str);
+        let missing = holes.iter().map(|(_, range)| range.span()).sum();
+        self.metrics.set_holes(&cold.name, missing, named);
         let merged = match view {
             View::Merged => Some(self.merge(topic, columns, &cold, manifests)?),
             View::Hot | View::Unmoved => None,
         };
-        let mut properties = hole_properties(&holes);
         properties.insert("isk.cold-table".to_owned(), cold.name.clone());
         properties.insert("isk.cold-table-uuid".to_owned(), cold.uuid.to_string());
         let snapshot = cold.current.map(|id| ("isk.cold-snapshot-id".to_owned(), id.to_string()));

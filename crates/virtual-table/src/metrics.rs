@@ -31,7 +31,7 @@ impl Metrics {
     }
 
     /// Notes how many offsets are in neither a cold table nor Kafka. A hole that grows is logged.
-    pub(crate) fn set_holes(&self, table: &str, offsets: u64) {
+    pub(crate) fn set_holes(&self, table: &str, offsets: u64, named: &str) {
         let mut all = self.holes.lock().unwrap_or_else(|e| e.into_inner());
         let before = all.insert(table.to_owned(), offsets).unwrap_or(0);
         if offsets > before {
