@@ -246,14 +246,50 @@ pub(crate) async fn config<S: CatalogService>(
     let config = match query.warehouse.as_deref() {
         Some(COLDSET) => crate::warehouse::config(&app).await?,
         // Any other name is accepted: the catalog has one warehouse, and some clients must name it.
-        _ => {
-            let writable = app.cold.as_deref().is_some_and(|cold| cold.upstream.is_writable());
-            crate::wire::CatalogConfig {
-                defaults: [].into(),
-                overrides: [].into(),
-                endpoints: crate::routes::endpoints(writable),
-            }
-        }
+        _ => crate::wire::CatalogConfig {
+            defaults: [].into(),
+            overrides: [].into(),
+            endpoints: endpoints(&app).await,
+        },
     };
     Ok(Json(config).into_response())
+}
+
+/// What clients are told of: writes where `coldset` is writable, and of those what the upstream serves. A
+/// client that is told of `transactions/commit` uses it instead of the commit of one table.
+async fn endpoints<S: CatalogService>(app: &App<S>) -> Vec<String> {
+    let Some(cold) = app.cold.as_deref().filter(|cold| cold.upstream.is_writable()) else {
+        return crate::routes::endpoints(false);
+    };
+    match cold.upstream.endpoints().await {
+        Ok(Some(said)) => served(&said),
+        Ok(None) => crate::routes::endpoints(true),
+        Err(error) => {
+            // The rest of the catalog does without the upstream.
+            tracing::warn!(%error, "which writes the upstream serves is not known");
+            crate::routes::endpoints(true)
+        }
+    }
+}
+
+/// Our own endpoints, and those that write of which the upstream says that it serves them.
+fn served(said: &[String]) -> Vec<String> {
+    let own = crate::routes::endpoints(false);
+    let mut all = crate::routes::endpoints(true);
+    all.retain(|endpoint| own.contains(endpoint) || said.contains(endpoint));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_are_offered_that_the_upstream_serves() {
+        let commit = "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}".to_owned();
+        let offered = served(std::slice::from_ref(&commit));
+        assert!(offered.contains(&commit));
+        assert!(!offered.contains(&"POST /v1/{prefix}/transactions/commit".to_owned()));
+        assert_eq!(offered.len(), crate::routes::endpoints(false).len() + 1);
+    }
 }

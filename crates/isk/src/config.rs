@@ -1,14 +1,17 @@
-//! The configuration: a TOML file, overlaid by `ISK_*` environment variables.
+//! The configuration: what can be set, its defaults, and what is checked before anything starts.
+
+mod read;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
 use isk_coldset::{ColdsetConfig, Upstream};
 use serde::Deserialize;
-use toml::{Table, Value};
+
+pub use read::load;
 
 /// All that can be configured. `Debug` hides secrets.
 #[derive(Debug, Clone, Deserialize)]
@@ -222,167 +225,6 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[hidden]")
     }
-}
-
-/// Environment variables that set one key each.
-const VARIABLES: &[(&str, &str)] = &[
-    ("ISK_PORT", "s3.port"),
-    ("ISK_S3_PORT", "s3.port"),
-    ("ISK_CATALOG_PORT", "catalog.port"),
-    ("ISK_EXTERNAL_HOSTNAME", "external_hostname"),
-    ("ISK_EXTERNAL_URL", "s3.external_url"),
-    ("ISK_BIND", "bind"),
-    ("ISK_DATA_DIR", "data_dir"),
-    ("ISK_S3_REGION", "s3.region"),
-    ("ISK_S3_ACCESS_KEY_ID", "s3.access_key_id"),
-    ("ISK_S3_SECRET_ACCESS_KEY", "s3.secret_access_key"),
-    ("ISK_REGISTRY_URL", "registry.url"),
-    ("ISK_REGISTRY_USERNAME", "registry.username"),
-    ("ISK_REGISTRY_PASSWORD", "registry.password"),
-    ("ISK_REGISTRY_TOKEN", "registry.token"),
-    ("ISK_REGISTRY_CA_FILE", "registry.ca_file"),
-    ("ISK_TOPICS_INCLUDE", "topics.include"),
-    ("ISK_TOPICS_EXCLUDE", "topics.exclude"),
-    ("ISK_CACHE_BYTES", "limits.cache_bytes"),
-    ("ISK_RENDER_CONCURRENCY", "limits.render_concurrency"),
-    ("ISK_METADATA_RETENTION_SECONDS", "limits.metadata_retention_seconds"),
-    ("ISK_REQUEST_TIMEOUT_MS", "limits.request_timeout_ms"),
-    ("ISK_FETCH_PROGRESS_TIMEOUT_MS", "limits.fetch_progress_timeout_ms"),
-    ("ISK_COLDSET_NAMESPACE", "coldset.namespace"),
-    ("ISK_COLDSET_WRITABLE", "coldset.writable"),
-    ("ISK_COLDSET_DIRECT", "coldset.direct"),
-    ("ISK_COLDSET_CA_FILE", "coldset.ca-file"),
-    ("ISK_COLDSET_REQUEST_TIMEOUT_MS", "coldset.request-timeout-ms"),
-    ("ISK_CONFIG_SERVICE_URL", "config_service_url"),
-];
-
-/// Prefixes whose rest names a property: `_` stands for the dot. (In `coldset`, dots, dashes and
-/// underscores are the same.)
-const FAMILIES: &[(&str, &str)] = &[("ISK_KAFKA_", "kafka"), ("ISK_COLDSET_CLIENT_", "coldset")];
-
-/// Variables that are read elsewhere.
-const OTHER: &[&str] = &["ISK_CONFIG", "ISK_LOG", "ISK_LOG_FORMAT", "ISK_BIN"];
-
-/// Reads the file, if one is given, lays the environment over it and checks the result.
-pub fn load(
-    file: Option<&Path>,
-    environment: impl IntoIterator<Item = (String, String)>,
-) -> Result<Config> {
-    let mut table = match file {
-        None => Table::new(),
-        Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| {
-                format!("cannot read the configuration file {}", path.display())
-            })?;
-            toml::from_str(&text)
-                .with_context(|| format!("{} is not valid TOML", path.display()))?
-        }
-    };
-    join_dotted(&mut table, "kafka");
-    join_dotted(&mut table, "coldset");
-    for (name, value) in environment {
-        overlay(&mut table, &name, &value)?;
-    }
-    let config: Config = serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
-        let key = e.path().to_string();
-        anyhow!("configuration key {key:?}: {}", e.inner().to_string().trim())
-    })?;
-    check(&config)?;
-    Ok(config)
-}
-
-/// `bootstrap.servers = "…"` without quotes is a nested table in TOML: flattens it back, and turns
-/// numbers and booleans into the text that librdkafka takes.
-fn join_dotted(table: &mut Table, section: &str) {
-    fn walk(prefix: &str, value: Value, out: &mut Table) {
-        match value {
-            Value::Table(inner) => {
-                for (key, value) in inner {
-                    let key = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
-                    walk(&key, value, out);
-                }
-            }
-            Value::String(_) | Value::Array(_) => {
-                out.insert(prefix.to_owned(), value);
-            }
-            scalar => {
-                out.insert(prefix.to_owned(), Value::String(scalar.to_string()));
-            }
-        }
-    }
-    if let Some(value @ Value::Table(_)) = table.get_mut(section) {
-        let mut flat = Table::new();
-        walk("", std::mem::replace(value, Value::Boolean(false)), &mut flat);
-        *value = Value::Table(flat);
-    }
-}
-
-fn overlay(table: &mut Table, name: &str, value: &str) -> Result<()> {
-    if !name.starts_with("ISK_") || name.starts_with("ISK_TEST_") || OTHER.contains(&name) {
-        return Ok(());
-    }
-    if value.starts_with("tcp://") {
-        // Kubernetes sets ISK_PORT=tcp://… in every pod beside a Service named "isk".
-        tracing::warn!(name, "ignored: this is a Kubernetes service link, not a setting");
-        return Ok(());
-    }
-    if let Some((_, key)) = VARIABLES.iter().find(|(variable, _)| *variable == name) {
-        if let Some(("coldset", property)) = key.split_once('.') {
-            return set_property(table, "coldset", property.to_owned(), value);
-        }
-        return set(table, key, parse(key, name, value)?);
-    }
-    for (prefix, section) in FAMILIES {
-        if let Some(rest) = name.strip_prefix(prefix).filter(|r| !r.is_empty()) {
-            let key = rest.to_ascii_lowercase().replace('_', ".");
-            return set_property(table, section, key, value);
-        }
-    }
-    tracing::warn!(name, "ignored: no setting has this name (see `isk serve --help`)");
-    Ok(())
-}
-
-/// Sets a property, in place of one that is spelled otherwise.
-fn set_property(table: &mut Table, section: &str, key: String, value: &str) -> Result<()> {
-    let entry = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
-    let Value::Table(properties) = entry else {
-        bail!("configuration key {section:?} must be a table of properties");
-    };
-    if section == "coldset" {
-        let plain = |key: &str| key.to_ascii_lowercase().replace(['-', '_'], ".");
-        properties.retain(|other, _| plain(other) != plain(&key));
-    }
-    properties.insert(key, Value::String(value.to_owned()));
-    Ok(())
-}
-
-/// Text from the environment as the kind of value its key takes.
-fn parse(key: &str, name: &str, value: &str) -> Result<Value> {
-    let is_number = key.ends_with("port") || key.starts_with("limits.");
-    if is_number {
-        let number = value.trim().parse::<i64>();
-        return number.map(Value::Integer).map_err(|_| {
-            anyhow!("{name}={value:?} is not a whole number (configuration key {key})")
-        });
-    }
-    if key.starts_with("topics.") {
-        let patterns = value.split(',').map(|p| Value::String(p.trim().to_owned()));
-        return Ok(Value::Array(patterns.collect()));
-    }
-    Ok(Value::String(value.to_owned()))
-}
-
-fn set(table: &mut Table, key: &str, value: Value) -> Result<()> {
-    let Some((section, field)) = key.split_once('.') else {
-        table.insert(key.to_owned(), value);
-        return Ok(());
-    };
-    let entry = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
-    let Value::Table(fields) = entry else {
-        bail!("configuration key {section:?} must be a table");
-    };
-    fields.insert(field.to_owned(), value);
-    Ok(())
 }
 
 fn check(config: &Config) -> Result<()> {
@@ -627,6 +469,7 @@ mod tests {
             &[
                 ("ISK_COLDSET_CLIENT_URI", "http://c"),
                 ("ISK_COLDSET_CLIENT_TOKEN", "hunter2"),
+                ("ISK_COLDSET_CLIENT_S3_ACCESS-KEY-ID", "id"),
                 ("ISK_COLDSET_CLIENT_S3_SECRET-ACCESS-KEY", "hunter2"),
             ],
         )

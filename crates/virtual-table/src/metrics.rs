@@ -38,6 +38,7 @@ impl Metrics {
             tracing::warn!(
                 table,
                 offsets,
+                holes = named,
                 "offsets between the cold table's rows and Kafka's start are in neither (unless they \
                  were transaction markers or compacted): merged cannot show them"
             );

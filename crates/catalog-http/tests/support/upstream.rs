@@ -10,6 +10,20 @@ use http::{HeaderMap, Method, StatusCode, Uri, header};
 use isk_coldset::{ColdsetConfig, Upstream};
 use serde_json::{Value, json};
 
+/// What the stub says it serves.
+pub const ENDPOINTS: [&str; 10] = [
+    "GET /v1/{prefix}/namespaces",
+    "POST /v1/{prefix}/namespaces",
+    "GET /v1/{prefix}/namespaces/{namespace}/tables",
+    "POST /v1/{prefix}/namespaces/{namespace}/tables",
+    "POST /v1/{prefix}/namespaces/{namespace}/register",
+    "GET /v1/{prefix}/namespaces/{namespace}/tables/{table}",
+    "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}",
+    "DELETE /v1/{prefix}/namespaces/{namespace}/tables/{table}",
+    "POST /v1/{prefix}/tables/rename",
+    "POST /v1/{prefix}/transactions/commit",
+];
+
 /// A request as it came.
 #[derive(Debug, Clone)]
 pub struct Seen {
@@ -105,7 +119,7 @@ async fn answer(
             200,
             json!({
                 "defaults": {}, "overrides": { "prefix": "up", "token": SECRET },
-                "endpoints": ["GET /v1/{prefix}/namespaces", "POST /v1/{prefix}/namespaces"],
+                "endpoints": ENDPOINTS,
             }),
         ),
         ("GET", _, "/v1/up/namespaces") => json(200, json!({ "namespaces": [["lake"]] })),
