@@ -17,7 +17,7 @@ setup: ## Install the system packages a build needs (Debian, Ubuntu); says what 
 build: setup ## Build target/release/isk
 	$(CARGO) build --release --locked --bin isk
 
-demo: build ## A live topic as an Iceberg table, on an embedded broker (ONCE=1: verify and exit)
+demo: build ## Live topics and a lake as Iceberg tables, all embedded (ONCE=1: verify and exit)
 	deploy/demo/engine --setup
 	target/release/isk demo --engine deploy/demo/engine $(DEMO_FLAGS)
 

@@ -9,6 +9,7 @@ use iceberg::spec::{
 use isk_model::{KafkaPartition, Offset, OffsetRange};
 
 use crate::error::chain;
+use crate::manifest_counts;
 use crate::{ColdStore, ColdsetError};
 
 /// A longer manifest or manifest list is refused, in bytes: parsed, it takes many times its length.
@@ -114,7 +115,12 @@ pub async fn manifest_list(
             // A table that was upgraded keeps its last list until its next commit.
             ManifestList::parse_with_version(&bytes, FormatVersion::V1).map_err(|_| error)
         });
-        Ok(list.map_err(|error| chain(&error))?.consume_entries().into_iter().collect())
+        let list = list.map_err(|error| chain(&error))?;
+        let mut manifests: Vec<ManifestFile> = list.consume_entries().into_iter().collect();
+        if manifests.iter().any(|manifest| manifest.added_files_count.is_none()) {
+            manifest_counts::complete(&mut manifests, &bytes)?;
+        }
+        Ok(manifests)
     })
     .await
 }

@@ -11,6 +11,7 @@ mod catalog;
 mod cold_files;
 mod config;
 mod error;
+mod manifest_counts;
 mod positions;
 mod store;
 mod uri;

@@ -97,6 +97,17 @@ impl Merged {
             reason,
         };
         format_version(&cold.metadata).map_err(|e| unsupported(e.to_string()))?;
+        let counted = |m: &ManifestFile| {
+            let files = m.added_files_count.and(m.existing_files_count);
+            files.is_some() && m.added_rows_count.and(m.existing_rows_count).is_some()
+        };
+        if let Some(manifest) = manifests.iter().find(|manifest| !counted(manifest)) {
+            return Err(unsupported(format!(
+                "its manifest list does not say how many files and rows {} has: rewrite the cold \
+                 table's manifests",
+                manifest.manifest_path
+            )));
+        }
         let hot_id = |id: i32| both.matched.get(&id).copied().unwrap_or(FIRST_HOT_ONLY_ID + id);
         let column = |id: i32, expected: PrimitiveType, name: &str| {
             let field = both.table.field_by_id(id).map(|field| field.field_type.as_ref());
