@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use isk_coldset::ColdStore;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::dto::{
@@ -106,6 +106,7 @@ impl Gateway {
         let id = Uuid::new_v4().simple().to_string();
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
+        let has_body = !request.body().is_end_stream();
         let mut response = match refused_unread(&request) {
             Some(error) => {
                 error.to_http_response().map_err(|error| HttpError::new(Box::new(error)))?
@@ -123,6 +124,11 @@ impl Gateway {
         );
         if let Ok(id) = HeaderValue::from_str(&id) {
             response.headers_mut().insert(REQUEST_ID, id);
+        }
+        if has_body && !response.status().is_success() {
+            // What was refused is not read to its end, so the connection ends, and the client must know:
+            // its next request would find it closed.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
     }

@@ -294,6 +294,8 @@ async fn nothing_can_be_written() {
             (403, "AccessDenied"),
             "{method} {target}"
         );
+        // Its body was not read: a client must not send the next request on the same connection.
+        assert_eq!(answer.headers["connection"], "close", "{method} {target}");
     }
     let form = vec![("content-type".to_owned(), "multipart/form-data; boundary=x".to_owned())];
     let answer = send(gateway.unsigned("POST", "/hotset", form).body("--x--")).await;
