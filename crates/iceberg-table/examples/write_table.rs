@@ -18,7 +18,7 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use iceberg::spec::{NestedField, PrimitiveType, Schema as IcebergSchema, Type};
-use isk_iceberg_table::{Evidence, Placement, PlannedFile, TablePlan, build};
+use isk_iceberg_table::{Evidence, ManifestWriter, Placement, PlannedFile, TableHead, build};
 use isk_model::{ChunkExponent, KafkaPartition, Offset, OffsetChunk, OffsetRange, chunks};
 use isk_parquet_file::{PaddedLayout, ParquetRenderer, RenderProfile, Rendered, empty_delete_file};
 
@@ -60,7 +60,7 @@ fn main() -> Result<()> {
 }
 
 fn write_metadata(root: &Path, location: String, files: Vec<PlannedFile>) -> Result<()> {
-    let table = build(&TablePlan {
+    let head = TableHead {
         table_uuid: uuid::Uuid::from_u128(0x1234),
         location,
         schema: Arc::new(iceberg_schema()?),
@@ -70,11 +70,12 @@ fn write_metadata(root: &Path, location: String, files: Vec<PlannedFile>) -> Res
         chunk_exponent: ChunkExponent::new(EXPONENT).context("exponent")?,
         properties: BTreeMap::new(),
         timestamp_ms: EPOCH_MS,
-        files,
         delete_file_size: empty_delete_file().len() as u64,
         summary: BTreeMap::new(),
-    })?;
-    for file in table.manifests.iter().chain([&table.manifest_list, &table.metadata]) {
+    };
+    let (group, manifests) = ManifestWriter::new(&head)?.group(files)?;
+    let table = build(&head, &[Arc::new(group)])?;
+    for file in manifests.iter().chain([&table.manifest_list, &table.metadata]) {
         fs::write(root.join("metadata").join(&file.name), &file.bytes)?;
     }
     println!("{}", root.join("metadata").join(&table.metadata.name).display());

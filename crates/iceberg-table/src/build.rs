@@ -1,19 +1,18 @@
-//! From a plan to files: the one path through this crate.
+//! From a table's head and the manifests of its groups to metadata and manifest list.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use iceberg::spec::{PrimitiveType, Schema, Type};
 use isk_model::OffsetChunk;
 
 use crate::digest::{Parts, hex128, sha256};
-use crate::group::groups;
 use crate::list::{List, ListedManifest};
-use crate::manifest::{Content, ManifestContext, entry_schema, row_count};
+use crate::manifest::GroupManifests;
 use crate::merged::{self, format_version};
 use crate::metadata::{Metadata, SnapshotFacts};
-use crate::partition::PartitionBounds;
-use crate::plan::{Evidence, PlannedFile, TablePlan};
+use crate::plan::TableHead;
 
 /// A file of the table's metadata folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,20 +23,18 @@ pub struct NamedFile {
     pub bytes: Bytes,
 }
 
-/// All files of one table version.
+/// The files of one table version, but for its manifests.
 #[derive(Debug, Clone)]
 pub struct TableFiles {
     /// The table metadata, JSON. Its name is of the form `00001-<uuid>.metadata.json`.
     pub metadata: NamedFile,
     /// The manifest list.
     pub manifest_list: NamedFile,
-    /// The manifests, in the list's order.
-    pub manifests: Vec<NamedFile>,
     /// The id of the current and only snapshot.
     pub snapshot_id: i64,
 }
 
-/// Why a plan is no table: always a defect of the plan.
+/// Why a plan is no table: always a defect of the head.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The schema lacks a column that the partition spec is built on.
@@ -81,38 +78,28 @@ pub enum BuildError {
     Json(#[from] serde_json::Error),
 }
 
-/// Builds metadata, manifest list and manifests. The cost is linear in the number of files.
+/// Builds metadata and manifest list over the manifests of these groups, in their order. The cost is
+/// linear in the number of manifests.
 ///
-/// The snapshot's id is a digest of everything in the plan but its timestamp.
-pub fn build(plan: &TablePlan) -> Result<TableFiles, BuildError> {
-    let schema = checked_schema(plan)?;
-    plan.files.iter().try_for_each(|file| check_file(plan, file))?;
-    let schema_json = serde_json::to_string(&schema)?;
-    let placement = &plan.placement;
-    let spec = placement.spec(plan.chunk_exponent);
-    let spec_fields = serde_json::to_string(&spec.fields)?;
-    let origin_snapshot = Parts::new("origin").add(plan.table_uuid.as_bytes()).snapshot_id();
-    let context = ManifestContext {
-        schema: &schema_json,
-        schema_id: plan.schema_id,
-        spec_fields: &spec_fields,
-        placement,
-        entry_schema: &entry_schema(placement),
-        origin_snapshot,
-        delete_file_size: plan.delete_file_size,
-    };
-    let (manifests, listed) = manifests(plan, &context);
-
-    let properties = properties(plan);
-    let summary = summary(plan);
-    let snapshot_id = snapshot_id(plan, &schema_json, &manifests, &properties, &summary)?;
-    let format_version = plan.cold.as_ref().map_or(Ok(2), |cold| format_version(&cold.metadata))?;
+/// The snapshot's id is a digest of everything in the table but its timestamp.
+///
+/// # Errors
+/// The head is no table's: see [`BuildError`].
+pub fn build(head: &TableHead, groups: &[Arc<GroupManifests>]) -> Result<TableFiles, BuildError> {
+    let schema = checked_schema(head)?;
+    let placement = &head.placement;
+    let spec = placement.spec(head.chunk_exponent);
+    let hot: Vec<&ListedManifest> = groups.iter().flat_map(|group| &group.listed).collect();
+    let properties = properties(head);
+    let summary = summary(head, groups);
+    let snapshot_id = snapshot_id(head, &schema, &hot, &properties, &summary)?;
+    let format_version = head.cold.as_ref().map_or(Ok(2), |cold| format_version(&cold.metadata))?;
     let list = List {
         format_version,
-        cold: plan.cold.as_ref().map_or(&[], |cold| cold.manifests.as_slice()),
-        hot: &listed,
+        cold: head.cold.as_ref().map_or(&[], |cold| cold.manifests.as_slice()),
+        hot: &hot,
         placement,
-        origin_snapshot,
+        origin_snapshot: origin_snapshot(head),
     };
     let manifest_list = list.encode(snapshot_id);
     let manifest_list = NamedFile {
@@ -121,98 +108,55 @@ pub fn build(plan: &TablePlan) -> Result<TableFiles, BuildError> {
     };
     let facts = SnapshotFacts {
         id: snapshot_id,
-        timestamp_ms: plan.timestamp_ms,
+        timestamp_ms: head.timestamp_ms,
         summary,
-        manifest_list: &metadata_uri(plan, &manifest_list.name),
+        manifest_list: &metadata_uri(&head.location, &manifest_list.name),
     };
-    let metadata = match &plan.cold {
+    let metadata = match &head.cold {
         None => {
-            let (uuid, location) = (plan.table_uuid, &plan.location);
+            let (uuid, location) = (head.table_uuid, &head.location);
             let hot = Metadata::new(uuid, location, &schema, placement, spec, properties, facts);
             serde_json::to_vec(&hot)?
         }
         Some(cold) => {
-            let merged = merged::metadata(plan, cold, &schema, &spec, properties, facts)?;
+            let merged = merged::metadata(head, cold, &schema, &spec, properties, facts)?;
             serde_json::to_vec(&merged)?
         }
     };
     let metadata = NamedFile { name: metadata_name(&metadata), bytes: metadata.into() };
-    Ok(TableFiles { metadata, manifest_list, manifests, snapshot_id })
+    Ok(TableFiles { metadata, manifest_list, snapshot_id })
 }
 
 /// The schema under the plan's id, with the columns that the partition spec needs.
-fn checked_schema(plan: &TablePlan) -> Result<Schema, BuildError> {
+pub(crate) fn checked_schema(head: &TableHead) -> Result<Schema, BuildError> {
     for (id, expected) in [
-        (plan.placement.partition_column, PrimitiveType::Int),
-        (plan.placement.offset_column, PrimitiveType::Long),
+        (head.placement.partition_column, PrimitiveType::Int),
+        (head.placement.offset_column, PrimitiveType::Long),
     ] {
-        let field = plan.schema.as_struct().field_by_id(id);
+        let field = head.schema.as_struct().field_by_id(id);
         if !field.is_some_and(|f| *f.field_type == Type::Primitive(expected.clone())) {
             return Err(BuildError::Column { id, expected });
         }
     }
-    let renamed = plan.schema.as_ref().clone().into_builder().with_schema_id(plan.schema_id);
+    let renamed = head.schema.as_ref().clone().into_builder().with_schema_id(head.schema_id);
     renamed
         .build()
-        .map_err(|source| BuildError::SchemaId { id: plan.schema_id, source: Box::new(source) })
+        .map_err(|source| BuildError::SchemaId { id: head.schema_id, source: Box::new(source) })
 }
 
-fn check_file(plan: &TablePlan, file: &PlannedFile) -> Result<(), BuildError> {
-    let (k, chunk) = (plan.chunk_exponent, &file.chunk);
-    let last = isk_model::Offset(chunk.range.end().0 - 1);
-    if k.align(chunk.range.start()) != chunk.aligned_start || k.align(last) != chunk.aligned_start {
-        return Err(BuildError::Chunk { uri: file.data_uri.clone(), chunk: Box::new(file.chunk) });
-    }
-    let fits = |n: u64| i64::try_from(n).is_ok();
-    if fits(file.declared_size) && fits(row_count(file)) {
-        Ok(())
-    } else {
-        Err(BuildError::Long { uri: file.data_uri.clone() })
-    }
+/// The snapshot id in manifest entries: one per table.
+pub(crate) fn origin_snapshot(head: &TableHead) -> i64 {
+    Parts::new("origin").add(head.table_uuid.as_bytes()).snapshot_id()
 }
 
-/// The manifests and what the list says of each: data first, then the deletes beside them.
-fn manifests(
-    plan: &TablePlan,
-    context: &ManifestContext<'_>,
-) -> (Vec<NamedFile>, Vec<ListedManifest>) {
-    let mut manifests = Vec::new();
-    let mut listed = Vec::new();
-    for files in groups(&plan.files, plan.chunk_exponent).into_values() {
-        // An entry of no rows is pruned by some clients and trips others: nothing is missed.
-        let files: Vec<_> = files.into_iter().filter(|file| row_count(file) > 0).collect();
-        let deletes = files.iter().copied().filter(|file| file.evidence.delete_uri().is_some());
-        let deletes: Vec<_> = deletes.collect();
-        for (content, files) in [(Content::Data, files), (Content::Deletes, deletes)] {
-            let Some(bounds) = PartitionBounds::of(files.iter().copied()) else { continue };
-            let bytes = context.encode(content, &files);
-            let name = format!("{}-{}.avro", content.name(), hex128(&bytes));
-            let rows = match content {
-                Content::Data => files.iter().fold(0u64, |n, f| n.saturating_add(row_count(f))),
-                Content::Deletes => files.len() as u64,
-            };
-            listed.push(ListedManifest {
-                uri: metadata_uri(plan, &name),
-                length: bytes.len() as u64,
-                content,
-                files: files.len(),
-                rows,
-                bounds,
-            });
-            manifests.push(NamedFile { name, bytes: bytes.into() });
-        }
-    }
-    (manifests, listed)
-}
-
-fn metadata_uri(plan: &TablePlan, name: &str) -> String {
-    format!("{}/metadata/{name}", plan.location)
+pub(crate) fn metadata_uri(location: &str, name: &str) -> String {
+    format!("{location}/metadata/{name}")
 }
 
 /// The caller's properties, and the metrics modes that keep the Kafka columns' bounds exact in tables
 /// that are written from this one.
-fn properties(plan: &TablePlan) -> BTreeMap<String, String> {
-    let mut properties = plan.properties.clone();
+fn properties(head: &TableHead) -> BTreeMap<String, String> {
+    let mut properties = head.properties.clone();
     for column in ["kafka_partition", "kafka_offset", "kafka_timestamp"] {
         let key = format!("write.metadata.metrics.column.{column}");
         properties.entry(key).or_insert_with(|| "full".to_owned());
@@ -222,45 +166,42 @@ fn properties(plan: &TablePlan) -> BTreeMap<String, String> {
 
 /// The computed entries win over the caller's. There is no total of records unless all are proven:
 /// some clients answer COUNT(*) from it.
-fn summary(plan: &TablePlan) -> BTreeMap<String, String> {
-    let mut summary = plan.summary.clone();
-    let shown = || plan.files.iter().filter(|file| row_count(file) > 0);
-    let deletes = shown().filter(|file| file.evidence.delete_uri().is_some()).count();
-    summary.insert("operation".to_owned(), "append".to_owned());
-    summary.insert("total-data-files".to_owned(), shown().count().to_string());
-    summary.insert("total-delete-files".to_owned(), deletes.to_string());
-    summary.remove("total-records");
-    let certain = |file: &PlannedFile| {
-        matches!(&file.evidence, Evidence::Proven { keep_delete_entry: None, .. })
+fn summary(head: &TableHead, groups: &[Arc<GroupManifests>]) -> BTreeMap<String, String> {
+    let mut summary = head.summary.clone();
+    let total = |of: fn(&GroupManifests) -> u64| {
+        groups.iter().fold(0u64, |n, group| n.saturating_add(of(group))).to_string()
     };
+    summary.insert("operation".to_owned(), "append".to_owned());
+    summary.insert("total-data-files".to_owned(), total(|group| group.data_files));
+    summary.insert("total-delete-files".to_owned(), total(|group| group.delete_files));
+    summary.remove("total-records");
     // A cold table's own total does not know of its deletes.
-    if plan.cold.is_none() && shown().all(certain) {
-        let rows = shown().fold(0u64, |n, file| n.saturating_add(row_count(file)));
-        summary.insert("total-records".to_owned(), rows.to_string());
+    if head.cold.is_none() && groups.iter().all(|group| group.exact) {
+        summary.insert("total-records".to_owned(), total(|group| group.rows));
     }
     summary
 }
 
 /// Manifest names are digests of all that the manifests hold, so they stand for the files.
 fn snapshot_id(
-    plan: &TablePlan,
-    schema_json: &str,
-    manifests: &[NamedFile],
+    head: &TableHead,
+    schema: &Schema,
+    manifests: &[&ListedManifest],
     properties: &BTreeMap<String, String>,
     summary: &BTreeMap<String, String>,
 ) -> Result<i64, BuildError> {
     let fixed = Parts::new("snapshot")
-        .add(plan.table_uuid.as_bytes())
-        .add(plan.location.as_bytes())
-        .add(schema_json.as_bytes())
-        .add(&[plan.chunk_exponent.get()])
+        .add(head.table_uuid.as_bytes())
+        .add(head.location.as_bytes())
+        .add(&serde_json::to_vec(schema)?)
+        .add(&[head.chunk_exponent.get()])
         .add(&serde_json::to_vec(properties)?)
         .add(&serde_json::to_vec(summary)?);
-    let fixed = match &plan.cold {
+    let fixed = match &head.cold {
         Some(cold) => fixed.add(cold.metadata_location.as_bytes()),
         None => fixed,
     };
-    let all = manifests.iter().fold(fixed, |parts, file| parts.add(file.name.as_bytes()));
+    let all = manifests.iter().fold(fixed, |parts, manifest| parts.add(manifest.uri.as_bytes()));
     Ok(all.snapshot_id())
 }
 

@@ -1,4 +1,4 @@
-//! Which files stand together in a manifest.
+//! Which chunks stand together in a manifest.
 //!
 //! Grouped so that partition summaries prune, that few manifests change from snapshot to snapshot,
 //! and that a topic of many partitions does not become hundreds of tiny manifests:
@@ -8,21 +8,23 @@
 //! - **filling**: full chunks of the newest, not yet sealed runs, of 8 neighbouring Kafka partitions.
 //!   It changes when one more chunk is full.
 //! - **tail**: the open chunks of all partitions. It changes with every new record.
+//!
+//! Groups are told from the partitions' ends alone: their number, not that of the chunks, is what it
+//! costs to see that a table has hardly changed.
 
 use std::collections::BTreeMap;
 
-use isk_model::{ChunkExponent, KafkaPartition, Offset};
-
-use crate::plan::PlannedFile;
+use isk_model::{ChunkExponent, KafkaPartition, Offset, OffsetRange};
 
 /// Chunks in a sealed run.
 const RUN_CHUNKS: i64 = 256;
+
 /// Kafka partitions whose full chunks share a manifest until their run is sealed.
 const FILLING_PARTITIONS: i32 = 8;
 
-/// A manifest's place; the order is the manifest list's.
+/// Where a group stands; the order is the manifest list's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Group {
+pub enum Place {
     /// The run with this number of one Kafka partition.
     Sealed(KafkaPartition, i64),
     /// The Kafka partitions whose numbers divide to this.
@@ -31,31 +33,84 @@ pub(crate) enum Group {
     Tail,
 }
 
-/// Sorts files into groups; within a group they stand by partition and offset.
-pub(crate) fn groups(
-    files: &[PlannedFile],
+/// The offsets whose chunks stand together in one manifest (and their deletes in another).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Where it stands in the manifest list.
+    pub place: Place,
+    /// Offsets by Kafka partition, ascending. A range begins and ends at the cuts between chunks.
+    pub parts: Vec<(KafkaPartition, OffsetRange)>,
+}
+
+/// Sorts what is readable of each Kafka partition into groups, in the manifest list's order. All its
+/// chunks are in exactly one of them.
+pub fn groups(
+    readable: impl IntoIterator<Item = (KafkaPartition, OffsetRange)>,
     k: ChunkExponent,
-) -> BTreeMap<Group, Vec<&PlannedFile>> {
-    let mut ends: BTreeMap<KafkaPartition, Offset> = BTreeMap::new();
-    for file in files {
-        let end = ends.entry(file.partition).or_insert(Offset(0));
-        *end = (*end).max(file.chunk.range.end());
-    }
-    let mut groups: BTreeMap<Group, Vec<&PlannedFile>> = BTreeMap::new();
-    for file in files {
-        let run = (file.chunk.aligned_start.0 / k.width()) / RUN_CHUNKS;
-        let run_end = (run + 1).saturating_mul(RUN_CHUNKS).saturating_mul(k.width());
-        let group = if ends.get(&file.partition).is_some_and(|end| end.0 >= run_end) {
-            Group::Sealed(file.partition, run)
-        } else if file.chunk.full {
-            Group::Filling(file.partition.0 / FILLING_PARTITIONS)
-        } else {
-            Group::Tail
+) -> Vec<Group> {
+    let mut groups: BTreeMap<Place, Vec<(KafkaPartition, OffsetRange)>> = BTreeMap::new();
+    for (partition, range) in readable {
+        let mut put = |place, start: i64, end: i64| {
+            let start = Offset(start.max(range.start().0));
+            if let Some(part) = OffsetRange::new(start, Offset(end)) {
+                groups.entry(place).or_default().push((partition, part));
+            }
         };
-        groups.entry(group).or_default().push(file);
+        let end = range.end().0;
+        let run_width = RUN_CHUNKS * k.width();
+        let open_run = end / run_width;
+        for run in range.start().0 / run_width..open_run {
+            put(Place::Sealed(partition, run), run * run_width, (run + 1) * run_width);
+        }
+        let open_chunk = k.align(range.end()).0;
+        put(Place::Filling(partition.0 / FILLING_PARTITIONS), open_run * run_width, open_chunk);
+        put(Place::Tail, open_chunk, end);
     }
-    for files in groups.values_mut() {
-        files.sort_by_key(|file| (file.partition, file.chunk.range.start()));
+    let group = |(place, mut parts): (_, Vec<(KafkaPartition, OffsetRange)>)| {
+        parts.sort_by_key(|&(partition, range)| (partition, range.start()));
+        Group { place, parts }
+    };
+    groups.into_iter().map(group).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use isk_model::chunks;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn each_chunk_is_in_one_group(
+            logs in prop::collection::vec((0i64..400_000, 1i64..400_000), 1..20), k in 4u8..12,
+        ) {
+            let k = ChunkExponent::new(k).unwrap();
+            let logs: BTreeMap<_, _> = (0..).map(KafkaPartition).zip(logs).map(|(p, (start, span))| {
+                (p, OffsetRange::new(Offset(start), Offset(start + span)).unwrap())
+            }).collect();
+            let groups = groups(logs.clone(), k);
+            let mut found = BTreeMap::<KafkaPartition, Vec<_>>::new();
+            for group in &groups {
+                for &(partition, range) in &group.parts {
+                    prop_assert_eq!(
+                        matches!(group.place, Place::Tail),
+                        chunks(range, k).any(|chunk| !chunk.full)
+                    );
+                    found.entry(partition).or_default().extend(chunks(range, k));
+                }
+            }
+            for (partition, range) in logs {
+                prop_assert_eq!(&found[&partition], &chunks(range, k).collect::<Vec<_>>());
+            }
+            prop_assert!(groups.windows(2).all(|pair| pair[0].place < pair[1].place));
+        }
     }
-    groups
+
+    #[test]
+    fn the_last_offsets_of_the_number_range_do_not_overflow() {
+        let range = OffsetRange::new(Offset(i64::MAX - 3), Offset(i64::MAX)).unwrap();
+        let groups = groups([(KafkaPartition(0), range)], ChunkExponent::MAX);
+        assert_eq!(groups, [Group { place: Place::Tail, parts: vec![(KafkaPartition(0), range)] }]);
+    }
 }

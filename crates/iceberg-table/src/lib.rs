@@ -1,6 +1,9 @@
 //! A plan of chunks to Iceberg table metadata: metadata file, manifest list and manifests; of hot
 //! files alone (format v2), or of hot files beside a cold table's.
 //!
+//! The path: [`groups`] tells which chunks stand together, a [`ManifestWriter`] makes the manifests of
+//! the groups that changed, [`build`] the rest over all of them.
+//!
 //! No I/O, no clock, no randomness: the same plan gives the same names and the same bytes, and a
 //! manifest whose files did not change keeps its name from snapshot to snapshot.
 
@@ -16,6 +19,8 @@ mod partition;
 mod plan;
 
 pub use build::{BuildError, NamedFile, TableFiles, build};
+pub use group::{Group, Place, groups};
 pub use isk_model::ColumnMetrics;
+pub use manifest::{GroupManifests, ManifestWriter};
 pub use merged::{format_version, last_sequence_number};
-pub use plan::{ColdTable, Evidence, Placement, PlannedFile, TablePlan};
+pub use plan::{ColdTable, Evidence, Placement, PlannedFile, TableHead};

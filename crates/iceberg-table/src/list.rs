@@ -7,7 +7,7 @@ use crate::manifest::Content;
 use crate::partition::{PartitionBounds, Placement};
 
 /// One manifest of hot files, as the list names it.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ListedManifest {
     pub(crate) uri: String,
     pub(crate) length: u64,
@@ -24,7 +24,7 @@ pub(crate) struct List<'a> {
     pub(crate) format_version: u8,
     /// The manifests of a cold table: each is named as its own list names it.
     pub(crate) cold: &'a [ManifestFile],
-    pub(crate) hot: &'a [ListedManifest],
+    pub(crate) hot: &'a [&'a ListedManifest],
     pub(crate) placement: &'a Placement,
     pub(crate) origin_snapshot: i64,
 }

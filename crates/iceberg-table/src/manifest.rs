@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use isk_model::ColumnMetrics;
+use isk_model::{ChunkExponent, ColumnMetrics, Offset};
 
 use crate::avro::{Encoder, container};
-use crate::partition::Placement;
-use crate::plan::{Evidence, PlannedFile};
+use crate::build::{BuildError, NamedFile, checked_schema, metadata_uri, origin_snapshot};
+use crate::digest::hex128;
+use crate::list::ListedManifest;
+use crate::partition::{PartitionBounds, Placement};
+use crate::plan::{Evidence, PlannedFile, TableHead};
 
 /// The status of all entries. They are offered as known for long, never as added: the same manifest
 /// stands in many snapshots, and a reader of increments must not take its rows as new in each.
@@ -36,39 +39,142 @@ impl Content {
     }
 }
 
-/// What all manifests of a table have in common.
+/// What all manifests of a table have in common: made once, and good for as long as the table's columns
+/// and place do not change.
 #[derive(Debug)]
-pub(crate) struct ManifestContext<'a> {
+pub struct ManifestWriter {
+    location: String,
     /// The table's schema as JSON.
-    pub(crate) schema: &'a str,
-    pub(crate) schema_id: i32,
+    schema: String,
+    schema_id: i32,
     /// The partition spec's fields as JSON.
-    pub(crate) spec_fields: &'a str,
-    pub(crate) placement: &'a Placement,
-    /// The Avro schema of the entries: [`entry_schema`] of the placement.
-    pub(crate) entry_schema: &'a str,
+    spec_fields: String,
+    chunk_exponent: ChunkExponent,
+    placement: Placement,
+    /// The Avro schema of the entries.
+    entry_schema: String,
     /// The snapshot id in the entries: one per table, so that a manifest does not depend on the
     /// snapshot it stands in.
-    pub(crate) origin_snapshot: i64,
-    pub(crate) delete_file_size: u64,
+    origin_snapshot: i64,
+    delete_file_size: u64,
 }
 
-impl ManifestContext<'_> {
+/// What the manifest list and the summary say of one group's manifests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupManifests {
+    pub(crate) listed: Vec<ListedManifest>,
+    pub(crate) data_files: u64,
+    pub(crate) delete_files: u64,
+    pub(crate) rows: u64,
+    /// Whether the rows are exactly these many.
+    pub(crate) exact: bool,
+}
+
+impl GroupManifests {
+    /// The manifests' names within `<location>/metadata/`, and their lengths in bytes.
+    pub fn files(&self) -> impl Iterator<Item = (&str, u64)> {
+        let name = |uri: &'_ str| uri.rfind('/').map_or(0, |slash| slash + 1);
+        self.listed.iter().map(move |listed| (&listed.uri[name(&listed.uri)..], listed.length))
+    }
+}
+
+impl ManifestWriter {
+    /// What the manifests of this table need of it.
+    ///
+    /// # Errors
+    /// The schema lacks the Kafka columns, or has no JSON.
+    pub fn new(head: &TableHead) -> Result<Self, BuildError> {
+        Ok(Self {
+            location: head.location.clone(),
+            schema: serde_json::to_string(&checked_schema(head)?)?,
+            schema_id: head.schema_id,
+            spec_fields: serde_json::to_string(&head.placement.spec(head.chunk_exponent).fields)?,
+            chunk_exponent: head.chunk_exponent,
+            placement: head.placement.clone(),
+            entry_schema: entry_schema(&head.placement),
+            origin_snapshot: origin_snapshot(head),
+            delete_file_size: head.delete_file_size,
+        })
+    }
+
+    /// The manifests of one group: data first, then the deletes beside them. The cost is linear in the
+    /// number of files.
+    ///
+    /// # Errors
+    /// A file lies in no chunk, or its size or rows fit no `long`.
+    pub fn group(
+        &self,
+        mut files: Vec<PlannedFile>,
+    ) -> Result<(GroupManifests, Vec<NamedFile>), BuildError> {
+        files.iter().try_for_each(|file| self.check(file))?;
+        // An entry of no rows is pruned by some clients and trips others: nothing is missed.
+        files.retain(|file| row_count(file) > 0);
+        files.sort_by_key(|file| (file.partition, file.chunk.range.start()));
+        let data: Vec<&PlannedFile> = files.iter().collect();
+        let deletes = data.iter().copied().filter(|file| file.evidence.delete_uri().is_some());
+        let deletes: Vec<&PlannedFile> = deletes.collect();
+        let certain = |file: &PlannedFile| {
+            matches!(&file.evidence, Evidence::Proven { keep_delete_entry: None, .. })
+        };
+        let mut group = GroupManifests {
+            listed: Vec::new(),
+            data_files: data.len() as u64,
+            delete_files: deletes.len() as u64,
+            rows: files.iter().fold(0u64, |n, file| n.saturating_add(row_count(file))),
+            exact: files.iter().all(certain),
+        };
+        let mut manifests = Vec::new();
+        for (content, files, rows) in
+            [(Content::Data, data, group.rows), (Content::Deletes, deletes, group.delete_files)]
+        {
+            let Some(bounds) = PartitionBounds::of(files.iter().copied()) else { continue };
+            let bytes = self.encode(content, &files);
+            let name = format!("{}-{}.avro", content.name(), hex128(&bytes));
+            group.listed.push(ListedManifest {
+                uri: metadata_uri(&self.location, &name),
+                length: bytes.len() as u64,
+                content,
+                files: files.len(),
+                rows,
+                bounds,
+            });
+            manifests.push(NamedFile { name, bytes: bytes.into() });
+        }
+        Ok((group, manifests))
+    }
+
+    fn check(&self, file: &PlannedFile) -> Result<(), BuildError> {
+        let (k, chunk) = (self.chunk_exponent, &file.chunk);
+        let last = Offset(chunk.range.end().0 - 1);
+        if k.align(chunk.range.start()) != chunk.aligned_start
+            || k.align(last) != chunk.aligned_start
+        {
+            let (uri, chunk) = (file.data_uri.clone(), Box::new(file.chunk));
+            return Err(BuildError::Chunk { uri, chunk });
+        }
+        let fits = |n: u64| i64::try_from(n).is_ok();
+        if fits(file.declared_size) && fits(row_count(file)) {
+            Ok(())
+        } else {
+            Err(BuildError::Long { uri: file.data_uri.clone() })
+        }
+    }
+
     /// The manifest of these files' data entries or of the delete entries beside them.
-    pub(crate) fn encode(&self, content: Content, files: &[&PlannedFile]) -> Vec<u8> {
+    fn encode(&self, content: Content, files: &[&PlannedFile]) -> Vec<u8> {
         let mut out = Encoder::default();
         for file in files {
             self.entry(&mut out, content, file);
         }
         let metadata = [
-            ("schema", self.schema),
+            ("schema", self.schema.as_str()),
             ("schema-id", &self.schema_id.to_string()),
-            ("partition-spec", self.spec_fields),
+            ("partition-spec", &self.spec_fields),
             ("partition-spec-id", &self.placement.spec_id.to_string()),
             ("format-version", "2"),
             ("content", content.name()),
         ];
-        container(self.entry_schema, &metadata, files.len(), out)
+        container(&self.entry_schema, &metadata, files.len(), out)
     }
 
     fn entry(&self, out: &mut Encoder, content: Content, file: &PlannedFile) {
@@ -95,7 +201,7 @@ impl ManifestContext<'_> {
         out.long(rows.cast_signed());
         out.long(size.cast_signed());
         match content {
-            Content::Data => metrics(self.placement, out, file),
+            Content::Data => metrics(&self.placement, out, file),
             Content::Deletes => Metrics::default().encode(out),
         }
         out.null(); // key_metadata
@@ -113,7 +219,7 @@ impl ManifestContext<'_> {
 }
 
 /// The rows an entry claims: exact when proven, else the most there can be.
-pub(crate) fn row_count(file: &PlannedFile) -> u64 {
+fn row_count(file: &PlannedFile) -> u64 {
     match &file.evidence {
         Evidence::Unproven { .. } => file.chunk.range.span(),
         Evidence::Proven { rows, .. } => *rows,
@@ -201,7 +307,7 @@ fn map<T>(out: &mut Encoder, entries: Vec<(i32, T)>, mut value: impl FnMut(&mut 
 }
 
 /// The Avro schema of the manifest entries of hot files.
-pub(crate) fn entry_schema(placement: &Placement) -> String {
+fn entry_schema(placement: &Placement) -> String {
     let field = |name: &str, ty: &str, id: i32| {
         format!(r#"{{"name":"{name}","type":{ty},"field-id":{id}}}"#)
     };

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::build::BuildError;
 use crate::metadata::SnapshotFacts;
 use crate::partition::Spec;
-use crate::plan::{ColdTable, TablePlan};
+use crate::plan::{ColdTable, TableHead};
 
 /// The id that the first field of a partition spec has, where old metadata names none.
 const FIRST_PARTITION_FIELD: i64 = 1000;
@@ -40,7 +40,7 @@ pub fn last_sequence_number(cold: &Map<String, Value>) -> i64 {
 
 /// The metadata of the plan's table.
 pub(crate) fn metadata(
-    plan: &TablePlan,
+    head: &TableHead,
     cold: &ColdTable,
     schema: &Schema,
     spec: &Spec,
@@ -53,16 +53,16 @@ pub(crate) fn metadata(
     let mut new = Map::new();
     let mut put = |key: &str, value: Value| new.insert(key.to_owned(), value);
     put("format-version", version.into());
-    put("table-uuid", plan.table_uuid.to_string().into());
-    put("location", plan.location.as_str().into());
-    put("last-sequence-number", plan.placement.sequence_number.into());
+    put("table-uuid", head.table_uuid.to_string().into());
+    put("location", head.location.as_str().into());
+    put("last-sequence-number", head.placement.sequence_number.into());
     put("last-updated-ms", snapshot.timestamp_ms.into());
     put("last-column-id", largest("last-column-id", schema.highest_field_id().into()).into());
     put("current-schema-id", schema.schema_id().into());
     put("schemas", with(schemas(old), serde_json::to_value(schema)?));
     put("default-spec-id", old.get("default-spec-id").cloned().unwrap_or_else(|| 0.into()));
     put("partition-specs", with(specs(old), serde_json::to_value(spec)?));
-    let last_field = i64::from(plan.placement.last_partition_field());
+    let last_field = i64::from(head.placement.last_partition_field());
     put("last-partition-id", largest("last-partition-id", last_field).into());
     let order = old.get("default-sort-order-id").cloned();
     put("default-sort-order-id", order.unwrap_or_else(|| 0.into()));
@@ -76,7 +76,7 @@ pub(crate) fn metadata(
     put(
         "snapshots",
         json!([{
-            "sequence-number": plan.placement.sequence_number,
+            "sequence-number": head.placement.sequence_number,
             "snapshot-id": snapshot.id,
             "timestamp-ms": snapshot.timestamp_ms,
             "summary": snapshot.summary,

@@ -10,9 +10,10 @@ use uuid::Uuid;
 
 pub use crate::partition::Placement;
 
-/// One snapshot of one topic, as a table; of a topic and a cold table, where there is a `cold`.
+/// One snapshot of one topic, as a table, but for its files; of a topic and a cold table, where there
+/// is a `cold`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TablePlan {
+pub struct TableHead {
     /// The table's identity; it stays while the topic's does.
     pub table_uuid: Uuid,
     /// The table's location, without a slash at its end: `s3://hotset/<topic>`.
@@ -31,8 +32,6 @@ pub struct TablePlan {
     pub properties: BTreeMap<String, String>,
     /// When the snapshot was taken: milliseconds since the epoch.
     pub timestamp_ms: i64,
-    /// The data files, in any order.
-    pub files: Vec<PlannedFile>,
     /// The length in bytes of the delete file that all delete entries name a copy of.
     pub delete_file_size: u64,
     /// Entries for the snapshot's summary beside those that are computed, such as its offset vector.
@@ -64,7 +63,7 @@ pub struct PlannedFile {
     pub data_uri: String,
     /// The Kafka partition it is cut from.
     pub partition: KafkaPartition,
-    /// The offsets it covers. The aligned start is that of [`TablePlan::chunk_exponent`].
+    /// The offsets it covers. The aligned start is that of [`TableHead::chunk_exponent`].
     pub chunk: OffsetChunk,
     /// The object's length in bytes, hole included.
     pub declared_size: u64,

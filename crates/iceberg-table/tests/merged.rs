@@ -10,8 +10,8 @@ use iceberg::spec::{
     NestedField, PrimitiveType, Schema, TableMetadata, Type,
 };
 use isk_iceberg_table::{
-    BuildError, ColdTable, Evidence, Placement, PlannedFile, TableFiles, TablePlan, build,
-    format_version, last_sequence_number,
+    BuildError, ColdTable, Evidence, ManifestWriter, NamedFile, Placement, PlannedFile, TableFiles,
+    TableHead, format_version, last_sequence_number,
 };
 use isk_model::{ChunkExponent, KafkaPartition, Offset, OffsetRange, chunks};
 use serde_json::{Map, Value, json};
@@ -92,12 +92,10 @@ fn cold_manifest() -> ManifestFile {
     }
 }
 
-fn plan(metadata: Value, manifests: Vec<ManifestFile>) -> TablePlan {
+fn plan(metadata: Value, manifests: Vec<ManifestFile>) -> TableHead {
     let Value::Object(metadata) = metadata else { panic!("no object") };
     let sequence_number = last_sequence_number(&metadata) + 1;
-    let range = OffsetRange::new(Offset(0), Offset(100)).unwrap();
-    let k = ChunkExponent::new(10).unwrap();
-    TablePlan {
+    TableHead {
         table_uuid: Uuid::from_u128(42),
         location: "s3://merged/t".into(),
         schema: Arc::new(schema()),
@@ -116,22 +114,41 @@ fn plan(metadata: Value, manifests: Vec<ManifestFile>) -> TablePlan {
             metadata: Arc::new(metadata),
             manifests: Arc::new(manifests),
         }),
-        chunk_exponent: k,
+        chunk_exponent: exponent(),
         properties: BTreeMap::from([("isk.view".into(), "merged".into())]),
         timestamp_ms: 1_700_000_000_123,
-        files: vec![PlannedFile {
-            data_uri: "s3://merged/t/data/a.parquet".into(),
-            partition: KafkaPartition(3),
-            chunk: chunks(range, k).next().unwrap(),
-            declared_size: 1000,
-            evidence: Evidence::Unproven {
-                delete_uri: "s3://merged/t/deletes/a.parquet".into(),
-                timestamp_upper_ms: Some(5),
-            },
-        }],
         delete_file_size: 576,
         summary: BTreeMap::new(),
     }
+}
+
+fn exponent() -> ChunkExponent {
+    ChunkExponent::new(10).unwrap()
+}
+
+/// One unproven chunk.
+fn hot_file() -> PlannedFile {
+    let range = OffsetRange::new(Offset(0), Offset(100)).unwrap();
+    PlannedFile {
+        data_uri: "s3://merged/t/data/a.parquet".into(),
+        partition: KafkaPartition(3),
+        chunk: chunks(range, exponent()).next().unwrap(),
+        declared_size: 1000,
+        evidence: Evidence::Unproven {
+            delete_uri: "s3://merged/t/deletes/a.parquet".into(),
+            timestamp_upper_ms: Some(5),
+        },
+    }
+}
+
+/// The table with one hot file, and the manifests of that.
+fn build_with_manifests(head: &TableHead) -> Result<(TableFiles, Vec<NamedFile>), BuildError> {
+    let (group, manifests) = ManifestWriter::new(head)?.group(vec![hot_file()])?;
+    Ok((isk_iceberg_table::build(head, &[Arc::new(group)])?, manifests))
+}
+
+fn build(head: &TableHead) -> Result<TableFiles, BuildError> {
+    Ok(build_with_manifests(head)?.0)
 }
 
 fn metadata(table: &TableFiles) -> TableMetadata {
@@ -140,12 +157,13 @@ fn metadata(table: &TableFiles) -> TableMetadata {
 
 #[test]
 fn cold_manifests_are_named_as_they_are_and_hot_ones_follow() {
-    let table = build(&plan(cold_v2(2), vec![cold_manifest()])).unwrap();
+    let (table, manifests) =
+        build_with_manifests(&plan(cold_v2(2), vec![cold_manifest()])).unwrap();
     let list = ManifestList::parse_with_version(&table.manifest_list.bytes, FormatVersion::V2);
     let list = list.unwrap();
     assert_eq!(list.entries()[0], cold_manifest());
     assert_eq!(list.entries().len(), 3);
-    for (entry, file) in list.entries()[1..].iter().zip(&table.manifests) {
+    for (entry, file) in list.entries()[1..].iter().zip(&manifests) {
         assert_eq!(entry.sequence_number, 35);
         assert_eq!(entry.partition_spec_id, HOT_SPEC);
         let manifest = Manifest::parse_avro(&file.bytes).unwrap();

@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 
 use iceberg::spec::{
     DataContentType, Datum, FormatVersion, Manifest, ManifestContentType, ManifestList,
     ManifestStatus, NestedField, PrimitiveType, Schema, SchemaRef, TableMetadata, Type,
 };
 use isk_iceberg_table::{
-    BuildError, ColumnMetrics, Evidence, Placement, PlannedFile, TableFiles, TablePlan, build,
+    BuildError, ColumnMetrics, Evidence, ManifestWriter, NamedFile, Placement, PlannedFile,
+    TableHead, groups,
 };
 use isk_model::{ChunkExponent, KafkaPartition, Offset, OffsetChunk, OffsetRange, chunks};
 use uuid::Uuid;
@@ -67,8 +67,53 @@ fn cut(start: i64, end: i64) -> Vec<OffsetChunk> {
     chunks(OffsetRange::new(Offset(start), Offset(end)).unwrap(), exponent()).collect()
 }
 
-fn plan(files: Vec<PlannedFile>) -> TablePlan {
-    TablePlan {
+/// A table and its files.
+struct Plan {
+    head: TableHead,
+    files: Vec<PlannedFile>,
+}
+
+/// All files of a table's metadata folder.
+struct TableFiles {
+    metadata: NamedFile,
+    manifest_list: NamedFile,
+    manifests: Vec<NamedFile>,
+    snapshot_id: i64,
+}
+
+/// Groups the files, writes the groups' manifests and builds the rest.
+fn build(plan: &Plan) -> Result<TableFiles, BuildError> {
+    let writer = ManifestWriter::new(&plan.head)?;
+    let mut logs = BTreeMap::<KafkaPartition, OffsetRange>::new();
+    for PlannedFile { partition, chunk, .. } in &plan.files {
+        let log = logs.entry(*partition).or_insert(chunk.range);
+        let (start, end) = (log.start().min(chunk.range.start()), log.end().max(chunk.range.end()));
+        *log = OffsetRange::new(start, end).unwrap();
+    }
+    let (mut all, mut manifests, mut placed) = (Vec::new(), Vec::new(), 0);
+    for group in groups(logs, plan.head.chunk_exponent) {
+        let inside = |file: &&PlannedFile| {
+            let start = file.chunk.range.start();
+            let holds = |range: OffsetRange| range.start() <= start && start < range.end();
+            group.parts.iter().any(|&(p, range)| p == file.partition && holds(range))
+        };
+        let files: Vec<PlannedFile> = plan.files.iter().filter(inside).cloned().collect();
+        placed += files.len();
+        let (group, named) = writer.group(files)?;
+        all.push(Arc::new(group));
+        manifests.extend(named);
+    }
+    assert_eq!(placed, plan.files.len());
+    let named: Vec<_> = all.iter().flat_map(|group| group.files()).collect();
+    let made: Vec<_> = manifests.iter().map(|f| (f.name.as_str(), f.bytes.len() as u64)).collect();
+    assert_eq!(named, made);
+    let built = isk_iceberg_table::build(&plan.head, &all)?;
+    let (metadata, manifest_list) = (built.metadata, built.manifest_list);
+    Ok(TableFiles { metadata, manifest_list, manifests, snapshot_id: built.snapshot_id })
+}
+
+fn plan(files: Vec<PlannedFile>) -> Plan {
+    let head = TableHead {
         table_uuid: Uuid::from_u128(42),
         location: "s3://hotset/t".to_owned(),
         schema: schema(),
@@ -78,10 +123,10 @@ fn plan(files: Vec<PlannedFile>) -> TablePlan {
         chunk_exponent: exponent(),
         properties: BTreeMap::from([("owner".to_owned(), "me".to_owned())]),
         timestamp_ms: 1_700_000_000_123,
-        files,
         delete_file_size: DELETE_FILE_SIZE,
         summary: BTreeMap::from([("isk.offsets".to_owned(), "0:5000".to_owned())]),
-    }
+    };
+    Plan { head, files }
 }
 
 /// A built table, as the other implementation reads it.
@@ -314,23 +359,23 @@ fn one_more_record_changes_the_tail_manifests_only() {
 #[test]
 fn the_snapshot_id_does_not_depend_on_the_time_but_on_all_else() {
     let base = || plan(vec![unproven(0, cut(0, 1024).remove(0))]);
-    let id = |change: fn(&mut TablePlan)| {
+    let id = |change: fn(&mut Plan)| {
         let mut plan = base();
         change(&mut plan);
         build(&plan).unwrap().snapshot_id
     };
     let original = id(|_| {});
     assert!(original > 0);
-    assert_eq!(original, id(|plan| plan.timestamp_ms += 1));
+    assert_eq!(original, id(|plan| plan.head.timestamp_ms += 1));
     let others: BTreeSet<i64> = [
-        id(|plan| plan.schema_id += 1),
-        id(|plan| plan.location.push('x')),
-        id(|plan| plan.table_uuid = Uuid::from_u128(1)),
+        id(|plan| plan.head.schema_id += 1),
+        id(|plan| plan.head.location.push('x')),
+        id(|plan| plan.head.table_uuid = Uuid::from_u128(1)),
         id(|plan| plan.files[0].declared_size += 1),
         id(|plan| plan.files.clear()),
-        id(|plan| plan.delete_file_size += 1),
-        id(|plan| plan.properties.clear()),
-        id(|plan| plan.summary.clear()),
+        id(|plan| plan.head.delete_file_size += 1),
+        id(|plan| plan.head.properties.clear()),
+        id(|plan| plan.head.summary.clear()),
         original,
     ]
     .into();
@@ -357,27 +402,6 @@ fn a_plan_that_is_no_table_is_refused() {
     large.declared_size = u64::MAX;
     assert!(matches!(build(&plan(vec![large])), Err(BuildError::Long { .. })));
     let mut without = plan(Vec::new());
-    without.schema = Arc::new(Schema::builder().build().unwrap());
+    without.head.schema = Arc::new(Schema::builder().build().unwrap());
     assert!(matches!(build(&without), Err(BuildError::Column { id: 1, .. })));
-}
-
-/// Prints, and does not judge, what planning costs: `cargo test -p isk-iceberg-table -- --nocapture`.
-#[test]
-fn twenty_thousand_chunks_are_planned() {
-    for partitions in [1, 100] {
-        let end = 20_000 / i64::from(partitions) * exponent().width() - 1;
-        let files = (0..partitions)
-            .flat_map(|partition| cut(0, end).into_iter().map(move |c| unproven(partition, c)));
-        let plan = plan(files.collect());
-        let start = Instant::now();
-        let table = build(&plan).unwrap();
-        let took = start.elapsed();
-        let bytes: usize = table.manifests.iter().map(|file| file.bytes.len()).sum();
-        println!(
-            "{} chunks of {partitions} partitions: {took:?}, {} manifests, {bytes} bytes",
-            plan.files.len(),
-            table.manifests.len(),
-        );
-        assert_eq!(plan.files.len(), 20_000);
-    }
 }

@@ -44,6 +44,11 @@ impl EpochHistory {
         self.starts.push((from.0, epoch.0));
     }
 
+    /// All that names the epochs of files that end at or before `end`.
+    pub(crate) fn below(&self, end: Offset) -> impl Iterator<Item = (i64, i32)> + '_ {
+        self.starts.iter().copied().filter(move |&(start, _)| start < end.0)
+    }
+
     /// The epoch that a file ending before `end` is named under.
     pub(crate) fn at_end(&self, end: Offset) -> LeaderEpoch {
         let below = self.starts.iter().rev().find(|&&(start, _)| start < end.0);

@@ -1,10 +1,10 @@
 //! Chunk facts: what is known of a chunk because it has been encoded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use isk_model::{ColumnMetrics, DataFileKey};
+use isk_model::{ColumnMetrics, DataFileKey, KafkaPartition, TopicId};
 use serde::{Deserialize, Serialize};
 
 use crate::api::ServiceError;
@@ -138,6 +138,7 @@ pub(crate) struct FactBook {
     store: Arc<Store>,
     memory: moka::sync::Cache<String, Option<Arc<ChunkFacts>>>,
     writing: std::sync::Mutex<()>,
+    generations: std::sync::Mutex<HashMap<(TopicId, KafkaPartition), u64>>,
 }
 
 /// The name of a recipe: the object key without its declared size.
@@ -149,7 +150,7 @@ impl FactBook {
     /// Opens the book on a store.
     pub(crate) fn new(store: Arc<Store>) -> Self {
         let memory = moka::sync::Cache::new(200_000);
-        Self { store, memory, writing: std::sync::Mutex::new(()) }
+        Self { store, memory, writing: Default::default(), generations: Default::default() }
     }
 
     /// The facts of a recipe, if it has been encoded.
@@ -164,6 +165,13 @@ impl FactBook {
             };
             full.or_else(growing).map(Arc::new)
         })
+    }
+
+    /// A number that grows whenever something new is known of a chunk of this Kafka partition. It is
+    /// asked for before the facts are: what is learnt in between is at worst planned twice.
+    pub(crate) fn generation(&self, topic: TopicId, partition: KafkaPartition) -> u64 {
+        let generations = self.generations.lock().unwrap_or_else(|e| e.into_inner());
+        generations.get(&(topic, partition)).copied().unwrap_or(0)
     }
 
     /// Forgets the facts of growing chunks that were learnt longer ago than `retention`.
@@ -195,6 +203,8 @@ impl FactBook {
                 self.store.put(Kind::GrowingFacts, &recipe, &growing)?;
             }
             self.memory.insert(recipe, Some(Arc::new(facts)));
+            let mut generations = self.generations.lock().unwrap_or_else(|e| e.into_inner());
+            *generations.entry((key.topic_id, key.partition)).or_default() += 1;
         }
         Ok(verdict)
     }

@@ -1,38 +1,20 @@
-//! The catalog's path: topic → columns → offsets → plan → metadata files.
+//! The catalog's path: topic → columns → offsets → tick. `tick.rs` makes the metadata files.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use isk_iceberg_table::{BuildError, TablePlan};
 use isk_kafka::{FetchLimits, TopicDescription};
-use isk_model::{KafkaPartition, ObjectKey, Offset, OffsetRange, PartitionOffsets, TopicPartition};
+use isk_model::{KafkaPartition, Offset, OffsetRange, PartitionOffsets, TopicPartition};
 
-use crate::api::{COLDSET, ListedObject, LoadedTable, MERGED, ServiceError, UNMOVED};
-use crate::beside::{Attachment, relabelled};
-use crate::metadata_store::MetadataStore;
+use crate::api::{COLDSET, LoadedTable, MERGED, ServiceError, UNMOVED};
+use crate::beside::relabelled;
 use crate::metrics::add;
-use crate::plan::{Inputs, Planned, View, location, plan, render_digest, uri};
-use crate::read_object::{constant_info, info_of};
+use crate::plan::{Inputs, View, render_digest};
 use crate::service::Service;
 use crate::store::Kind;
+use crate::tick::Tick;
 use crate::topic_pin::{SAMPLE_OFFSETS, SAMPLE_PARTITIONS, TopicPin};
 use crate::topics::kafka_error;
-
-/// By how many milliseconds a snapshot's timestamp lies before the moment it was planned at.
-///
-/// DuckDB up to 1.5 reads a table as of its transaction's start, and refuses one whose only snapshot
-/// is younger; a query's own start is always a little before its `loadTable`, and clocks differ.
-const BACKDATED_MS: i64 = 60_000;
-
-/// The last plan of a topic, and what came of it. The same plan is the same snapshot.
-pub(crate) struct Tick {
-    plan: TablePlan,
-    made: Instant,
-    pub(crate) loaded: LoadedTable,
-    /// All objects of the snapshot, sorted by key.
-    pub(crate) objects: Vec<ListedObject>,
-}
 
 impl Service {
     /// The table as it is at this moment.
@@ -90,55 +72,40 @@ impl Service {
         }
         let pin = self.pin(&topic, &offsets).await?;
         let epochs = self.epochs.observe(&topic, &offsets)?;
-        let planned = plan(
-            &Inputs {
-                view,
-                cluster_id: &cluster_id,
-                topic: &topic,
-                table: &columns,
-                render: render_digest(&columns, self.renders.profile())?,
-                offsets: &offsets,
-                epochs: &epochs,
-                pin,
-                max_message_bytes: settings.max_message_bytes,
-                compacted: settings.compacted,
-                facts: &self.facts,
-                beside: beside.as_ref(),
-            },
-            now_ms() - BACKDATED_MS,
-        );
-        match self.ticks.get(&(view, topic.name.clone())) {
-            // Files that are not named again are swept away some day.
-            Some(last)
-                if last.made.elapsed() < self.metadata_retention / 2
-                    && same_snapshot(&last.plan, &planned.table) =>
-            {
-                Ok(last)
-            }
-            _ => self.publish(view, &topic, planned).await,
-        }
+        let inputs = Inputs {
+            view,
+            cluster_id,
+            render: render_digest(&columns, self.renders.profile())?,
+            topic,
+            table: columns,
+            offsets,
+            epochs,
+            pin,
+            max_message_bytes: settings.max_message_bytes,
+            compacted: settings.compacted,
+            facts: Arc::clone(&self.facts),
+            beside,
+        };
+        self.settle(inputs).await
     }
 
-    /// Builds the plan's metadata files and keeps them.
-    async fn publish(
-        &self,
-        view: View,
-        topic: &Arc<TopicDescription>,
-        planned: Planned,
-    ) -> Result<Arc<Tick>, ServiceError> {
-        add(&self.metrics.plans_built, 1);
-        let (topic, metadata) = (Arc::clone(topic), Arc::clone(&self.metadata));
-        let name = topic.name.clone();
-        let built = tokio::task::spawn_blocking(move || {
-            for Attachment { name, bytes, .. } in &planned.attachments {
-                metadata.put(&topic.name, name, bytes)?;
-            }
-            publish(view, &topic, planned.table, &metadata)
-        });
-        let tick = built
+    /// The last tick if the inputs are the same, else a new one.
+    async fn settle(&self, inputs: Inputs) -> Result<Arc<Tick>, ServiceError> {
+        let key = (inputs.view, inputs.topic.name.clone());
+        // Files that are not named again are swept away some day.
+        let half = self.metadata_retention / 2;
+        let last = self.ticks.get(&key).filter(|last| last.age() < half);
+        let manifests = Arc::clone(&self.manifests);
+        let before = last.clone();
+        let settled =
+            tokio::task::spawn_blocking(move || Tick::settle(inputs, before.as_ref(), &manifests));
+        let tick = settled
             .await
             .unwrap_or_else(|e| Err(ServiceError::Internal(format!("planning panicked: {e}"))))?;
-        self.ticks.insert((view, name), Arc::clone(&tick));
+        if !last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &tick)) {
+            add(&self.metrics.plans_built, 1);
+            self.ticks.insert(key, Arc::clone(&tick));
+        }
         Ok(tick)
     }
 
@@ -206,49 +173,6 @@ impl Service {
     }
 }
 
-/// Builds a plan's metadata files and puts them into the store.
-fn publish(
-    view: View,
-    topic: &TopicDescription,
-    plan: TablePlan,
-    metadata: &MetadataStore,
-) -> Result<Arc<Tick>, ServiceError> {
-    let files = isk_iceberg_table::build(&plan).map_err(|e| match e {
-        BuildError::Cold(_) => ServiceError::Unsupported {
-            what: format!("the merged table of topic {}", topic.name),
-            reason: e.to_string(),
-        },
-        e => ServiceError::Internal(format!("the metadata of {}: {e}", topic.name)),
-    })?;
-    let mut objects = Vec::new();
-    let metadata_files = [&files.metadata, &files.manifest_list];
-    for file in metadata_files.into_iter().chain(&files.manifests) {
-        metadata.put(&topic.name, &file.name, &file.bytes)?;
-        let key = metadata_key(topic, &file.name);
-        let info = constant_info(&key, file.bytes.len() as u64);
-        objects.push(ListedObject { key: key.to_string(), info });
-    }
-    for file in &plan.files {
-        let uris = [Some(file.data_uri.as_str()), file.evidence.delete_uri()];
-        for key in uris.into_iter().flatten().filter_map(key_of) {
-            let info = info_of(&key);
-            objects.extend(info.map(|info| ListedObject { key: key.to_string(), info }));
-        }
-    }
-    objects.sort_by(|a, b| a.key.cmp(&b.key));
-    let location = location(view, &topic.name);
-    let mut credential_prefixes = vec![location.clone()];
-    let cold = plan.cold.as_ref().and_then(|cold| cold.metadata.get("location")?.as_str());
-    credential_prefixes.extend(cold.map(bucket_of));
-    let loaded = LoadedTable {
-        metadata_location: uri(view.bucket(), &metadata_key(topic, &files.metadata.name)),
-        metadata: files.metadata.bytes.clone(),
-        location,
-        credential_prefixes,
-    };
-    Ok(Arc::new(Tick { plan, made: Instant::now(), loaded, objects }))
-}
-
 /// The view and the topic that a table of the hotset's is.
 pub(crate) fn hot_table(table: &str) -> (View, &str) {
     match table.strip_suffix(UNMOVED) {
@@ -267,24 +191,6 @@ pub(crate) fn bucket_of(uri: &str) -> String {
     }
 }
 
-/// Two plans are one snapshot when they differ in nothing but the moment they were made.
-fn same_snapshot(a: &TablePlan, b: &TablePlan) -> bool {
-    *a == TablePlan { timestamp_ms: a.timestamp_ms, ..b.clone() }
-}
-
 fn pin_key(topic: &TopicDescription) -> String {
     format!("{}/{}", topic.name, topic.id)
-}
-
-fn metadata_key(topic: &TopicDescription, file: &str) -> ObjectKey {
-    ObjectKey::Metadata { topic: topic.name.clone(), file: file.to_owned() }
-}
-
-fn key_of(uri: &str) -> Option<ObjectKey> {
-    uri.strip_prefix("s3://")?.split_once('/')?.1.parse().ok()
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -16,13 +16,15 @@ use crate::coverage::Coverages;
 use crate::epochs::Epochs;
 use crate::facts::FactBook;
 use crate::listing::{Page, Room};
-use crate::load_table::{Tick, hot_table};
+use crate::load_table::hot_table;
+use crate::manifests::ManifestBook;
 use crate::metadata_store::MetadataStore;
 use crate::metrics::Metrics;
 use crate::plan::View;
 use crate::render::Renders;
 use crate::store::Store;
 use crate::table_mapping::TableMapping;
+use crate::tick::Tick;
 use crate::topic_pin::TopicPin;
 use crate::topic_schema::TopicSchemas;
 use crate::topics::{TopicFilter, Topics, kafka_error};
@@ -66,7 +68,8 @@ pub struct Service {
     pub(crate) store: Arc<Store>,
     pub(crate) pins: moka::sync::Cache<String, TopicPin>,
     pub(crate) epochs: Epochs,
-    pub(crate) facts: FactBook,
+    pub(crate) facts: Arc<FactBook>,
+    pub(crate) manifests: Arc<ManifestBook>,
     pub(crate) renders: Arc<Renders>,
     pub(crate) metadata: Arc<MetadataStore>,
     pub(crate) ticks: moka::sync::Cache<(View, TopicName), Arc<Tick>>,
@@ -87,6 +90,7 @@ impl Service {
             reason: format!("{e}; name a folder that can be written to (ISK_DATA_DIR)"),
         })?;
         let store = Arc::new(Store::open(&data_dir.join("isk.redb"))?);
+        let metadata = Arc::new(MetadataStore::open(data_dir)?);
         let metrics = Arc::new(Metrics::default());
         let schemas = Arc::new(TopicSchemas::new(config.registry, Arc::clone(&store)));
         let renders = Renders::new(
@@ -108,9 +112,13 @@ impl Service {
             schemas,
             pins: moka::sync::Cache::new(10_000),
             epochs: Epochs::new(Arc::clone(&store)),
-            facts: FactBook::new(Arc::clone(&store)),
+            facts: Arc::new(FactBook::new(Arc::clone(&store))),
+            manifests: Arc::new(ManifestBook::new(
+                Arc::clone(&metadata),
+                config.metadata_retention,
+            )),
             renders: Arc::new(renders),
-            metadata: Arc::new(MetadataStore::open(data_dir)?),
+            metadata,
             store,
             ticks: moka::sync::Cache::new(10_000),
             metrics,
@@ -260,7 +268,10 @@ impl Service {
             }
             Err(error) => return Err(error),
         };
-        for object in &tick.objects {
+        let listed = Arc::clone(&tick);
+        // Naming all files of a large topic takes its time.
+        let _ = tokio::task::spawn_blocking(move || listed.objects().len()).await;
+        for object in tick.objects() {
             if page.push(object) == Room::Full {
                 return Ok(Room::Full);
             }

@@ -1,0 +1,157 @@
+//! From all that a plan depends on to a published snapshot: head → groups → manifests → metadata files.
+//! The same inputs are the same snapshot, under the same metadata location.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use isk_iceberg_table::{GroupManifests, NamedFile, TableHead};
+use isk_kafka::TopicDescription;
+use isk_model::ObjectKey;
+
+use crate::api::{ListedObject, LoadedTable, ServiceError};
+use crate::beside::Merged;
+use crate::files::group_files;
+use crate::load_table::bucket_of;
+use crate::manifests::{Fingerprint, ManifestBook, build_error, fingerprints};
+use crate::plan::{Inputs, head, location, uri};
+use crate::read_object::{constant_info, info_of};
+
+/// By how many milliseconds a snapshot's timestamp lies before the moment it was planned at.
+///
+/// DuckDB up to 1.5 reads a table as of its transaction's start, and refuses one whose only snapshot
+/// is younger; a query's own start is always a little before its `loadTable`, and clocks differ.
+const BACKDATED_MS: i64 = 60_000;
+
+/// The last plan of a topic, and what came of it. The same plan is the same snapshot.
+pub(crate) struct Tick {
+    inputs: Inputs,
+    head: TableHead,
+    manifests: Vec<Arc<GroupManifests>>,
+    fingerprint: Fingerprint,
+    made: Instant,
+    pub(crate) loaded: LoadedTable,
+    /// Metadata file and manifest list: names and sizes in bytes.
+    files: Vec<(String, u64)>,
+    objects: OnceLock<Vec<ListedObject>>,
+}
+
+impl Tick {
+    /// The last tick where nothing that counts has changed since, else a new one, published.
+    pub(crate) fn settle(
+        inputs: Inputs,
+        last: Option<&Arc<Self>>,
+        book: &ManifestBook,
+    ) -> Result<Arc<Self>, ServiceError> {
+        let head = head(&inputs, now_ms() - BACKDATED_MS);
+        let (groups, fingerprint) = fingerprints(&inputs, &head)?;
+        if let Some(last) = last.filter(|last| last.fingerprint == fingerprint) {
+            return Ok(Arc::clone(last));
+        }
+        let manifests = book.manifests(&inputs, &head, &groups)?;
+        let same =
+            |last: &&Arc<Self>| same_but_for_time(&last.head, &head) && last.manifests == manifests;
+        match last.filter(same) {
+            // What is known anew changes nothing.
+            Some(last) => Ok(Arc::new(Self {
+                loaded: last.loaded.clone(),
+                files: last.files.clone(),
+                head: last.head.clone(),
+                made: last.made,
+                objects: OnceLock::new(),
+                inputs,
+                manifests,
+                fingerprint,
+            })),
+            None => publish(inputs, head, manifests, fingerprint, book).map(Arc::new),
+        }
+    }
+
+    /// How long ago it was published.
+    pub(crate) fn age(&self) -> Duration {
+        self.made.elapsed()
+    }
+
+    /// All objects of the snapshot, sorted by key. Data files are told from what is known of them now.
+    pub(crate) fn objects(&self) -> &[ListedObject] {
+        self.objects.get_or_init(|| {
+            let metadata = |file: &str, size| {
+                let key = metadata_key(&self.inputs.topic, file);
+                ListedObject { key: key.to_string(), info: constant_info(&key, size) }
+            };
+            let listed = self.manifests.iter().flat_map(|group| group.files());
+            let named = self.files.iter().map(|(name, size)| (name.as_str(), *size)).chain(listed);
+            let mut objects: Vec<_> = named.map(|(name, size)| metadata(name, size)).collect();
+            for group in self.inputs.groups() {
+                for file in group_files(&self.inputs, &group).0 {
+                    let uris = [Some(file.data_uri.as_str()), file.evidence.delete_uri()];
+                    for key in uris.into_iter().flatten().filter_map(key_of) {
+                        let info = info_of(&key);
+                        objects
+                            .extend(info.map(|info| ListedObject { key: key.to_string(), info }));
+                    }
+                }
+            }
+            objects.sort_by(|a, b| a.key.cmp(&b.key));
+            objects
+        })
+    }
+}
+
+/// Builds a plan's metadata file and manifest list and puts them into the store.
+fn publish(
+    inputs: Inputs,
+    head: TableHead,
+    manifests: Vec<Arc<GroupManifests>>,
+    fingerprint: Fingerprint,
+    book: &ManifestBook,
+) -> Result<Tick, ServiceError> {
+    let topic = &inputs.topic;
+    if let Some(Merged { layout, .. }) = inputs.merged() {
+        book.put(topic, &layout.name, &layout.bytes)?;
+    }
+    let built =
+        isk_iceberg_table::build(&head, &manifests).map_err(|e| build_error(&inputs, &e))?;
+    for file in [&built.manifest_list, &built.metadata] {
+        book.put(topic, &file.name, &file.bytes)?;
+    }
+    let location = location(inputs.view, &topic.name);
+    let mut credential_prefixes = vec![location.clone()];
+    let cold = head.cold.as_ref().and_then(|cold| cold.metadata.get("location")?.as_str());
+    credential_prefixes.extend(cold.map(bucket_of));
+    let name = &built.metadata.name;
+    let loaded = LoadedTable {
+        metadata_location: uri(inputs.view.bucket(), &metadata_key(topic, name)),
+        metadata: built.metadata.bytes.clone(),
+        location,
+        credential_prefixes,
+    };
+    let size = |file: &NamedFile| (file.name.clone(), file.bytes.len() as u64);
+    Ok(Tick {
+        files: [&built.metadata, &built.manifest_list].map(size).to_vec(),
+        inputs,
+        head,
+        manifests,
+        fingerprint,
+        made: Instant::now(),
+        loaded,
+        objects: OnceLock::new(),
+    })
+}
+
+/// Two tables are one snapshot when they differ in nothing but the moment they were planned.
+fn same_but_for_time(a: &TableHead, b: &TableHead) -> bool {
+    *a == TableHead { timestamp_ms: a.timestamp_ms, ..b.clone() }
+}
+
+fn metadata_key(topic: &TopicDescription, file: &str) -> ObjectKey {
+    ObjectKey::Metadata { topic: topic.name.clone(), file: file.to_owned() }
+}
+
+fn key_of(uri: &str) -> Option<ObjectKey> {
+    uri.strip_prefix("s3://")?.split_once('/')?.1.parse().ok()
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
