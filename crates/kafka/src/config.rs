@@ -172,8 +172,10 @@ impl KafkaConfig {
         // One fetch answer in flight besides what is queued: the two share the buffer.
         let (request, queue, min_messages) = match kind {
             ClientKind::Bulk | ClientKind::Admin => {
-                let request = (self.fetch_buffer_bytes / 4).min(MAX_REQUEST_BYTES);
-                (request, self.fetch_buffer_bytes / 2, 10_000_000)
+                // An answer ends within a batch, which is sent again with the next: with batches of a
+                // megabyte, small answers are sent half in vain.
+                let request = (self.fetch_buffer_bytes / 2).min(MAX_REQUEST_BYTES);
+                (request, self.fetch_buffer_bytes / 4, 10_000_000)
             }
             // With one message as the low-water mark nothing is fetched while anything is queued.
             ClientKind::Small => (128 << 10, 1 << 20, 1),
