@@ -1,6 +1,9 @@
 """`merged` is one table: all of cold, and of the topic what cold does not cover. Each record once, whatever moved it and whatever befell cold."""
 
+import contextlib
+import datetime
 import io
+import os
 import threading
 import time
 
@@ -9,14 +12,16 @@ import pytest
 import requests
 from confluent_kafka import KafkaException
 from pyiceberg.exceptions import NoSuchTableError
-from pyiceberg.types import IntegerType, ListType, LongType, StringType
-from stack import records
+from pyiceberg.types import BinaryType, IntegerType, ListType, LongType, StringType
+from stack import clients, records
 from stack.canonical import METADATA_COLUMNS
+from stack.connect import IcebergSink
 from stack.isk import Isk
 from stack.lake import BUCKET, Lake
 from stack.moves import ALL_READERS, SPARK_COLUMNS, Deeds
 from stack.pair import FIELDS, Field, Pair, holds, sql
 from stack.readers import Readers, assert_same
+from stack.relay import Relay
 
 QUICK = ("pyiceberg", "duckdb")
 
@@ -243,17 +248,32 @@ def test_merge_on_read_deletes(make, version):
 
 
 def test_row_ids_of_a_version_3_table_stay(make):
-    """Row lineage: cold's row ids are cold's. Hot rows have none, as rows of files from before version 3."""
-    deeds = make()
+    """Row lineage: cold's row ids are cold's, and a hot row keeps its own while there are files of it, whatever is cut out beside it."""
+    deeds = make(count=200)
     deeds.create(by="spark", **{"format-version": "3"})
     deeds.move(before(60), by="spark")
-    query = "SELECT kafka_partition, kafka_offset, _row_id FROM {}.{}.{}"
-    cold = deeds.spark(query.format("direct", "coldset", deeds.pair.topic))
-    both = deeds.spark(query.format("live", "merged", deeds.pair.topic))
-    assert len(cold) == 120 and len(both) == 240
-    assert set(cold) <= set(both)
-    assert None not in {row[2] for row in cold} and len({row[2] for row in cold}) == 120
-    assert {row[2] for row in set(both) - set(cold)} == {None}
+
+    def row_ids(catalog, namespace):
+        rows = deeds.spark(f"SELECT kafka_partition, kafka_offset, _row_id FROM {catalog}.{namespace}.{deeds.pair.topic}")
+        ids = {(partition, offset): row_id for partition, offset, row_id in rows}
+        assert len(rows) == len(ids) == len(set(ids.values())) and None not in ids.values()
+        return ids
+
+    cold, both = row_ids("direct", "coldset"), row_ids("live", "merged")
+    assert len(cold) == 120 and len(both) == 400
+    assert cold.items() <= both.items()
+    hot = {position: row_id for position, row_id in both.items() if position not in cold}
+    deeds.pair.produce(20)
+    deeds.move([("amount", ">", 9.5)], by="duckdb")
+    deeds.pair.delete_records(1, 67)
+    deeds.move([("kafka_offset", ">=", 90), ("kafka_offset", "<", 95)], by="spark")
+    cold, both = row_ids("direct", "coldset"), row_ids("live", "merged")
+    assert cold.items() <= both.items()
+    left = {position for position in hot if position in both and position not in cold}
+    assert len(left) > 50 and {both[position] for position in left} == {hot[position] for position in left}
+    assert all(both[position] == hot[position] for position in left)
+    files = deeds.spark(f"SELECT first_row_id FROM live.merged.{deeds.pair.topic}.files")
+    assert None not in {first for (first,) in files}
 
 
 def test_equality_deletes(make, lake, readers):
@@ -420,6 +440,79 @@ def test_a_cold_table_without_kafkas_columns_may_state_what_it_holds(make):
     deeds.check()
 
 
+@pytest.mark.parametrize("in_summary", [True, False], ids=["snapshot", "table"])
+def test_a_boundary_in_time_parts_cold_from_hot(make, lake_isk, in_summary):
+    """A cold table without Kafka's columns says up to which time it has all. Records out of order around it are told by their own times."""
+    start = int(time.time()) - 7200
+
+    def timestamp(row):
+        n = row["id"] if row else 0
+        return (start + n + (n * 7919 % 61) - 30) * 1000 + n % 1000
+
+    def at(seconds):
+        return datetime.datetime.fromtimestamp(start + seconds, datetime.UTC)
+
+    deeds = make(count=0)
+    deeds.pair.produce(200, timestamp=timestamp)
+    deeds.create(by="spark", columns={"id": "bigint", "note": "string", "amount": "double"})
+    assert deeds.load_before(at(120), in_summary=in_summary) > 100
+    deeds.check()
+    ends = [max(offset for p, offset in deeds.pair.covered if p == partition) for partition in range(2)]
+    assert any((partition, offset) not in deeds.pair.covered for partition in range(2) for offset in range(ends[partition])), "none is out of order"
+    deeds.load_before(at(250), since=at(120), in_summary=in_summary)
+    deeds.pair.produce(100, timestamp=timestamp)
+    deeds.pair.covered |= {p for p, row in deeds.pair.hot.items() if row["kafka"]["kafka_timestamp"] < at(250)}
+    deeds.check(*QUICK)
+    with deeds.cold_table().transaction() as commit:
+        commit.set_properties({"isk.boundary-timestamp": at(100).isoformat()})
+    lake_isk.restart()
+    deeds.check(*QUICK)
+    assert deeds.load_before(at(100_000), since=at(250), in_summary=in_summary) > 100
+    deeds.check(*QUICK)
+    assert deeds.pyiceberg.load(f"merged.{deeds.pair.topic}").inspect.files().num_rows == deeds.cold_table().inspect.files().num_rows, "nothing is left to look through"
+    deeds.pair.produce(10)
+    deeds.pair.covered |= {p for p, row in deeds.pair.hot.items() if row["kafka"]["kafka_timestamp"] < at(100_000)}
+    deeds.check(*QUICK)
+
+
+def test_a_boundary_that_is_no_time_is_refused(make, lake_isk):
+    deeds = make()
+    deeds.create(by="spark", columns={"id": "bigint"}, **{"isk.boundary-timestamp": "last week"})
+    message = refusal(lake_isk, deeds.pair.topic)
+    assert "isk.boundary-timestamp" in message and "last week" in message
+
+
+def test_an_operator_takes_coverage_back(make, lake_isk):
+    """Rows that were deleted from cold by mistake are shown from Kafka again; those that cold has still are not shown twice."""
+    deeds = make()
+    deeds.create()
+    deeds.move(before(60))
+    deeds.delete(before(40))
+    deeds.rewrite()
+    deeds.check(*QUICK)
+    with pytest.raises(RuntimeError, match="runs on this data_dir"):
+        lake_isk.run("coverage", "show")
+    lake_isk.stop()
+    try:
+        table = ("--table", deeds.pair.topic)
+        assert "partition 0: 60 offsets: 0..60" in lake_isk.run("coverage", "show", *table)
+        said = lake_isk.run("coverage", "forget", *table, "--partition", "0", "--offsets", "10..50")
+        assert "40 offsets are covered no longer" in said
+    finally:
+        lake_isk.start()
+    deeds.pair.covered -= {(0, offset) for offset in range(10, 40)}
+    deeds.check()
+    lake_isk.stop()
+    try:
+        lake_isk.run("coverage", "forget", *table)
+    finally:
+        lake_isk.start()
+    deeds.pair.covered -= {(partition, offset) for partition in range(2) for offset in range(40)}
+    deeds.check(*QUICK)
+    deeds.move()
+    deeds.check(*QUICK)
+
+
 def test_a_mover_may_state_what_it_moved(make):
     """In a property of its snapshot: it dropped records on its way, and they are not to be shown."""
     deeds = make()
@@ -429,6 +522,42 @@ def test_a_mover_may_state_what_it_moved(make):
     deeds.pair.moved([*before(40), ("amount", ">", 3)])
     deeds.pair.covered |= {(partition, offset) for partition in range(2) for offset in range(40)}
     deeds.check(*QUICK)
+
+
+def test_cold_files_may_be_read_from_the_store_itself(broker, registry, lake, make_pair, readers):
+    """With `coldset.direct`, by clients that know credentials for several prefixes: cold bytes pass the gateway by."""
+    pair = make_pair()
+    pair.produce(60)
+    isk = Isk.beside(broker, registry, lake.isk_environment() | {"ISK_COLDSET_DIRECT": "true"})
+    relay = Relay(isk.s3_endpoint)
+    isk.env["ISK_EXTERNAL_URL"] = relay.url
+    with contextlib.closing(relay), isk, Readers(isk, lake) as own:
+        deeds = Deeds(pair, own)
+        deeds.create()
+        with deeds.cold_table().update_schema() as schema:
+            schema.add_column("filling", BinaryType())
+        pair.cold_added("filling", "binary")
+        rows = deeds.pyiceberg.load(f"hotset.{pair.topic}").scan(row_filter="kafka_offset < 40").to_arrow()
+        filling = [os.urandom(64 << 10) for _ in range(rows.num_rows)]
+        deeds.cold_table().append(rows.append_column("filling", pyarrow.array(filling, pyarrow.binary())))
+        pair.moved(before(40))
+        answer = requests.get(f"{isk.catalog_uri}/v1/namespaces/merged/tables/{pair.topic}", timeout=60).json()
+        keys = {one["prefix"]: one["config"]["s3.endpoint"] for one in answer["storage-credentials"]}
+        assert keys == {f"s3://merged/{pair.topic}": relay.url, f"s3://{BUCKET}/": lake.s3_endpoint}
+
+        through = f"through_{isk.port}"
+        session = readers["spark"].session
+        for key, value in clients.spark_catalog(through, isk.catalog_uri, **{"io-impl": "org.apache.iceberg.aws.s3.S3FileIO"}).items():
+            session.conf.set(key, value)
+        relayed = relay.received
+        read = session.sql(f"SELECT kafka_partition, kafka_offset, filling FROM {through}.merged.{pair.topic}").collect()
+        assert sorted((p, o) for p, o, _ in read) == pair.positions()
+        assert sorted(bytes(f) for *_, f in read if f is not None) == sorted(filling)
+        assert relay.received - relayed < 1 << 20, "cold bytes came through the gateway"
+        [file] = {task.file.file_path for task in deeds.cold_table().scan().plan_files()}
+        s3 = clients.boto3_client(relay.url, isk.access_key, isk.secret_key)
+        whole = s3.get_object(Bucket=BUCKET, Key=file.removeprefix(f"s3://{BUCKET}/"))["Body"].read()
+        assert relay.received - relayed > len(whole) > 5 << 20, "the relay sees what does"
 
 
 def test_topics_and_tables_of_other_names(broker, registry, lake, make_pair, tmp_path):
@@ -584,6 +713,44 @@ def test_queries_see_every_record_once_while_rows_are_moved(make, readers):
     for name, counts in seen.items():
         assert len(counts) >= 3 and counts == sorted(counts) and counts[0] >= 600, (name, counts)
     deeds.check()
+
+
+def test_kafka_connects_sink_moves_rows(broker, registry, lake, make, readers):
+    """Iceberg's own sink makes the table and fills it while records are produced and queries run. It moves no tombstones: they stay hot."""
+    fields = {name: FIELDS[name] for name in ("id", "quantity", "amount", "note", "tags")}
+    deeds = make(count=100, fields=fields)
+    topic, pair = deeds.pair.topic, deeds.pair
+
+    def merged():
+        return sorted(readers["pyiceberg"].rows(f"merged.{topic}", ["kafka_partition", "kafka_offset"]))
+
+    def cold():
+        try:
+            return readers["pyiceberg"].rows(pair.cold_table, ["kafka_partition", "kafka_offset"], direct=True)
+        except NoSuchTableError:
+            return []
+
+    with IcebergSink(broker, registry, lake, topic, pair.cold_table):
+        counts = set()
+        for _ in range(6):
+            pair.produce(30)
+            assert merged() == sorted(pair.hot)
+            counts.add(len(cold()))
+            time.sleep(1)
+        values = [position for position, row in pair.hot.items() if row["value"] is not None]
+        deadline = time.monotonic() + 90
+        while len(cold()) < len(values):
+            assert merged() == sorted(pair.hot)
+            assert time.monotonic() < deadline, f"the sink has moved {len(cold())} of {len(values)} rows"
+            counts.add(len(cold()))
+    assert sorted(cold()) == sorted(values) and len(counts) > 2
+    made = {field.name: str(field.field_type) for field in deeds.cold_table().schema().fields}
+    assert (made["kafka_partition"], made["kafka_offset"]) == ("int", "long")
+    kinds = {name: pair.hot_columns()[name] for name in made}
+    pair.cold_created(kinds)
+    pair.moved([("kafka_offset", ">=", 0), ("id", ">=", 0)])
+    deeds.check()
+    assert pair.unmoved() and all(pair.hot[position]["value"] is None for position in pair.unmoved())
 
 
 def test_merged_is_refused_while_the_upstream_is_down_and_hotset_goes_on(broker, registry, make_pair):

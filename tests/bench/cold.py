@@ -1,6 +1,6 @@
 """What merged costs over its parts, and what the gateway costs between a client and a cold file, in one run each.
 
-- loadTable of `merged` over a cold table of 1,000 data files, beside loading that table from its own catalog and the hot one from ISK.
+- loadTable of `merged` over a cold table of 10,000 data files, beside loading that table from its own catalog and the hot one from ISK.
 - Cold objects read by 8 clients in ranges, through the gateway and from its store.
 """
 
@@ -8,13 +8,14 @@ import concurrent.futures
 import json
 import os
 import statistics
+import struct
 import time
 import urllib.request
 
 import pyarrow as pa
-from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.schema import Schema
-from pyiceberg.transforms import TruncateTransform
+from pyiceberg.typedef import Record
 from pyiceberg.types import IntegerType, LongType, NestedField, StringType
 from stack import clients, records
 from stack.isk import Isk
@@ -23,8 +24,10 @@ from stack.lake import BUCKET, Lake
 from stack.registry import Registry
 from stack.versions import TESTS
 
-FILES = int(os.environ.get("BENCH_COLD_FILES", 1000))
+FILES = int(os.environ.get("BENCH_COLD_FILES", 10_000))
 ROWS_PER_FILE = 10
+FILES_PER_COMMIT = 100
+SCATTERED = 400_000
 # S3Proxy takes no larger body at once.
 OBJECT_BYTES = 24 << 20
 OBJECTS = 8
@@ -46,23 +49,53 @@ def milliseconds(url, times=40):
 
 
 def cold_table(lake, topic):
-    """A cold table of one snapshot with a data file for every ten offsets."""
+    """A cold table with a data file for every ten offsets, in commits of a hundred files.
+
+    Loading reads manifests and no data file, so the files are named with their metrics and are not there.
+    """
     fields = [(1, "note", StringType()), (2, "kafka_partition", IntegerType()), (3, "kafka_offset", LongType())]
     schema = Schema(*(NestedField(id, name, kind, required=False) for id, name, kind in fields))
-    spec = PartitionSpec(PartitionField(3, 1000, TruncateTransform(ROWS_PER_FILE), "offsets"))
     catalog = lake.pyiceberg()
     catalog.create_namespace_if_not_exists("coldset")
-    table = catalog.create_table(f"coldset.{topic}", schema=schema, partition_spec=spec)
-    rows = FILES * ROWS_PER_FILE
-    table.append(
-        pa.table({"note": pa.nulls(rows, pa.string()), "kafka_partition": pa.array([0] * rows, pa.int32()), "kafka_offset": pa.array(range(rows), pa.int64())})
-    )
+    table = catalog.create_table(f"coldset.{topic}", schema=schema)
+    for start in range(0, FILES, FILES_PER_COMMIT):
+        commit(table, range(start, min(start + FILES_PER_COMMIT, FILES)))
     return table
 
 
+def commit(table, numbers):
+    """Adds the data files of these numbers."""
+    with table.transaction() as transaction, transaction.update_snapshot().fast_append() as append:
+        for number in numbers:
+            append.append_data_file(data_file(table, number))
+
+
+def data_file(table, number):
+    first, last = number * ROWS_PER_FILE, (number + 1) * ROWS_PER_FILE - 1
+    low, high = ({2: struct.pack("<i", 0), 3: struct.pack("<q", offset)} for offset in (first, last))
+    file = DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=f"{table.location()}/data/{number:08}.parquet",
+        file_format=FileFormat.PARQUET,
+        partition=Record(),
+        record_count=ROWS_PER_FILE,
+        file_size_in_bytes=2000,
+        value_counts={1: ROWS_PER_FILE, 2: ROWS_PER_FILE, 3: ROWS_PER_FILE},
+        null_value_counts={1: ROWS_PER_FILE, 2: 0, 3: 0},
+        lower_bounds=low,
+        upper_bounds=high,
+        split_offsets=None,
+        equality_ids=None,
+        sort_order_id=None,
+    )
+    file.spec_id = table.spec().spec_id
+    return file
+
+
 def load(broker, registry, lake, isk):
+    """What loading costs: hot, cold and both; a commit of one file; and, in time, the commit of a hundred."""
     topic = records.create_topic(broker.bootstrap, "loaded", 1)
-    produced = [{"note": None}] * (FILES * ROWS_PER_FILE + 1000)
+    produced = [{"note": None}] * (FILES * ROWS_PER_FILE + 2 * FILES_PER_COMMIT * ROWS_PER_FILE)
     records.produce(records.producer(broker.bootstrap), topic, produced, serialize=records.avro_serializer(registry.url, VALUE))
     table = cold_table(lake, topic)
     tables = {
@@ -70,17 +103,30 @@ def load(broker, registry, lake, isk):
         "hot": f"{isk.catalog_uri}/v1/namespaces/hotset/tables/{topic}",
         "merged": f"{isk.catalog_uri}/v1/namespaces/merged/tables/{topic}",
     }
-    begun = time.perf_counter()
-    urllib.request.urlopen(tables["merged"]).read()
-    first = (time.perf_counter() - begun) * 1000
-    result = {"first_ms": first} | {name: milliseconds(url) for name, url in tables.items()}
+    result = {"first_ms": once(tables["merged"])} | {name: milliseconds(url) for name, url in tables.items()}
     result["over_both_ms"] = result["merged"] - result["cold"] - result["hot"]
-    more = pa.table({"note": pa.nulls(10, pa.string()), "kafka_partition": pa.array([0] * 10, pa.int32()), "kafka_offset": pa.array(range(FILES * ROWS_PER_FILE, FILES * ROWS_PER_FILE + 10), pa.int64())})
-    table.append(more)
-    begun = time.perf_counter()
-    urllib.request.urlopen(tables["merged"]).read()
-    result["after_commit_ms"] = (time.perf_counter() - begun) * 1000
+    commit(table, [FILES])
+    result["after_commit_of_1_ms"] = once(tables["merged"])
+    commit(table, range(FILES + 1, FILES + 1 + FILES_PER_COMMIT))
+    result[f"after_commit_of_{FILES_PER_COMMIT}_ms"] = once(tables["merged"])
     return result
+
+
+def once(url):
+    begun = time.perf_counter()
+    urllib.request.urlopen(url).read()
+    return (time.perf_counter() - begun) * 1000
+
+
+def filtered(broker, registry, lake, isk):
+    """What loading costs where cold has every other record, so that each chunk has many offsets to leave out."""
+    topic = records.create_topic(broker.bootstrap, "filtered", 1)
+    records.produce(records.producer(broker.bootstrap), topic, [{"note": None}] * SCATTERED, serialize=records.avro_serializer(registry.url, VALUE))
+    url = f"{isk.catalog_uri}/v1/namespaces/merged/tables/{topic}"
+    moved = pa.array(range(0, SCATTERED, 2), pa.int64())
+    rows = pa.table({"note": pa.nulls(len(moved), pa.string()), "kafka_partition": pa.array([0] * len(moved), pa.int32()), "kafka_offset": moved})
+    lake.pyiceberg().create_table(f"coldset.{topic}", schema=rows.schema).append(rows)
+    return {"offsets_left_out": len(moved), "first_ms": once(url), "merged": milliseconds(url)}
 
 
 def throughput(lake, isk):
@@ -114,6 +160,7 @@ def main():
         results = {"files": FILES, "cold_mib_per_s": throughput(lake, isk)}
         print(json.dumps(results), flush=True)
         results["load_ms"] = load(broker, registry, lake, isk)
+        results["filtered_load_ms"] = filtered(broker, registry, lake, isk)
     (OUT / "cold.json").write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps(results, indent=2))
 

@@ -30,6 +30,7 @@ def doctor() -> int:
         ("schema registry", lambda: _present(registry._unpacked() / registry.STARTER)),
         ("Trino server", lambda: _present(trino._home() / "TrinoLauncher.class")),
         ("Iceberg for Spark", lambda: ", ".join(jar.name for jar in maven.classpath("spark-iceberg"))),
+        ("Kafka Connect", lambda: f"Iceberg's sink {VERSIONS['spark']['iceberg']}, {len(maven.classpath('connect'))} jars"),
         ("lake: catalog", lambda: f"Iceberg {VERSIONS['lake']['iceberg']}, {len(maven.classpath('lake-catalog'))} jars"),
         ("lake: object store", lambda: f"S3Proxy {VERSIONS['lake']['s3proxy']}, {len(maven.classpath('lake-store'))} jars"),
         ("Python clients", lambda: _present(venv.folder() / "complete").parent),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -66,6 +67,14 @@ class Isk(Server):
 
     def is_ready(self) -> bool:
         return http_ok(f"{self.catalog_uri}/healthz")
+
+    def run(self, *arguments: str) -> str:
+        """Another command of the binary with the same settings; what it printed. It must succeed."""
+        command = [str(binary()), *arguments]
+        done = subprocess.run(command, cwd=self.work, env=os.environ | self.environment(), capture_output=True, text=True, timeout=60)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
+        return done.stdout
 
     def forget(self) -> None:
         """Starts again with an empty data folder: no chunk is proven and no topic was seen."""

@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 BUCKET = "lake"
 
 
+def hadoop_jars() -> list[Path]:
+    """Hadoop's configuration class, which Iceberg's own programs want; PySpark has it with it."""
+    return list(venv.folder().glob("lib/*/site-packages/pyspark/jars/hadoop-client-*.jar"))
+
+
 def catalog_jars() -> list[Path]:
-    """The catalog server's. It wants Hadoop's configuration class, which PySpark has with it."""
-    return [*maven.classpath("lake-catalog"), *venv.folder().glob("lib/*/site-packages/pyspark/jars/hadoop-client-*.jar")]
+    """The catalog server's."""
+    return [*maven.classpath("lake-catalog"), *hadoop_jars()]
 
 
 class Store(Server):

@@ -86,6 +86,18 @@ def programs() -> list[Program]:
                 Artifact("org.apache.iceberg", "iceberg-aws-bundle", v["spark"]["iceberg"], closure=False),
             ],
         ),
+        Program(
+            "connect",
+            [
+                Artifact("org.apache.kafka", "connect-runtime", v["kafka"]["broker"]),
+                Artifact("org.apache.kafka", "connect-transforms", v["kafka"]["broker"]),
+                kafka_logging,
+                Artifact("org.apache.iceberg", "iceberg-kafka-connect", v["spark"]["iceberg"]),
+                Artifact("org.apache.iceberg", "iceberg-parquet", v["spark"]["iceberg"]),
+                Artifact("org.apache.iceberg", "iceberg-aws", v["spark"]["iceberg"]),
+                Artifact("org.apache.iceberg", "iceberg-aws-bundle", v["spark"]["iceberg"], closure=False),
+            ],
+        ),
         Program("lake-catalog", _lake_catalog()),
         Program("lake-store", [Artifact("org.gaul", "s3proxy", v["lake"]["s3proxy"], excluded=S3PROXY_EXCLUDED)]),
         Program("rest-kit", _rest_kit()),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from .canonical import METADATA_COLUMNS
 from .pair import Condition, Pair, sql
@@ -64,6 +68,21 @@ class Deeds:
             where = f" WHERE {sql(condition)}" if condition else ""
             reader.sql(f"INSERT INTO {self.cold} ({into}) SELECT {of} FROM {reader.table(source)}{where}")
         return self.pair.moved(condition, unmoved_only=unmoved)
+
+    def load_before(self, boundary: datetime.datetime, since: datetime.datetime | None = None, in_summary: bool = True) -> int:
+        """Inserts all records of a time into cold, and states in the same commit that it has all before the boundary."""
+        rows = self.pyiceberg.load(f"hotset.{self.pair.topic}").scan().to_arrow()
+        times = rows["kafka_timestamp"]
+        chosen = pc.less(times, pa.scalar(boundary, times.type))
+        if since:
+            chosen = pc.and_(chosen, pc.greater_equal(times, pa.scalar(since, times.type)))
+        rows = rows.filter(chosen).select(list(self.pair.cold_columns))
+        stated = {"isk.boundary-timestamp": boundary.isoformat()}
+        with self.cold_table().transaction() as commit:
+            commit.append(rows, snapshot_properties=stated if in_summary else {})
+            if not in_summary:
+                commit.set_properties(stated)
+        return self.pair.moved([("kafka_timestamp", "<", boundary)])
 
     def spark(self, text: str) -> list[tuple]:
         return self.readers["spark"].sql(text)

@@ -94,8 +94,14 @@ class Pair:
 
     # Kafka's side.
 
-    def produce(self, count: int, partition: int | None = None, make: Callable[[int], Row] = value) -> None:
-        """Adds records, a tombstone among fifty, to one partition or to all in turn."""
+    def produce(
+        self,
+        count: int,
+        partition: int | None = None,
+        make: Callable[[int], Row] = value,
+        timestamp: Callable[[Row | None], int] = lambda row: 0,
+    ) -> None:
+        """Adds records, a tombstone among fifty, to one partition or to all in turn. A timestamp of 0 is now."""
         writer = records.producer(self.bootstrap)
         serialize = records.avro_serializer(self.registry_url, self.schema())
         for target in range(self.partitions) if partition is None else [partition]:
@@ -108,6 +114,7 @@ class Pair:
                 serialize=serialize,
                 partition=target,
                 key=lambda v: None if v is None or v.get("id", 0) % 9 == 0 else b"key %d" % v["id"],
+                timestamp=timestamp,
                 headers=[("origin", b"test"), ("nothing", None)] if target or self.produced % 3 == 0 else None,
             )
         self._consume()

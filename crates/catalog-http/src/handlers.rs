@@ -8,15 +8,16 @@ use axum::extract::{Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
-use isk_virtual_table::ServiceError;
+use isk_coldset::{ColdsetError, DirectAccess};
+use isk_virtual_table::{MERGED, ServiceError};
 use serde::Deserialize;
 
 use crate::OPENAPI;
 use crate::cold::{COLDSET, Cold};
 use crate::coldset::{self, ColdWrite};
 use crate::error::ApiError;
-use crate::load::{self, Snapshots};
-use crate::names::single_level;
+use crate::load::{self, Snapshots, Vending};
+use crate::names::{SEPARATOR, single_level};
 use crate::paging::{PageRequest, page};
 use crate::service::CatalogService;
 use crate::settings::CatalogSettings;
@@ -187,15 +188,17 @@ pub(crate) async fn load_table<S: CatalogService>(
         return coldset::load(&app, cold, &table, uri.query(), &headers).await;
     }
     let snapshots = Snapshots::parse(query.snapshots.as_deref())?;
-    let loaded = app.service.load_table(single_level(&namespace)?, &table).await?;
-    let vended = &app.settings.vended;
-    let tag = load::entity_tag(&loaded, snapshots, vended);
+    let namespace = single_level(&namespace).map_err(|_| no_such_table(&namespace, &table))?;
+    let loaded = app.service.load_table(namespace, &table).await?;
+    let direct = direct_access(&app, namespace, &table).await?;
+    let vending = Vending { gateway: &app.settings.vended, direct: &direct };
+    let tag = load::entity_tag(&loaded, snapshots, &vending);
     let tag_header = HeaderValue::from_str(&tag)
         .map_err(|e| ServiceError::Internal(format!("entity tag: {e}")))?;
     if load::none_match(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag_header)]).into_response());
     }
-    let body = load::body(&loaded, snapshots, vended)?;
+    let body = load::body(&loaded, snapshots, &vending)?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
         // The body holds credentials.
@@ -203,6 +206,32 @@ pub(crate) async fn load_table<S: CatalogService>(
         (header::ETAG, tag_header),
     ];
     Ok((headers, body).into_response())
+}
+
+/// Of a namespace of several levels: Iceberg Java takes it for the metadata table (`files`, `snapshots`) of the
+/// last level, but only when told that there is no such table.
+fn no_such_table(namespace: &str, table: &str) -> ServiceError {
+    ServiceError::NoSuchTable {
+        namespace: namespace.replace(SEPARATOR, "."),
+        table: table.to_owned(),
+    }
+}
+
+/// Where clients may read the cold files of a merged table from the store itself.
+async fn direct_access<S: CatalogService>(
+    app: &App<S>,
+    namespace: &str,
+    table: &str,
+) -> Result<Arc<Vec<DirectAccess>>, ApiError> {
+    let cold = app.cold.as_deref().filter(|_| namespace == MERGED);
+    let Some(cold) = cold.filter(|cold| cold.upstream.is_direct()) else {
+        return Ok(Arc::default());
+    };
+    match cold.upstream.direct_access(table).await {
+        // A topic alone.
+        Err(ColdsetError::NoSuchTable(_)) => Ok(Arc::default()),
+        vended => Ok(vended?),
+    }
 }
 
 /// `HEAD /v1/namespaces/{namespace}/tables/{table}`.
@@ -213,7 +242,10 @@ pub(crate) async fn table_exists<S: CatalogService>(
     let Path((namespace, table)) = names?;
     match app.cold_behind(&namespace) {
         Some(cold) => coldset::table_exists(cold, &table).await?,
-        None => app.service.table_exists(single_level(&namespace)?, &table).await?,
+        None => {
+            let single = single_level(&namespace).map_err(|_| no_such_table(&namespace, &table))?;
+            app.service.table_exists(single, &table).await?;
+        }
     }
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -1,6 +1,9 @@
 //! The answer of `loadTable`: metadata, vended settings, entity tag.
 
+use std::collections::BTreeMap;
+
 use http::{HeaderMap, header};
+use isk_coldset::DirectAccess;
 use isk_virtual_table::{LoadedTable, ServiceError};
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
@@ -8,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::ApiError;
 use crate::settings::VendedS3;
-use crate::wire::LoadTableResult;
+use crate::wire::{LoadTableResult, StorageCredential};
 
 /// The query parameter `snapshots`: which snapshots the metadata names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,16 +35,56 @@ impl Snapshots {
     }
 }
 
+/// The storage settings that an answer carries.
+pub(crate) struct Vending<'a> {
+    /// The gateway's: good for all files.
+    pub gateway: &'a VendedS3,
+    /// The upstream store's own, for clients that know several prefixes.
+    pub direct: &'a [DirectAccess],
+}
+
+impl Vending<'_> {
+    /// What stands for files under no prefix. A client lays a prefix's settings over it, and the gateway's
+    /// session must not get into the store's.
+    fn config(&self) -> BTreeMap<&str, &str> {
+        let mut config: BTreeMap<&str, &str> = self.gateway.config();
+        if !self.direct.is_empty() {
+            config.remove("s3.session-token");
+        }
+        config
+    }
+
+    /// The settings by prefix. Of two that fit, clients take the longer one.
+    fn credentials<'a>(&'a self, prefixes: &'a [String]) -> Vec<StorageCredential<'a>> {
+        let mut all = self.gateway.credentials(prefixes);
+        all.retain(|ours| self.direct.iter().all(|theirs| theirs.prefix != ours.prefix));
+        all.extend(self.direct.iter().map(|theirs| StorageCredential {
+            prefix: &theirs.prefix,
+            config: theirs.settings.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect(),
+        }));
+        all
+    }
+}
+
 /// The entity tag of an answer, quoted: another one whenever anything of the body differs.
 ///
 /// A client that is told 304 goes on with the credentials of its last answer, so they are part of it.
 /// The tag of a digest gives nothing of them away to whom the body was not given.
-pub(crate) fn entity_tag(table: &LoadedTable, snapshots: Snapshots, vended: &VendedS3) -> String {
+pub(crate) fn entity_tag(
+    table: &LoadedTable,
+    snapshots: Snapshots,
+    vending: &Vending<'_>,
+) -> String {
     let snapshots = match snapshots {
         Snapshots::All => "all",
         Snapshots::Refs => "refs",
     };
-    tag_of(&[&table.metadata_location, &table.location, snapshots], vended)
+    let mut parts = vec![table.metadata_location.as_str(), &table.location, snapshots];
+    for access in vending.direct {
+        parts.push(&access.prefix);
+        parts.extend(access.settings.iter().flat_map(|(k, v)| [k.as_str(), v.as_str()]));
+    }
+    tag_of(&parts, vending.gateway)
 }
 
 /// The tag of an answer that these parts and the vended settings make.
@@ -81,7 +124,7 @@ pub(crate) fn none_match(headers: &HeaderMap, tag: &str) -> bool {
 pub(crate) fn body(
     table: &LoadedTable,
     snapshots: Snapshots,
-    vended: &VendedS3,
+    vending: &Vending<'_>,
 ) -> Result<Vec<u8>, ServiceError> {
     let broken = |error: serde_json::Error| {
         ServiceError::Internal(format!("the metadata at {}: {error}", table.metadata_location))
@@ -99,8 +142,8 @@ pub(crate) fn body(
     serde_json::to_vec(&LoadTableResult {
         metadata_location: &table.metadata_location,
         metadata,
-        config: vended.config(),
-        storage_credentials: vended.credentials(&table.credential_prefixes),
+        config: vending.config(),
+        storage_credentials: vending.credentials(&table.credential_prefixes),
     })
     .map_err(broken)
 }
@@ -146,8 +189,11 @@ mod tests {
 
     #[test]
     fn the_tag_changes_with_all_that_the_body_holds() {
-        let tag =
-            |location, snapshots, secret| entity_tag(&table(location), snapshots, &vended(secret));
+        let tag = |location, snapshots, secret| {
+            let gateway = vended(secret);
+            let vending = Vending { gateway: &gateway, direct: &[] };
+            entity_tag(&table(location), snapshots, &vending)
+        };
         let first = tag("a", Snapshots::All, "x");
         assert_eq!(first, tag("a", Snapshots::All, "x"));
         assert_ne!(first, tag("b", Snapshots::All, "x"));
@@ -158,7 +204,8 @@ mod tests {
     #[test]
     fn refs_leaves_out_what_nothing_points_at() {
         let ids = |snapshots| {
-            let body = body(&table("a"), snapshots, &vended("x")).unwrap();
+            let vending = Vending { gateway: &vended("x"), direct: &[] };
+            let body = body(&table("a"), snapshots, &vending).unwrap();
             let body: Value = serde_json::from_slice(&body).unwrap();
             let all = body["metadata"]["snapshots"].as_array().unwrap().clone();
             all.iter().map(|s| s["snapshot-id"].as_i64().unwrap()).collect::<Vec<_>>()
@@ -169,7 +216,8 @@ mod tests {
 
     #[test]
     fn the_keys_are_given_for_each_prefix() {
-        let body = body(&table("a"), Snapshots::All, &vended("x")).unwrap();
+        let vending = Vending { gateway: &vended("x"), direct: &[] };
+        let body = body(&table("a"), Snapshots::All, &vending).unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap();
         let credentials = body["storage-credentials"].as_array().unwrap();
         let prefixes: Vec<_> = credentials.iter().map(|c| c["prefix"].as_str().unwrap()).collect();
@@ -178,11 +226,37 @@ mod tests {
     }
 
     #[test]
+    fn the_stores_own_keys_stand_beside_the_gateways() {
+        let access = |prefix: &str, key: &str| DirectAccess {
+            prefix: prefix.into(),
+            settings: [("s3.access-key-id".into(), key.into())].into(),
+        };
+        let direct = [access("s3://lake/", "all"), access("s3://lake/t", "own")];
+        let gateway = vended("x");
+        let vending = Vending { gateway: &gateway, direct: &direct };
+        let answer = body(&table("a"), Snapshots::All, &vending).unwrap();
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(answer["config"]["s3.access-key-id"], "id");
+        assert_eq!(answer["config"].get("s3.session-token"), None);
+        let credentials = answer["storage-credentials"].as_array().unwrap();
+        let seen: Vec<_> = credentials
+            .iter()
+            .map(|c| [&c["prefix"], &c["config"]["s3.access-key-id"]].map(|v| v.as_str().unwrap()))
+            .collect();
+        assert_eq!(seen, [["s3://hotset/t", "id"], ["s3://lake/", "all"], ["s3://lake/t", "own"]]);
+        assert_eq!(credentials[0]["config"]["s3.session-token"], "token");
+        let other = Vending { gateway: &gateway, direct: &direct[..1] };
+        let tag = |vending| entity_tag(&table("a"), Snapshots::All, vending);
+        assert_ne!(tag(&vending), tag(&other));
+    }
+
+    #[test]
     fn metadata_that_is_no_json_is_a_named_defect() {
         let mut broken = table("here");
         broken.metadata = "{".into();
         for snapshots in [Snapshots::All, Snapshots::Refs] {
-            let error = body(&broken, snapshots, &vended("x")).unwrap_err();
+            let vending = Vending { gateway: &vended("x"), direct: &[] };
+            let error = body(&broken, snapshots, &vending).unwrap_err();
             assert!(error.to_string().contains("here"), "{error}");
         }
     }

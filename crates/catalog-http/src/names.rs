@@ -3,7 +3,7 @@
 use isk_virtual_table::ServiceError;
 
 /// What stands between the levels of a namespace (in a URL: `%1F`).
-const SEPARATOR: char = '\u{1f}';
+pub(crate) const SEPARATOR: char = '\u{1f}';
 
 /// The one level of a decoded namespace name.
 ///

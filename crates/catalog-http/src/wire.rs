@@ -49,7 +49,7 @@ pub(crate) struct TableIdentifier {
 pub(crate) struct LoadTableResult<'a> {
     pub metadata_location: &'a str,
     pub metadata: &'a RawValue,
-    pub config: BTreeMap<&'static str, &'a str>,
+    pub config: BTreeMap<&'a str, &'a str>,
     pub storage_credentials: Vec<StorageCredential<'a>>,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct LoadTableResult<'a> {
 #[derive(Debug, Serialize)]
 pub(crate) struct StorageCredential<'a> {
     pub prefix: &'a str,
-    pub config: BTreeMap<&'static str, &'a str>,
+    pub config: BTreeMap<&'a str, &'a str>,
 }
 
 /// `IcebergErrorResponse`.

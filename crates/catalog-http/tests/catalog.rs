@@ -131,6 +131,7 @@ async fn refusals_are_in_the_error_model() {
         ("GET", "/v1/namespaces/hotset%1Fa/tables", 404, "NoSuchNamespaceException"),
         ("GET", "/v1/namespaces/cold/tables", 404, "NoSuchNamespaceException"),
         ("GET", "/v1/namespaces/cold/tables/a", 404, "NoSuchNamespaceException"),
+        ("GET", "/v1/namespaces/hotset%1Fa/tables/files", 404, "NoSuchTableException"),
         ("GET", "/v1/namespaces/hotset/tables/none", 404, "NoSuchTableException"),
         ("GET", "/v1/namespaces/hotset/tables/a%2Fb%20c", 404, "NoSuchTableException"),
         ("GET", "/v1/namespaces/hotset/tables/%ff", 400, "BadRequestException"),

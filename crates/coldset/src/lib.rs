@@ -16,7 +16,7 @@ mod positions;
 mod store;
 mod uri;
 
-pub use catalog::{ColdTable, Upstream};
+pub use catalog::{ColdTable, DirectAccess, Upstream};
 pub use cold_files::{ColdFile, ColdFormat, FieldBounds, KafkaColumns, cold_files, manifest_list};
 pub use config::{ColdS3, ColdsetConfig, UpstreamAuth};
 pub use error::ColdsetError;

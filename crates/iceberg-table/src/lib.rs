@@ -17,6 +17,7 @@ mod merged;
 mod metadata;
 mod partition;
 mod plan;
+mod row_id;
 
 pub use build::{BuildError, NamedFile, TableFiles, build};
 pub use group::{Group, Place, groups};
@@ -24,3 +25,4 @@ pub use isk_model::ColumnMetrics;
 pub use manifest::{GroupManifests, ManifestWriter};
 pub use merged::{format_version, last_sequence_number};
 pub use plan::{ColdTable, Evidence, Placement, PlannedFile, TableHead};
+pub use row_id::{ROW_ID_FIELD, ROW_ID_NAME, row_id};

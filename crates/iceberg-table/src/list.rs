@@ -15,6 +15,9 @@ pub(crate) struct ListedManifest {
     pub(crate) files: usize,
     pub(crate) rows: u64,
     pub(crate) bounds: PartitionBounds,
+    /// The smallest row id of its files, where they have some. Readers take those of the files as they are
+    /// only where the manifest has one.
+    pub(crate) first_row_id: Option<i64>,
 }
 
 /// What a manifest list is made of.
@@ -42,8 +45,7 @@ impl List<'_> {
         for manifest in self.hot {
             self.hot_entry(&mut out, manifest);
             if self.format_version >= 3 {
-                // Rows of hot files have no row ids, as those of files from before format v3.
-                out.null();
+                optional_long(&mut out, manifest.first_row_id);
             }
         }
         let metadata = [

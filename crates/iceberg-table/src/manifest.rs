@@ -10,6 +10,7 @@ use crate::digest::hex128;
 use crate::list::ListedManifest;
 use crate::partition::{PartitionBounds, Placement};
 use crate::plan::{Evidence, PlannedFile, TableHead};
+use crate::row_id::{first_row_id, has_row_ids};
 
 /// The status of all entries. They are offered as known for long, never as added: the same manifest
 /// stands in many snapshots, and a reader of increments must not take its rows as new in each.
@@ -53,6 +54,8 @@ pub struct ManifestWriter {
     placement: Placement,
     /// The Avro schema of the entries.
     entry_schema: String,
+    /// Whether entries have the first row ids of their files: format v3.
+    row_ids: bool,
     /// The snapshot id in the entries: one per table, so that a manifest does not depend on the
     /// snapshot it stands in.
     origin_snapshot: i64,
@@ -84,6 +87,7 @@ impl ManifestWriter {
     /// # Errors
     /// The schema lacks the Kafka columns, or has no JSON.
     pub fn new(head: &TableHead) -> Result<Self, BuildError> {
+        let row_ids = has_row_ids(head);
         Ok(Self {
             location: head.location.clone(),
             schema: serde_json::to_string(&checked_schema(head)?)?,
@@ -91,7 +95,8 @@ impl ManifestWriter {
             spec_fields: serde_json::to_string(&head.placement.spec(head.chunk_exponent).fields)?,
             chunk_exponent: head.chunk_exponent,
             placement: head.placement.clone(),
-            entry_schema: entry_schema(&head.placement),
+            entry_schema: entry_schema(&head.placement, row_ids),
+            row_ids,
             origin_snapshot: origin_snapshot(head),
             delete_file_size: head.delete_file_size,
         })
@@ -137,6 +142,10 @@ impl ManifestWriter {
                 files: files.len(),
                 rows,
                 bounds,
+                first_row_id: match content {
+                    Content::Data if self.row_ids => smallest_row_id(&files),
+                    Content::Data | Content::Deletes => None,
+                },
             });
             manifests.push(NamedFile { name, bytes: bytes.into() });
         }
@@ -171,7 +180,7 @@ impl ManifestWriter {
             ("schema-id", &self.schema_id.to_string()),
             ("partition-spec", &self.spec_fields),
             ("partition-spec-id", &self.placement.spec_id.to_string()),
-            ("format-version", "2"),
+            ("format-version", if self.row_ids { "3" } else { "2" }),
             ("content", content.name()),
         ];
         container(&self.entry_schema, &metadata, files.len(), out)
@@ -215,7 +224,20 @@ impl ManifestWriter {
         }
         out.null(); // equality_ids
         out.null(); // sort_order_id
+        if self.row_ids {
+            // Delete files have no row ids.
+            let first = first_row_id(file).filter(|_| content == Content::Data);
+            out.present(first.is_some());
+            first.into_iter().for_each(|id| out.long(id));
+        }
     }
+}
+
+/// The smallest row id of these files; `None` where not all of them have one. Readers count on from a
+/// manifest's for files without, and these would not be the ids of any record.
+fn smallest_row_id(files: &[&PlannedFile]) -> Option<i64> {
+    let ids: Option<Vec<i64>> = files.iter().map(|file| first_row_id(file)).collect();
+    ids?.into_iter().min()
 }
 
 /// The rows an entry claims: exact when proven, else the most there can be.
@@ -307,7 +329,7 @@ fn map<T>(out: &mut Encoder, entries: Vec<(i32, T)>, mut value: impl FnMut(&mut 
 }
 
 /// The Avro schema of the manifest entries of hot files.
-fn entry_schema(placement: &Placement) -> String {
+fn entry_schema(placement: &Placement, row_ids: bool) -> String {
     let field = |name: &str, ty: &str, id: i32| {
         format!(r#"{{"name":"{name}","type":{ty},"field-id":{id}}}"#)
     };
@@ -333,7 +355,7 @@ fn entry_schema(placement: &Placement) -> String {
         optional(placement.partition_field_names[0], int, placement.first_partition_field),
         optional(placement.partition_field_names[1], long, placement.last_partition_field()),
     );
-    let data_file = [
+    let mut data_file = vec![
         field("content", int, 134),
         field("file_path", string, 100),
         field("file_format", string, 101),
@@ -350,8 +372,9 @@ fn entry_schema(placement: &Placement) -> String {
         list("split_offsets", long, 132, 133),
         list("equality_ids", int, 135, 136),
         optional("sort_order_id", int, 140),
-    ]
-    .join(",");
+    ];
+    data_file.extend(row_ids.then(|| optional("first_row_id", long, 142)));
+    let data_file = data_file.join(",");
     let data_file = format!(r#"{{"type":"record","name":"r2","fields":[{data_file}]}}"#);
     let entry = [
         field("status", int, 0),

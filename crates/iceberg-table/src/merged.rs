@@ -13,6 +13,7 @@ use crate::build::BuildError;
 use crate::metadata::SnapshotFacts;
 use crate::partition::Spec;
 use crate::plan::{ColdTable, TableHead};
+use crate::row_id::NEXT_ROW_ID;
 
 /// The id that the first field of a partition spec has, where old metadata names none.
 const FIRST_PARTITION_FIELD: i64 = 1000;
@@ -73,24 +74,25 @@ pub(crate) fn metadata(
     put("refs", json!({"main": {"snapshot-id": snapshot.id, "type": "branch"}}));
     let log = json!([{"timestamp-ms": snapshot.timestamp_ms, "snapshot-id": snapshot.id}]);
     put("snapshot-log", log);
-    put(
-        "snapshots",
-        json!([{
-            "sequence-number": head.placement.sequence_number,
-            "snapshot-id": snapshot.id,
-            "timestamp-ms": snapshot.timestamp_ms,
-            "summary": snapshot.summary,
-            "manifest-list": snapshot.manifest_list,
-            "schema-id": schema.schema_id(),
-        }]),
-    );
-    for key in ["statistics", "partition-statistics", "metadata-log"] {
-        put(key, json!([]));
-    }
+    let mut only = json!({
+        "sequence-number": head.placement.sequence_number,
+        "snapshot-id": snapshot.id,
+        "timestamp-ms": snapshot.timestamp_ms,
+        "summary": snapshot.summary,
+        "manifest-list": snapshot.manifest_list,
+        "schema-id": schema.schema_id(),
+    });
     if version >= 3 {
-        put("next-row-id", old.get("next-row-id").cloned().unwrap_or_else(|| 0.into()));
+        // No file is an added one, and all have ids already: this snapshot gives out none.
+        only["first-row-id"] = old.get("next-row-id").cloned().unwrap_or_else(|| 0.into());
+        only["added-rows"] = 0.into();
+        put("next-row-id", NEXT_ROW_ID.into());
         // Cold manifests may be encrypted under these.
         old.get("encryption-keys").cloned().map(|keys| put("encryption-keys", keys));
+    }
+    put("snapshots", json!([only]));
+    for key in ["statistics", "partition-statistics", "metadata-log"] {
+        put(key, json!([]));
     }
     Ok(Value::Object(new))
 }

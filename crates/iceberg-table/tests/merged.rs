@@ -11,7 +11,7 @@ use iceberg::spec::{
 };
 use isk_iceberg_table::{
     BuildError, ColdTable, Evidence, ManifestWriter, NamedFile, Placement, PlannedFile, TableFiles,
-    TableHead, format_version, last_sequence_number,
+    TableHead, format_version, last_sequence_number, row_id,
 };
 use isk_model::{ChunkExponent, KafkaPartition, Offset, OffsetRange, chunks};
 use serde_json::{Map, Value, json};
@@ -211,9 +211,40 @@ fn a_table_of_format_v3_keeps_its_row_ids() {
     let list = ManifestList::parse_with_version(&table.manifest_list.bytes, FormatVersion::V3);
     let list = list.unwrap();
     assert_eq!(list.entries()[0], cold);
-    assert_eq!(list.entries()[1].first_row_id, None);
     let json: Value = serde_json::from_slice(&table.metadata.bytes).unwrap();
-    assert_eq!((&json["format-version"], &json["next-row-id"]), (&json!(3), &json!(77)));
+    assert_eq!(json["format-version"], 3);
+    let snapshot = &json["snapshots"][0];
+    assert_eq!((&snapshot["first-row-id"], &snapshot["added-rows"]), (&json!(77), &json!(0)));
+}
+
+#[test]
+fn hot_files_of_a_table_of_format_v3_have_row_ids_of_their_own() {
+    let head = plan(cold_v2(3), vec![]);
+    let (table, manifests) = build_with_manifests(&head).unwrap();
+    let first = row_id(KafkaPartition(3), Offset(0)).unwrap();
+    assert_eq!(first_row_ids(&table), [Some(first.cast_unsigned()), None], "data, then deletes");
+    for (file, id) in manifests.iter().zip([Some(first), None]) {
+        let manifest = Manifest::parse_avro(&file.bytes).unwrap();
+        assert_eq!(manifest.entries()[0].data_file().first_row_id(), id);
+    }
+    let json: Value = serde_json::from_slice(&table.metadata.bytes).unwrap();
+    assert!(json["next-row-id"].as_i64().unwrap() > first + 100);
+}
+
+#[test]
+fn hot_files_beyond_the_range_of_row_ids_have_none() {
+    let head = plan(cold_v2(3), vec![]);
+    let range = OffsetRange::new(Offset(1 << 50), Offset((1 << 50) + 100)).unwrap();
+    let far = PlannedFile { chunk: chunks(range, exponent()).next().unwrap(), ..hot_file() };
+    let writer = ManifestWriter::new(&head).unwrap();
+    let (group, _) = writer.group(vec![hot_file(), far]).unwrap();
+    let table = isk_iceberg_table::build(&head, &[Arc::new(group)]).unwrap();
+    assert_eq!(first_row_ids(&table), [None, None]);
+}
+
+fn first_row_ids(table: &TableFiles) -> Vec<Option<u64>> {
+    let list = ManifestList::parse_with_version(&table.manifest_list.bytes, FormatVersion::V3);
+    list.unwrap().entries().iter().map(|manifest| manifest.first_row_id).collect()
 }
 
 #[test]

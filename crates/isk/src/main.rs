@@ -2,6 +2,7 @@
 
 mod check;
 mod config;
+mod coverage;
 mod demo;
 mod serve;
 
@@ -28,6 +29,9 @@ enum Command {
     /// Try every part of a configuration, and say what cannot be reached and why
     #[command(after_long_help = SETTINGS)]
     Check(Configuration),
+    /// Look at what cold tables cover of their topics, and take some of it back
+    #[command(subcommand)]
+    Coverage(coverage::Coverage),
     /// Serve sample topics from an embedded broker: nothing else to install
     Demo(demo::Options),
 }
@@ -97,7 +101,8 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
   namespace = "coldset"              ISK_COLDSET_NAMESPACE  its namespace there, levels joined by "."
   writable = false                   ISK_COLDSET_WRITABLE   tables may be written through ISK
   direct = false                     ISK_COLDSET_DIRECT     clients get the upstream's own storage
-                                                            settings instead of this gateway's
+                                                            settings instead of this gateway's; in
+                                                            merged beside them, by prefix
   ca-file                            ISK_COLDSET_CA_FILE    PEM
   request-timeout-ms = 30000         ISK_COLDSET_REQUEST_TIMEOUT_MS
 
@@ -115,7 +120,7 @@ fn main() -> ExitCode {
     // What `check` and the demo have to say they print themselves.
     init_logging(match cli.command {
         Command::Serve(_) => "info",
-        Command::Check(_) => "error",
+        Command::Check(_) | Command::Coverage(_) => "error",
         Command::Demo(_) => "warn",
     });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -129,6 +134,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Serve(c) => serve::run(&load(&c)?).await,
             Command::Check(c) => check::run(&load(&c)?).await,
+            Command::Coverage(command) => command.run(&load(command.configuration())?),
             Command::Demo(options) => demo::run(options).await,
         }
     });

@@ -5,6 +5,7 @@
 
 pub mod chunk;
 pub mod facts;
+pub mod left_out;
 pub mod object_key;
 pub mod offset;
 pub mod offset_set;
@@ -13,6 +14,7 @@ pub mod topic;
 
 pub use chunk::{ChunkExponent, OffsetChunk, chunks};
 pub use facts::ColumnMetrics;
+pub use left_out::{Boundary, LeftOut};
 pub use object_key::{
     ContentDigest, DataFileKey, DeleteFileKey, KeyError, ObjectKey, RenderDigest, SchemaVersion,
 };

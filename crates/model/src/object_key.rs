@@ -10,7 +10,7 @@
 //! epoch at the range's end, `schema` the versions of the value's and the key's schema, `render` a
 //! digest of every other input that changes bytes, and `size` the declared length of the object. A file
 //! that stands beside a cold table's names two metadata files more by their digests: `layout`, the
-//! columns it has under that table's field ids, and `covered`, the offsets that are not in it since the
+//! columns it has under that table's field ids, and `covered`, the records that are not in it since the
 //! cold table has them.
 //! Numbers are padded so that keys sort as their offsets do.
 
@@ -80,7 +80,7 @@ pub struct DataFileKey {
     pub render: RenderDigest,
     /// The columns the file has, where they are not the topic's own.
     pub layout: Option<ContentDigest>,
-    /// The offsets of the range that are left out, where there are any.
+    /// The records of the range that are left out, where there are any: a [`crate::LeftOut`].
     pub covered: Option<ContentDigest>,
     /// The object's length in bytes, hole included.
     pub declared_size: u64,

@@ -31,6 +31,11 @@ impl OffsetSet {
         self.0.insert_range(bits(range));
     }
 
+    /// Takes all offsets of a range away.
+    pub fn remove_range(&mut self, range: OffsetRange) {
+        self.0.remove_range(bits(range));
+    }
+
     /// Adds all offsets of another set.
     pub fn union_with(&mut self, other: &Self) {
         self.0 |= &other.0;

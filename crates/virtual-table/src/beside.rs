@@ -6,14 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use iceberg::spec::{ManifestFile, PrimitiveType, Schema, SchemaRef, Type};
 use isk_iceberg_table::{ColdTable, Placement, format_version, last_sequence_number};
-use isk_model::{ContentDigest, KafkaPartition, Offset, OffsetRange, OffsetSet, PartitionOffsets};
+use isk_model::{ContentDigest, KafkaPartition, LeftOut, OffsetRange};
 use isk_schema::{FIRST_HOT_ONLY_ID, MergedSchema, TableSchema};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::api::ServiceError;
 use crate::cold_view::ColdView;
-use crate::coverage::Covered;
+use crate::covered::Covered;
+use crate::layout::Layout;
 
 /// The id of hot files' partition spec, and of its first field, in a merged table: above those of a
 /// cold table, so that they stay while it evolves.
@@ -31,23 +32,24 @@ pub(crate) struct Attachment {
 }
 
 impl Attachment {
-    /// Offsets that are left out of a file.
-    pub(crate) fn covered(set: &OffsetSet) -> Self {
-        let bytes = set.to_bytes();
+    /// The records that are left out of a file.
+    pub(crate) fn left_out(records: &LeftOut) -> Self {
+        let bytes = records.to_bytes();
         let digest = digest(&bytes);
         Self { digest, name: covered_name(digest), bytes: bytes.into() }
     }
 
     /// The columns of hot files in a merged table.
-    fn layout(schema: &Schema) -> Result<Self, ServiceError> {
-        let bytes = serde_json::to_vec(schema)
+    fn layout(layout: &Layout) -> Result<Self, ServiceError> {
+        let bytes = layout
+            .to_bytes()
             .map_err(|e| ServiceError::Internal(format!("a table schema has no JSON: {e}")))?;
         let digest = digest(&bytes);
         Ok(Self { digest, name: layout_name(digest), bytes: bytes.into() })
     }
 }
 
-/// The name of a set of offsets in the metadata store.
+/// The name of what is left out of a file in the metadata store.
 pub(crate) fn covered_name(digest: ContentDigest) -> String {
     format!("covered-{digest}.roaring")
 }
@@ -96,7 +98,7 @@ impl Merged {
             what: format!("merged table {}", cold.name),
             reason,
         };
-        format_version(&cold.metadata).map_err(|e| unsupported(e.to_string()))?;
+        let version = format_version(&cold.metadata).map_err(|e| unsupported(e.to_string()))?;
         let counted = |m: &ManifestFile| {
             let files = m.added_files_count.and(m.existing_files_count);
             files.is_some() && m.added_rows_count.and(m.existing_rows_count).is_some()
@@ -136,7 +138,9 @@ impl Merged {
             // Above all of cold's: none of its equality deletes applies to hot rows.
             sequence_number: last_sequence_number(&cold.metadata).saturating_add(1),
         };
-        let layout = Attachment::layout(&both.hot_file)?;
+        let widened = widened(&both.table, &both.hot_file);
+        let layout = Layout { columns: both.hot_file, row_ids: version >= 3 };
+        let layout = Attachment::layout(&layout)?;
         let columns = serde_json::to_vec(&both.table)
             .map_err(|e| ServiceError::Internal(format!("a table schema has no JSON: {e}")))?;
         // An id from the hot range that differs with the columns.
@@ -148,7 +152,7 @@ impl Merged {
                 manifests,
             },
             schema_id: FIRST_HOT_ONLY_ID + tail.cast_signed(),
-            widened: widened(&both.table, &both.hot_file),
+            widened,
             schema: Arc::new(both.table),
             layout,
             placement,
@@ -175,94 +179,40 @@ pub(crate) fn relabelled(table: &TableSchema, file: SchemaRef) -> TableSchema {
     TableSchema { iceberg: file, ..table.clone() }
 }
 
-/// The offsets that neither side has any more: below Kafka's start, behind the first that cold covers.
-/// Offsets that never were records (transaction markers, compacted ones) look the same.
-pub(crate) fn holes(
-    covered: &Covered,
-    offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
-) -> Vec<(KafkaPartition, OffsetRange)> {
-    let mut holes = Vec::new();
-    for (&partition, set) in covered {
-        let Some(log) = offsets.get(&partition) else { continue };
-        let below = OffsetRange::new(Offset(0), log.log_start);
-        let first = below.and_then(|below| set.runs(below).next());
-        let behind = first.and_then(|first| OffsetRange::new(first.start(), log.log_start));
-        holes.extend(behind.into_iter().flat_map(|r| set.missing(r)).map(|r| (partition, r)));
-    }
-    holes
-}
-
 /// The properties that report holes.
 pub(crate) fn hole_properties(holes: &[(KafkaPartition, OffsetRange)]) -> BTreeMap<String, String> {
     if holes.is_empty() {
         return BTreeMap::new();
     }
     let offsets: u64 = holes.iter().map(|(_, range)| range.span()).sum();
-    let one = |(partition, range): &(KafkaPartition, OffsetRange)| {
-        format!("{}:{}-{}", partition.0, range.start(), range.end())
-    };
-    let named: Vec<String> = holes.iter().take(NAMED_HOLES).map(one).collect();
     BTreeMap::from([
         ("isk.hole-offsets".to_owned(), offsets.to_string()),
-        ("isk.holes".to_owned(), named.join(",")),
+        ("isk.holes".to_owned(), named(holes)),
     ])
 }
 
-/// A partition of which cold covers offsets that Kafka has not come to: the partition, the last covered
-/// offset and Kafka's end.
-pub(crate) fn beyond_the_end(
-    covered: &Covered,
-    offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
-) -> Option<(KafkaPartition, Offset, Offset)> {
-    covered.iter().find_map(|(&partition, set)| {
-        let end = offsets.get(&partition).map_or(Offset(0), |log| log.last_stable);
-        let last = set.last()?;
-        (last >= end).then_some((partition, last, end))
-    })
+/// The ranges in words, as many as a property may name.
+pub(crate) fn named(ranges: &[(KafkaPartition, OffsetRange)]) -> String {
+    let one = |(partition, range): &(KafkaPartition, OffsetRange)| {
+        format!("{}:{}-{}", partition.0, range.start(), range.end())
+    };
+    let named: Vec<String> = ranges.iter().take(NAMED_HOLES).map(one).collect();
+    named.join(",")
 }
 
 #[cfg(test)]
 mod tests {
-    use isk_model::LeaderEpoch;
+    use isk_model::Offset;
 
     use super::*;
 
-    fn range(start: i64, end: i64) -> OffsetRange {
-        OffsetRange::new(Offset(start), Offset(end)).unwrap()
-    }
-
-    fn log(start: i64, end: i64) -> BTreeMap<KafkaPartition, PartitionOffsets> {
-        let log = PartitionOffsets {
-            log_start: Offset(start),
-            last_stable: Offset(end),
-            leader_epoch: LeaderEpoch(0),
-        };
-        BTreeMap::from([(KafkaPartition(0), log)])
-    }
-
-    fn covered(ranges: &[OffsetRange]) -> Covered {
-        BTreeMap::from([(KafkaPartition(0), ranges.iter().copied().collect())])
-    }
-
     #[test]
-    fn a_hole_is_what_neither_side_has() {
-        let p = KafkaPartition(0);
-        let cold = covered(&[range(10, 50), range(60, 70)]);
-        assert_eq!(holes(&cold, &log(100, 200)), [(p, range(50, 60)), (p, range(70, 100))]);
-        assert_eq!(holes(&cold, &log(60, 200)), [(p, range(50, 60))]);
-        assert_eq!(holes(&cold, &log(0, 200)), []);
-        assert_eq!(holes(&Covered::new(), &log(100, 200)), []);
-        let properties = hole_properties(&holes(&cold, &log(100, 200)));
+    fn holes_are_counted_and_named() {
+        let hole =
+            |start, end| (KafkaPartition(0), OffsetRange::new(Offset(start), Offset(end)).unwrap());
+        let properties = hole_properties(&[hole(50, 60), hole(70, 100)]);
         assert_eq!(properties["isk.hole-offsets"], "40");
         assert_eq!(properties["isk.holes"], "0:50-60,0:70-100");
-    }
-
-    #[test]
-    fn offsets_kafka_has_not_come_to_are_noticed() {
-        let cold = covered(&[range(10, 50)]);
-        assert_eq!(beyond_the_end(&cold, &log(0, 50)), None);
-        let found = beyond_the_end(&cold, &log(0, 49));
-        assert_eq!(found, Some((KafkaPartition(0), Offset(49), Offset(49))));
-        assert!(beyond_the_end(&cold, &BTreeMap::new()).is_some());
+        assert_eq!(hole_properties(&[]), BTreeMap::new());
     }
 }

@@ -5,16 +5,11 @@ use std::sync::Arc;
 
 use iceberg::spec::Schema;
 use isk_coldset::{ColdTable, KafkaColumns};
-use isk_model::{KafkaPartition, OffsetRange};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::api::ServiceError;
-use crate::coverage::stated_offsets;
-
-/// The property, of a table or in a snapshot's summary, by which a mover states what it has moved:
-/// `partition:end offset,…`.
-const STATED: &str = "isk.covered-offsets";
+use crate::stated::Stated;
 
 /// A cold table at one moment.
 pub(crate) struct ColdView {
@@ -32,7 +27,7 @@ pub(crate) struct ColdView {
     pub columns: Option<KafkaColumns>,
     pub current: Option<i64>,
     /// What the table's properties state.
-    pub stated: Vec<(KafkaPartition, OffsetRange)>,
+    pub stated: Stated,
     snapshots: HashMap<i64, ColdSnapshot>,
 }
 
@@ -41,7 +36,7 @@ pub(crate) struct ColdSnapshot {
     pub id: i64,
     pub manifest_list: String,
     /// What its summary states.
-    pub stated: Vec<(KafkaPartition, OffsetRange)>,
+    pub stated: Stated,
     parent: Option<i64>,
 }
 
@@ -68,10 +63,7 @@ impl ColdView {
         let version = metadata.get("format-version").and_then(Value::as_u64);
         let format_version = version.and_then(|v| u8::try_from(v).ok()).unwrap_or(0);
         let schema = current_schema(&metadata).map_err(&broken)?;
-        let stated = match metadata.get("properties").and_then(|p| p.get(STATED)) {
-            Some(value) => stated(value).map_err(&broken)?,
-            None => Vec::new(),
-        };
+        let stated = Stated::read(metadata.get("properties")).map_err(&broken)?;
         let current = metadata.get("current-snapshot-id").and_then(Value::as_i64);
         let current = current.filter(|&id| id >= 0);
         let snapshots = snapshots(&metadata).map_err(&broken)?;
@@ -145,20 +137,11 @@ fn snapshots(metadata: &Map<String, Value>) -> Result<HashMap<i64, ColdSnapshot>
                 )
             })?
             .to_owned();
-        let stated = match snapshot.get("summary").and_then(|s| s.get(STATED)) {
-            Some(value) => stated(value)?,
-            None => Vec::new(),
-        };
+        let stated = Stated::read(snapshot.get("summary"))?;
         let parent = number("parent-snapshot-id");
         snapshots.insert(id, ColdSnapshot { id, manifest_list, stated, parent });
     }
     Ok(snapshots)
-}
-
-fn stated(value: &Value) -> Result<Vec<(KafkaPartition, OffsetRange)>, String> {
-    value.as_str().and_then(stated_offsets).ok_or_else(|| {
-        format!("states {STATED} = {value}, which is not of the form \"0:1000,1:2000\"")
-    })
 }
 
 /// The two columns by name, ignoring case where no column has the very name.
@@ -207,7 +190,7 @@ mod tests {
         .unwrap();
         let ids: Vec<i64> = view.lineage().map(|s| s.id).collect();
         assert_eq!(ids, [30, 10]);
-        assert_eq!(view.stated.len() + view.current().unwrap().stated.len(), 2);
+        assert_eq!(view.stated.ranges.len() + view.current().unwrap().stated.ranges.len(), 2);
         let columns = view.columns.unwrap();
         assert_eq!(columns.partition, (1, "KAFKA_PARTITION".to_owned()));
         assert!(!view.metadata.contains_key("snapshots"));

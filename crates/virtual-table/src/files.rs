@@ -5,18 +5,15 @@ use std::collections::BTreeMap;
 
 use isk_iceberg_table::{Evidence, Group, PlannedFile};
 use isk_model::{
-    ContentDigest, DataFileKey, DeleteFileKey, KafkaPartition, ObjectKey, Offset, OffsetChunk,
-    OffsetRange, OffsetSet, chunks,
+    ContentDigest, DataFileKey, DeleteFileKey, KafkaPartition, ObjectKey, OffsetChunk, OffsetRange,
+    chunks,
 };
 
 use crate::beside::Attachment;
+use crate::covered::Piece;
 use crate::epochs::EpochHistory;
 use crate::facts::{ChunkFacts, recipe};
 use crate::plan::{Inputs, uri};
-
-/// The most pieces that a chunk is cut into around covered offsets. Beyond, it stays one file, and the
-/// covered records are left out while encoding.
-const MAX_PIECES: usize = 8;
 
 /// The files of a group, and the metadata files that their recipes name: every chunk is a file, or the
 /// pieces of it that no cold table covers are.
@@ -24,16 +21,12 @@ pub(crate) fn group_files(inputs: &Inputs, group: &Group) -> (Vec<PlannedFile>, 
     let k = inputs.pin.chunk_exponent();
     let (mut files, mut attachments) = (Vec::new(), Vec::new());
     for &(partition, range) in &group.parts {
-        let covered = inputs.covered(partition);
-        // Only the last chunk of the log is open, and a part that holds it ends where the log does.
-        let end = inputs.offsets.get(&partition).map_or(range.end(), |log| log.last_stable);
         for chunk in chunks(range, k) {
-            let Some(covered) = covered else {
+            let Some(covered) = inputs.covered() else {
                 files.push(planned_file(inputs, partition, chunk, None));
                 continue;
             };
-            for (chunk, left_out) in pieces(chunk, end, covered) {
-                let left_out = left_out.map(|set| Attachment::covered(&set));
+            for Piece { chunk, left_out } in covered.pieces(partition, chunk) {
                 let digest = left_out.as_ref().map(|attachment| attachment.digest);
                 files.push(planned_file(inputs, partition, chunk, digest));
                 attachments.extend(left_out);
@@ -41,24 +34,6 @@ pub(crate) fn group_files(inputs: &Inputs, group: &Group) -> (Vec<PlannedFile>, 
         }
     }
     (files, attachments)
-}
-
-/// What of a chunk is not covered: as few pieces, each a chunk of its own, or as one chunk and the
-/// offsets to leave out of it. A piece that ends before `end` can no longer grow.
-fn pieces(
-    chunk: OffsetChunk,
-    end: Offset,
-    covered: &OffsetSet,
-) -> Vec<(OffsetChunk, Option<OffsetSet>)> {
-    let piece =
-        |range: OffsetRange| OffsetChunk { range, full: chunk.full || range.end() < end, ..chunk };
-    let missing: Vec<OffsetRange> = covered.missing(chunk.range).collect();
-    let (Some(first), Some(last)) = (missing.first(), missing.last()) else { return Vec::new() };
-    if missing.len() <= MAX_PIECES {
-        return missing.into_iter().map(|range| (piece(range), None)).collect();
-    }
-    let whole = OffsetRange::new(first.start(), last.end()).unwrap_or(chunk.range);
-    vec![(piece(whole), Some(covered.within(whole)))]
 }
 
 /// The recipe of a range, its size not yet declared.
@@ -132,50 +107,4 @@ fn columns(inputs: &Inputs, facts: &ChunkFacts) -> BTreeMap<i32, isk_model::Colu
         }
     }
     columns
-}
-
-#[cfg(test)]
-mod tests {
-    use isk_model::ChunkExponent;
-
-    use super::*;
-
-    fn range(start: i64, end: i64) -> OffsetRange {
-        OffsetRange::new(Offset(start), Offset(end)).unwrap()
-    }
-
-    fn chunk(start: i64, end: i64) -> OffsetChunk {
-        let k = ChunkExponent::new(10).unwrap();
-        chunks(range(start, end), k).next().unwrap()
-    }
-
-    #[test]
-    fn covered_offsets_are_cut_out_of_a_chunk() {
-        let covered: OffsetSet = [range(0, 100), range(200, 300)].into_iter().collect();
-        let cut = pieces(chunk(0, 5000), Offset(5000), &covered);
-        let ranges: Vec<_> = cut.iter().map(|(c, _)| (c.range, c.aligned_start, c.full)).collect();
-        assert_eq!(
-            ranges,
-            [(range(100, 200), Offset(0), true), (range(300, 1024), Offset(0), true)]
-        );
-        assert!(cut.iter().all(|(_, left_out)| left_out.is_none()));
-        let whole: OffsetSet = [range(0, 1024)].into_iter().collect();
-        assert_eq!(pieces(chunk(0, 5000), Offset(5000), &whole), []);
-    }
-
-    #[test]
-    fn a_piece_before_the_end_grows_no_more() {
-        let covered: OffsetSet = [range(10, 20)].into_iter().collect();
-        let full: Vec<bool> =
-            pieces(chunk(0, 500), Offset(500), &covered).iter().map(|(c, _)| c.full).collect();
-        assert_eq!(full, [true, false]);
-    }
-
-    #[test]
-    fn scattered_offsets_are_left_out_of_one_file() {
-        let covered: OffsetSet = (0..40).map(|n| range(n * 10 + 3, n * 10 + 4)).collect();
-        let cut = pieces(chunk(0, 5000), Offset(5000), &covered);
-        let [(one, Some(left_out))] = cut.as_slice() else { panic!("{cut:?}") };
-        assert_eq!((one.range, left_out.len()), (range(0, 1024), 40));
-    }
 }

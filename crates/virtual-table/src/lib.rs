@@ -9,9 +9,13 @@ pub mod api;
 mod beside;
 mod cold_view;
 mod coverage;
+mod coverage_admin;
+mod coverage_book;
+mod covered;
 mod epochs;
 mod facts;
 mod files;
+mod layout;
 mod listing;
 mod load_merged;
 mod load_table;
@@ -23,6 +27,7 @@ mod read_object;
 mod render;
 mod service;
 pub mod simulation;
+mod stated;
 mod store;
 mod table_mapping;
 mod tick;
@@ -34,6 +39,7 @@ pub use api::{
     COLDSET, HOTSET, ListedObject, Listing, LoadedTable, MERGED, ObjectInfo, ObjectStream,
     ServiceError, UNMOVED,
 };
+pub use coverage_admin::{CoverageStore, Forget, TableCoverage};
 pub use service::{Service, ServiceConfig};
 pub use table_mapping::TableMapping;
 pub use topics::TopicFilter;

@@ -3,17 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use iceberg::spec::{Schema, SchemaRef};
+use iceberg::spec::SchemaRef;
 use isk_coldset::Upstream;
 use isk_kafka::TopicDescription;
-use isk_model::{ContentDigest, KafkaPartition, OffsetSet, PartitionOffsets, TopicName};
+use isk_model::{
+    Boundary, ContentDigest, KafkaPartition, LeftOut, Offset, OffsetRange, PartitionOffsets,
+    TopicName,
+};
 use isk_schema::{TableSchema, merge_schemas};
 
 use crate::api::{COLDSET, LoadedTable, ServiceError, cold_error};
 use crate::beside::{
-    Attachment, Beside, Merged, beyond_the_end, covered_name, hole_properties, holes, layout_name,
+    Attachment, Beside, Merged, covered_name, hole_properties, layout_name, named,
 };
 use crate::cold_view::ColdView;
+use crate::covered::Covered;
+use crate::layout::Layout;
 use crate::load_table::bucket_of;
 use crate::plan::View;
 use crate::service::Service;
@@ -89,21 +94,24 @@ impl Service {
             Some(snapshot) => self.coverages.manifests(&cold, snapshot, upstream.store()).await?,
             None => Arc::default(),
         };
-        let covered = self.coverages.of(topic.id, &cold, upstream.store()).await?;
+        let covered = self.coverages.of(topic, &cold, upstream.store()).await?;
+        let covered = self.bounded(topic, &cold, covered, offsets).await?;
         if cold.columns.is_none() && !manifests.is_empty() && covered.is_empty() {
             return Err(ServiceError::Unsupported {
                 what: format!("cold table {} beside topic {}", cold.name, topic.name),
                 reason: "it has no columns kafka_partition and kafka_offset, so which records it \
                     holds cannot be told: add them, or state what it holds in its property \
-                    isk.covered-offsets (\"0:1000,1:2000\": the end offset of each Kafka partition)"
+                    isk.boundary-timestamp (\"2026-01-31T00:00:00Z\": every record with an earlier \
+                    timestamp) or isk.covered-offsets (\"0:1000,1:2000\": the end offset of each Kafka \
+                    partition)"
                     .into(),
             });
         }
-        if beyond_the_end(&covered, offsets).is_some() {
+        if covered.beyond_the_end(offsets).is_some() {
             // Records may have come and been moved since the offsets were asked for.
             self.renew_ends(topic, offsets).await?;
         }
-        if let Some((partition, last, end)) = beyond_the_end(&covered, offsets) {
+        if let Some((partition, last, end)) = covered.beyond_the_end(offsets) {
             return Err(ServiceError::Unsupported {
                 what: format!("cold table {} beside topic {}", cold.name, topic.name),
                 reason: format!(
@@ -114,11 +122,7 @@ impl Service {
                 ),
             });
         }
-        let holes = holes(&covered, offsets);
-        let mut properties = hole_properties(&holes);
-        let named = properties.get("isk.holes").map_or("", String::as_str);
-        let missing = holes.iter().map(|(_, range)| range.span()).sum();
-        self.metrics.set_holes(&cold.name, missing, named);
+        let mut properties = self.report_holes(&cold, &covered, offsets);
         let merged = match view {
             View::Merged => Some(self.merge(topic, columns, &cold, manifests)?),
             View::Hot | View::Unmoved => None,
@@ -128,6 +132,68 @@ impl Service {
         let snapshot = cold.current.map(|id| ("isk.cold-snapshot-id".to_owned(), id.to_string()));
         properties.extend(snapshot);
         Ok(Some(Beside { table_uuid: cold.uuid, covered, merged, properties }))
+    }
+
+    /// Asks Kafka what lies before the cold table's boundary, where that is not known yet. It is no more
+    /// than a way not to plan files without rows: behind it, rows are told by their own timestamps.
+    async fn bounded(
+        &self,
+        topic: &TopicDescription,
+        cold: &ColdView,
+        covered: Arc<Covered>,
+        offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
+    ) -> Result<Arc<Covered>, ServiceError> {
+        let Some(Boundary(ms)) = covered.before else { return Ok(covered) };
+        let ask = offsets.keys().filter(|partition| !covered.bounded.contains(partition));
+        let ask: Vec<_> = ask.map(|&partition| (partition, ms)).collect();
+        if ask.is_empty() {
+            return Ok(covered);
+        }
+        let found = self.kafka.offsets_for_times(&topic.name, &ask).await;
+        let found = found.map_err(|e| kafka_error(&e))?;
+        let (mut bounded, mut ranges, mut silent) = (Vec::new(), Vec::new(), Vec::new());
+        for (partition, first) in found {
+            let Some(log) = offsets.get(&partition) else { continue };
+            let Some(first) = first else {
+                silent.push(partition);
+                continue;
+            };
+            bounded.push(partition);
+            // Where Kafka has earlier records, those that it has lost were earlier too.
+            let some = first > log.log_start;
+            let earlier = OffsetRange::new(Offset(0), first.min(log.last_stable));
+            ranges.extend(earlier.filter(|_| some).map(|range| (partition, range)));
+        }
+        if !silent.is_empty() {
+            // No record is at or past it, or the broker has not found it.
+            let latest = self.kafka.max_timestamps(&topic.name, &silent).await;
+            for (partition, latest) in latest.unwrap_or_default() {
+                let all = offsets.get(&partition).and_then(PartitionOffsets::readable);
+                let all = all.and_then(|all| OffsetRange::new(Offset(0), all.end()));
+                let all_earlier = latest.is_some_and(|(_, latest)| latest < ms);
+                ranges.extend(all.filter(|_| all_earlier).map(|range| (partition, range)));
+            }
+        }
+        self.coverages.bound(topic.id, cold, &covered, bounded, ranges).await
+    }
+
+    /// Reports, in properties, metric and log, what neither side has.
+    fn report_holes(
+        &self,
+        cold: &ColdView,
+        covered: &Covered,
+        offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
+    ) -> BTreeMap<String, String> {
+        let holes = covered.holes(offsets);
+        let mut properties = hole_properties(&holes);
+        let missing = holes.iter().map(|(_, range)| range.span()).sum();
+        let holes = properties.get("isk.holes").map_or("", String::as_str);
+        self.metrics.set_holes(&cold.name, missing, holes);
+        let unknown = covered.unknown(offsets);
+        if !unknown.is_empty() {
+            properties.insert("isk.possible-holes".to_owned(), named(&unknown));
+        }
+        properties
     }
 
     /// The end offsets as they are now. The start offsets stay: what has expired since was in neither
@@ -198,11 +264,11 @@ impl Service {
         layout: &Attachment,
     ) -> Result<SchemaRef, ServiceError> {
         if let Some(known) = self.layouts.get(&layout.digest) {
-            return Ok(known);
+            return Ok(Arc::clone(&known.columns));
         }
-        let schema = parse_layout(topic, layout.digest, &layout.bytes)?;
-        self.layouts.insert(layout.digest, Arc::clone(&schema));
-        Ok(schema)
+        let parsed = parse_layout(topic, layout.digest, &layout.bytes)?;
+        self.layouts.insert(layout.digest, Arc::clone(&parsed));
+        Ok(Arc::clone(&parsed.columns))
     }
 
     /// The columns of hot files that a recipe names; `None` where they are not kept any more.
@@ -210,27 +276,27 @@ impl Service {
         &self,
         topic: &TopicName,
         digest: ContentDigest,
-    ) -> Result<Option<SchemaRef>, ServiceError> {
+    ) -> Result<Option<Arc<Layout>>, ServiceError> {
         if let Some(known) = self.layouts.get(&digest) {
             return Ok(Some(known));
         }
         let Some(bytes) = self.metadata.get(topic, &layout_name(digest))? else { return Ok(None) };
-        let schema = parse_layout(topic, digest, &bytes)?;
-        self.layouts.insert(digest, Arc::clone(&schema));
-        Ok(Some(schema))
+        let parsed = parse_layout(topic, digest, &bytes)?;
+        self.layouts.insert(digest, Arc::clone(&parsed));
+        Ok(Some(parsed))
     }
 
-    /// The offsets that a recipe leaves out; `None` where they are not kept any more.
-    pub(crate) fn kept_covered(
+    /// The records that a recipe leaves out; `None` where they are not kept any more.
+    pub(crate) fn kept_left_out(
         &self,
         topic: &TopicName,
         digest: ContentDigest,
-    ) -> Result<Option<Arc<OffsetSet>>, ServiceError> {
+    ) -> Result<Option<Arc<LeftOut>>, ServiceError> {
         let name = covered_name(digest);
         let Some(bytes) = self.metadata.get(topic, &name)? else { return Ok(None) };
-        let set = OffsetSet::from_bytes(&bytes)
+        let left_out = LeftOut::from_bytes(&bytes)
             .map_err(|e| ServiceError::Internal(format!("{name} of topic {topic}: {e}")))?;
-        Ok(Some(Arc::new(set)))
+        Ok(Some(Arc::new(left_out)))
     }
 }
 
@@ -238,9 +304,9 @@ fn parse_layout(
     topic: &TopicName,
     digest: ContentDigest,
     bytes: &[u8],
-) -> Result<SchemaRef, ServiceError> {
-    let schema: Schema = serde_json::from_slice(bytes).map_err(|e| {
+) -> Result<Arc<Layout>, ServiceError> {
+    let layout = Layout::from_bytes(bytes).map_err(|e| {
         ServiceError::Internal(format!("{} of topic {topic}: {e}", layout_name(digest)))
     })?;
-    Ok(Arc::new(schema))
+    Ok(Arc::new(layout))
 }

@@ -163,8 +163,8 @@ fn group_fingerprint(inputs: &Inputs, shared: Fingerprint, group: &Group) -> Fin
             hash.update(&epoch.to_le_bytes());
         }
         hash.update(&[0xff; 16]);
-        if let Some(covered) = inputs.covered(partition) {
-            part(&mut hash, &covered.within(range).to_bytes());
+        if let Some(covered) = inputs.covered() {
+            hash.update(&covered.fingerprint(partition, range));
         }
     }
     Fingerprint(hash.finalize().into())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use isk_iceberg_table::{Group, Placement, TableHead, groups};
 use isk_kafka::TopicDescription;
 use isk_model::{
-    KafkaPartition, ObjectKey, OffsetSet, PartitionOffsets, RenderDigest, SchemaVersion, TopicName,
+    KafkaPartition, ObjectKey, PartitionOffsets, RenderDigest, SchemaVersion, TopicName,
 };
 use isk_parquet_file::{RenderProfile, empty_delete_file};
 use isk_schema::{MAPPING_VERSION, TableSchema};
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::api::{HOTSET, MERGED, ServiceError};
 use crate::beside::{Beside, Merged};
+use crate::covered::Covered;
 use crate::epochs::EpochHistory;
 use crate::facts::FactBook;
 use crate::topic_pin::TopicPin;
@@ -73,8 +74,8 @@ impl Inputs {
     }
 
     /// The offsets of a partition that a cold table covers, if it covers any.
-    pub(crate) fn covered(&self, partition: KafkaPartition) -> Option<&OffsetSet> {
-        self.beside.as_ref().and_then(|beside| beside.covered.get(&partition))
+    pub(crate) fn covered(&self) -> Option<&Covered> {
+        self.beside.as_ref().map(|beside| beside.covered.as_ref())
     }
 
     /// The groups that all that is readable of the topic falls into.

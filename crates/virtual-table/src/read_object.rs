@@ -16,7 +16,7 @@ use crate::api::{ObjectInfo, ObjectStream, ServiceError};
 use crate::beside::relabelled;
 use crate::metrics::add;
 use crate::plan::render_digest;
-use crate::render::RenderedFile;
+use crate::render::{RenderedFile, Rows};
 use crate::service::Service;
 
 /// Bytes handed to the client at once.
@@ -69,18 +69,21 @@ impl Service {
         }
         let mut table = self.schemas.at(&topic.name, topic.id, key.schema).await?;
         let not_kept = || gone(key, "what it was planned with is not kept any more".into());
+        let mut row_ids = false;
         if let Some(digest) = key.layout {
-            let file = self.kept_layout(&topic.name, digest)?.ok_or_else(not_kept)?;
-            table = Arc::new(relabelled(&table, file));
+            let layout = self.kept_layout(&topic.name, digest)?.ok_or_else(not_kept)?;
+            table = Arc::new(relabelled(&table, Arc::clone(&layout.columns)));
+            row_ids = layout.row_ids;
         }
-        let covered = match key.covered {
-            Some(digest) => Some(self.kept_covered(&topic.name, digest)?.ok_or_else(not_kept)?),
+        let left_out = match key.covered {
+            Some(digest) => Some(self.kept_left_out(&topic.name, digest)?.ok_or_else(not_kept)?),
             None => None,
         };
         if render_digest(&table, self.renders.profile())? != key.render {
             return Err(gone(key, "it was planned with other settings or columns".into()));
         }
-        let file = match self.renders.get(key, table, covered).await {
+        let rows = Rows { table, row_ids, left_out };
+        let file = match self.renders.get(key, rows).await {
             Ok(file) => file,
             Err(error) => {
                 if matches!(error, ServiceError::Gone { .. }) {

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::Int64Type;
-use arrow_array::{BooleanArray, RecordBatch};
+use arrow_array::types::{Int64Type, TimestampMicrosecondType};
+use arrow_array::{Array, BooleanArray, RecordBatch};
+use arrow_schema::SchemaRef;
 use arrow_select::filter::filter_record_batch;
 use isk_decode::{DecodeFailure, TopicDecoder, WriterSchema, arrow_schema};
+use isk_iceberg_table::ROW_ID_FIELD;
 use isk_kafka::{BlockStream, FetchError, FetchLimits, KafkaCluster};
-use isk_model::{DataFileKey, Offset, OffsetSet, RegistrySchemaId, TopicPartition};
+use isk_model::{Boundary, DataFileKey, LeftOut, Offset, RegistrySchemaId, TopicPartition};
 use isk_parquet_file::{ParquetRenderer, RenderProfile};
 use isk_schema::TableSchema;
 use tempfile::TempPath;
@@ -20,6 +22,7 @@ use tokio::sync::Semaphore;
 
 use crate::api::ServiceError;
 use crate::facts::{Encoding, recipe};
+use crate::layout::{add_row_ids, with_row_ids};
 use crate::metrics::{Metrics, add};
 use crate::topic_schema::TopicSchemas;
 
@@ -42,6 +45,16 @@ impl RenderedFile {
     pub(crate) fn open(&self) -> std::io::Result<File> {
         File::open(&self.path)
     }
+}
+
+/// What the rows of a file are, as its recipe says.
+#[derive(Clone)]
+pub(crate) struct Rows {
+    pub table: Arc<TableSchema>,
+    /// Whether a column of row ids follows the table's.
+    pub row_ids: bool,
+    /// The records that are left out.
+    pub left_out: Option<Arc<LeftOut>>,
 }
 
 /// Makes and keeps encoded files.
@@ -101,13 +114,12 @@ impl Renders {
     pub(crate) async fn get(
         self: &Arc<Self>,
         key: &DataFileKey,
-        table: Arc<TableSchema>,
-        covered: Option<Arc<OffsetSet>>,
+        rows: Rows,
     ) -> Result<Arc<RenderedFile>, ServiceError> {
         let this = Arc::clone(self);
         let owned = key.clone();
         let made = self.files.try_get_with(recipe(key), async move {
-            tokio::spawn(async move { this.render(&owned, table, covered).await })
+            tokio::spawn(async move { this.render(&owned, rows).await })
                 .await
                 .map_err(|e| ServiceError::Internal(format!("an encoding task failed: {e}")))?
         });
@@ -118,8 +130,7 @@ impl Renders {
     async fn render(
         self: Arc<Self>,
         key: &DataFileKey,
-        table: Arc<TableSchema>,
-        covered: Option<Arc<OffsetSet>>,
+        rows: Rows,
     ) -> Result<Arc<RenderedFile>, ServiceError> {
         let _slot = self.slots.acquire().await;
         let begun = std::time::Instant::now();
@@ -127,22 +138,21 @@ impl Renders {
         let limits =
             FetchLimits { topic_id: Some(key.topic_id), max_epoch: Some(key.leader_epoch) };
         let blocks = self.kafka.fetch(&tp, key.range, limits);
-        let decoder = TopicDecoder::new(Arc::clone(&table), key.partition)
+        let decoder = TopicDecoder::new(Arc::clone(&rows.table), key.partition)
             .map_err(|e| ServiceError::Internal(format!("no decoder for {key}: {e}")))?;
         let job = Job {
             key: key.clone(),
             decoder,
-            offset_column: table.value_columns() + 1,
-            covered,
+            metadata_columns: rows.table.value_columns(),
+            rows,
             schemas: Arc::clone(&self.schemas),
             metrics: Arc::clone(&self.metrics),
             runtime: tokio::runtime::Handle::current(),
         };
         let (folder, profile) = (self.folder.clone(), self.profile.clone());
-        let encoded =
-            tokio::task::spawn_blocking(move || job.run(blocks, &folder, &profile, &table))
-                .await
-                .unwrap_or_else(|e| Err(ServiceError::Internal(format!("encoding panicked: {e}"))));
+        let encoded = tokio::task::spawn_blocking(move || job.run(blocks, &folder, &profile))
+            .await
+            .unwrap_or_else(|e| Err(ServiceError::Internal(format!("encoding panicked: {e}"))));
         match encoded {
             Ok(file) => {
                 add(&self.metrics.chunks_rendered, 1);
@@ -167,10 +177,9 @@ impl Renders {
 struct Job {
     key: DataFileKey,
     decoder: TopicDecoder,
-    /// The place of the column of offsets.
-    offset_column: usize,
-    /// The offsets that are left out.
-    covered: Option<Arc<OffsetSet>>,
+    /// The place of the first metadata column, that of Kafka partitions; offsets and timestamps follow.
+    metadata_columns: usize,
+    rows: Rows,
     schemas: Arc<TopicSchemas>,
     metrics: Arc<Metrics>,
     runtime: tokio::runtime::Handle,
@@ -182,7 +191,6 @@ impl Job {
         mut blocks: BlockStream,
         folder: &Path,
         profile: &RenderProfile,
-        table: &TableSchema,
     ) -> Result<RenderedFile, ServiceError> {
         let file = tempfile::Builder::new()
             .prefix("chunk-")
@@ -198,9 +206,13 @@ impl Job {
             what: format!("encoding {}", self.key),
             reason: format!("{e}; is the disk of data_dir full?"),
         };
-        let schema = arrow_schema(table)
+        let mut schema = arrow_schema(&self.rows.table)
             .map_err(|e| ServiceError::Internal(format!("the table has no Arrow schema: {e}")))?;
-        let mut renderer = ParquetRenderer::new(sink, schema, profile).map_err(|e| encode(&e))?;
+        if self.rows.row_ids {
+            schema = with_row_ids(&schema);
+        }
+        let mut renderer =
+            ParquetRenderer::new(sink, Arc::clone(&schema), profile).map_err(|e| encode(&e))?;
         let mut failures = Failures::default();
         while let Some(block) = blocks.blocking_next() {
             let block = block.map_err(|e| fetch_error(&self.key, &e))?;
@@ -213,12 +225,17 @@ impl Job {
                 .decode(&block)
                 .map_err(|e| ServiceError::Internal(format!("decoding {}: {e}", self.key)))?;
             failures.note(&self.key, &decoded.failures);
-            let batch = self.uncovered(decoded.batch)?;
+            let mut batch = self.uncovered(decoded.batch)?;
+            if self.rows.row_ids {
+                batch = self.identified(&batch, &schema)?;
+            }
             if batch.num_rows() > 0 {
                 renderer.write(&batch).map_err(|e| encode(&e))?;
             }
         }
-        let rendered = renderer.finish().map_err(|e| encode(&e))?;
+        let mut rendered = renderer.finish().map_err(|e| encode(&e))?;
+        // They are no column of the table.
+        rendered.columns.remove(&ROW_ID_FIELD);
         let digest = rendered.sink.finish().map_err(|e| disk(folder, &e))?;
         failures.report(&self.key, &self.metrics);
         Ok(RenderedFile {
@@ -234,14 +251,32 @@ impl Job {
         })
     }
 
-    /// The rows of a batch whose offsets no cold table has.
+    /// The rows of a batch that no cold table has. One without a timestamp lies before no boundary.
     fn uncovered(&self, batch: RecordBatch) -> Result<RecordBatch, ServiceError> {
-        let Some(covered) = &self.covered else { return Ok(batch) };
-        let offsets = batch.column(self.offset_column).as_primitive::<Int64Type>();
-        let keep: BooleanArray =
-            offsets.values().iter().map(|&o| Some(!covered.contains(Offset(o)))).collect();
+        let Some(left_out) = &self.rows.left_out else { return Ok(batch) };
+        let offsets = batch.column(self.metadata_columns + 1).as_primitive::<Int64Type>();
+        let times =
+            batch.column(self.metadata_columns + 2).as_primitive::<TimestampMicrosecondType>();
+        let earlier = |row: usize| match left_out.before {
+            Some(Boundary(ms)) => times.is_valid(row) && times.value(row) < ms.saturating_mul(1000),
+            None => false,
+        };
+        let keep = |(row, &offset): (usize, &i64)| {
+            Some(!left_out.offsets.contains(Offset(offset)) && !earlier(row))
+        };
+        let keep: BooleanArray = offsets.values().iter().enumerate().map(keep).collect();
         filter_record_batch(&batch, &keep)
             .map_err(|e| ServiceError::Internal(format!("leaving rows out of {}: {e}", self.key)))
+    }
+
+    /// The rows with their ids.
+    fn identified(
+        &self,
+        batch: &RecordBatch,
+        schema: &SchemaRef,
+    ) -> Result<RecordBatch, ServiceError> {
+        add_row_ids(batch, self.key.partition, self.metadata_columns + 1, schema)
+            .map_err(|e| ServiceError::Internal(format!("row ids of {}: {e}", self.key)))
     }
 
     /// The schema some record was written with. A registry that does not answer fails the read; one

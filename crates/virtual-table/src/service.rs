@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use iceberg::spec::SchemaRef;
 use isk_coldset::Upstream;
 use isk_kafka::{KafkaCluster, SchemaRegistry};
 use isk_model::{ContentDigest, TopicName};
@@ -15,6 +14,7 @@ use crate::cold_view::ColdView;
 use crate::coverage::Coverages;
 use crate::epochs::Epochs;
 use crate::facts::FactBook;
+use crate::layout::Layout;
 use crate::listing::{Page, Room};
 use crate::load_table::hot_table;
 use crate::manifests::ManifestBook;
@@ -63,7 +63,7 @@ pub struct Service {
     pub(crate) tables: TableMapping,
     pub(crate) coverages: Arc<Coverages>,
     pub(crate) cold_views: moka::sync::Cache<String, Arc<ColdView>>,
-    pub(crate) layouts: moka::sync::Cache<ContentDigest, SchemaRef>,
+    pub(crate) layouts: moka::sync::Cache<ContentDigest, Arc<Layout>>,
     pub(crate) schemas: Arc<TopicSchemas>,
     pub(crate) store: Arc<Store>,
     pub(crate) pins: moka::sync::Cache<String, TopicPin>,

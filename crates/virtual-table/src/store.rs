@@ -32,6 +32,13 @@ pub(crate) enum Kind {
     ColdOwner,
     /// Which cold fields a topic's fields are, by topic id and table UUID.
     ColdFields,
+    /// The moment, in milliseconds, before which a cold table has all records, by topic id and table
+    /// UUID.
+    Boundary,
+    /// The cold tables that are to be looked at again, by topic id and table UUID.
+    ColdAnew,
+    /// [`crate::coverage_book::BookTitle`] by topic id and table UUID.
+    ColdTitle,
 }
 
 impl Kind {
@@ -46,6 +53,9 @@ impl Kind {
             Self::ColdSeen => "cold_seen",
             Self::ColdOwner => "cold_owners",
             Self::ColdFields => "cold_fields",
+            Self::Boundary => "cold_boundaries",
+            Self::ColdAnew => "cold_anew",
+            Self::ColdTitle => "cold_titles",
         })
     }
 }
@@ -176,6 +186,17 @@ impl Store {
         found.into_iter().map(decode).collect()
     }
 
+    /// Removes the value under `key`, if there is one.
+    pub(crate) fn remove(&self, kind: Kind, key: &str) -> Result<(), ServiceError> {
+        let remove = || -> Result<(), redb::Error> {
+            let tx = self.db.begin_write()?;
+            tx.open_table(kind.table())?.remove(key)?;
+            tx.commit()?;
+            Ok(())
+        };
+        remove().map_err(|e| failed("write", &e))
+    }
+
     /// Removes the values of a kind that are not to be kept; one of an older shape goes too.
     pub(crate) fn retain<T: DeserializeOwned>(
         &self,
@@ -227,6 +248,8 @@ mod tests {
         assert_eq!(scanned, [("x/1".to_owned(), 1), ("x/2".to_owned(), 2)]);
         assert!(store.scan::<String>(Kind::Epochs, "x/").is_err());
         store.retain(Kind::Facts, |n: &u32| *n == 7).unwrap();
+        store.remove(Kind::Epochs, "y").unwrap();
+        assert_eq!(store.get::<u32>(Kind::Epochs, "y").unwrap(), None);
         assert_eq!(store.get::<u32>(Kind::Facts, "b").unwrap(), None);
         drop(store);
         assert_eq!(Store::open(&path).unwrap().get::<u32>(Kind::Facts, "a").unwrap(), Some(7));

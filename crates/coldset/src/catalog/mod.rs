@@ -2,6 +2,7 @@
 
 mod answer;
 mod auth;
+mod direct;
 mod http;
 mod pass;
 mod paths;
@@ -22,6 +23,7 @@ use tokio::sync::Mutex;
 use crate::store::ColdStore;
 use crate::{ColdsetConfig, ColdsetError};
 use answer::Missing;
+pub use direct::DirectAccess;
 use http::{Answer, Http, bounded, words};
 use wire::{ConfigAnswer, MetadataHead, TableAnswer, TablesAnswer};
 
@@ -61,6 +63,7 @@ struct Inner {
     /// Held while it is asked for, so that many requests ask once.
     settings: Mutex<Option<(Instant, Arc<Settings>)>>,
     tables: Cache<String, Remembered>,
+    vended: direct::Vended,
 }
 
 /// What `GET /v1/config` says, as far as it matters here.
@@ -111,6 +114,7 @@ impl Upstream {
             base,
             settings: Mutex::new(None),
             tables,
+            vended: direct::vended(),
         })))
     }
 

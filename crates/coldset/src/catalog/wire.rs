@@ -44,6 +44,23 @@ pub(super) struct MetadataHead {
     pub location: String,
 }
 
+/// `GET …/tables/{table}`, as far as the files' storage goes.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct StorageAnswer {
+    pub metadata: MetadataHead,
+    pub config: Option<BTreeMap<String, Option<String>>>,
+    pub storage_credentials: Option<Vec<StorageCredential>>,
+}
+
+/// The settings for all files below a prefix.
+#[derive(Deserialize)]
+pub(super) struct StorageCredential {
+    pub prefix: String,
+    #[serde(default)]
+    pub config: BTreeMap<String, Option<String>>,
+}
+
 /// The catalog's error document.
 #[derive(Deserialize)]
 pub(super) struct ErrorAnswer {
