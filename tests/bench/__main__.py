@@ -27,9 +27,7 @@ def main() -> None:
     options = parse()
     OUT.mkdir(parents=True, exist_ok=True)
     if not options.report:
-        only = set(options.only or [*ENGINES, *CONTENDERS, *PARTS])
-        save("machine", machine(options))
-        measure(options, only)
+        measure(options, set(options.only or [*ENGINES, *CONTENDERS, *PARTS]))
     report.write(OUT, ROOT / "docs" if options.docs else OUT)
 
 
@@ -53,6 +51,11 @@ def measure(options: argparse.Namespace, only: set[str]) -> None:
         only |= set(CONTENDERS)
     if only & set(CONTENDERS) and not only & set(ENGINES):
         only |= set(ENGINES)
+    about = machine(options)
+
+    def save(part: str, results: Any) -> None:
+        (OUT / f"{part}.json").write_text(json.dumps({"machine": about, "results": results}, indent=1) + "\n")
+
     with Rig(sizes) as rig:
         if "raw" in only:
             save("raw", [raw.consume(rig.broker, topic) for topic in rig.topics.values() for _ in range(options.rounds)])
@@ -94,10 +97,6 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
         "command": " ".join(["tests/bench/run", f"--scale {options.scale:g}", f"--rounds {options.rounds}", *arguments]),
         "versions": {"kafka": VERSIONS["kafka"]["broker"], "trino": VERSIONS["trino"]["server"], "trino with its Kafka connector": VERSIONS["trino"]["kafka"], "spark": VERSIONS["spark"]["line"], "iceberg": VERSIONS["spark"]["iceberg"]},
     }
-
-
-def save(name: str, results: Any) -> None:
-    (OUT / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

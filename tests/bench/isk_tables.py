@@ -11,6 +11,9 @@ from stack.kafka import Broker
 
 from .topics import Topic
 
+# The topic that a service reads first.
+WARM_UP = "warm_up"
+
 
 class IskTables:
     """`catalog` is the engine's catalog on this service."""
@@ -38,12 +41,13 @@ class IskTables:
 
 
 class FirstTouch(IskTables):
-    """Starts with an empty data folder before each question."""
+    """Starts with an empty data folder before each question, and reads another small topic, so that it is connected."""
 
     name = "ISK, first touch"
 
     def before(self) -> None:
         self.isk.forget()
+        read_footers(self.isk, WARM_UP)
 
 
 class Proven(IskTables):

@@ -8,7 +8,6 @@ import json
 import random
 import time
 import urllib.request
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
@@ -100,7 +99,7 @@ def read_manifests(catalog, topic: str) -> int:
 
 def files_cached(isk: Isk) -> int:
     """How many chunks the service has encoded: its files in the cache."""
-    return sum(1 for path in (Path(isk.work) / "data" / "cache").rglob("*") if path.is_file())
+    return sum(1 for path in (isk.work / "data" / "cache").rglob("*") if path.is_file())
 
 
 def limit_growth(rig: Rig, rounds: int) -> dict[str, Any]:
@@ -126,9 +125,10 @@ def last_hour(rig: Rig) -> dict[str, Any]:
     contender = FirstTouch(rig.trino, "fresh", rig.fresh, rig.broker)
     contender.before()
     condition = f"kafka_timestamp >= {rig.trino.timestamp(topic.since_ms)}"
+    before = files_cached(rig.fresh)
     rig.trino.sql(f"SELECT count(*), sum(amount) FROM {contender.table(topic, '')} WHERE {condition}")
     seen = counters(rig.fresh.catalog_uri)
-    return {"read": files_cached(rig.fresh), **chunks_of_last_hour(rig, topic), "partitions": PARTITIONS, "metrics": seen}
+    return {"read": files_cached(rig.fresh) - before, **chunks_of_last_hour(rig, topic), "partitions": PARTITIONS, "metrics": seen}
 
 
 def chunks_of_last_hour(rig: Rig, topic: Topic) -> dict[str, int]:

@@ -11,14 +11,14 @@ from . import chart, goals
 from .goals import ENGINES, FIRST, KAFKA, PROVEN, STATIC, Queries
 from .queries import QUERIES
 
-PARTS = ("machine", "raw", "queries", "planning", "stages", "cold")
+PARTS = ("raw", "queries", "planning", "stages", "cold")
 
 INTRODUCTION = """# Benchmarks
 
-Written by `{command}` and not by hand: `make bench` makes this page again (see [How it is measured](#how-it-is-measured)).
+Written by `make bench` and not by hand; [How it is measured](#how-it-is-measured) says more.
 The times are those of one machine; the ratios beside them were taken in the same run and are what carries over.
 
-Commit {commit}; {cores} cores ({cpu}), {memory_gib} GiB, load {load_before:.1f} before the run. {versions}.
+{cores} cores ({cpu}), {memory_gib} GiB. {versions}.
 """
 
 METHOD = """## How it is measured
@@ -28,7 +28,7 @@ METHOD = """## How it is measured
   after 50,000 records, but for their ids.
 - Every contender answers each question in turn, round by round, so that noise falls on all of them. The round before the first
   does not count. Times are medians of the rounds, with the least and the most in brackets. Answers must agree.
-- *First touch*: ISK starts with an empty data folder before each question. *Proven*: it has encoded every chunk once.
+- *First touch*: ISK starts with an empty data folder before each question, and reads another, small topic. *Proven*: it has encoded every chunk once.
 - *Static Parquet*: the same rows and columns in an Iceberg table, a file for each Kafka partition, written by PyIceberg into
   S3Proxy. That store gives fewer bytes a second than most.
 - *Kafka connector*: of Trino {trino_kafka}, the newest that is published as a package, while ISK is asked by Trino {trino}. Its tables are
@@ -37,31 +37,35 @@ METHOD = """## How it is measured
 - The raw floor is librdkafka that takes all records and looks at none.
 
 ```sh
-make bench                                    # all of it; JSON, table and picture in target/bench
-tests/bench/run --docs                        # the same, written to docs/
-ISK_BENCH_SCALE=5 make bench                  # 10 million narrow and 2.5 million wide records
-tests/bench/run --only trino first-touch kafka --narrow 200000 --wide 50000 --rounds 1
-tests/bench/run --report                      # the page again from the last run's JSON
+make bench                                             # all of it: this page and its picture; JSON in target/bench
+make bench BENCH_FLAGS="--narrow 10000000 --wide 2000000"
+tests/bench/run --only trino first-touch kafka --scale 0.1    # parts of it; the page goes to target/bench
+tests/bench/run --report --docs                        # the page again from the last JSON of each part
 ```
 """
 
 
 def write(source: Path, target: Path) -> None:
     """Reads the parts that are in `source`; writes `benchmarks.md` and its picture into `target`."""
-    results = {part: json.loads((source / f"{part}.json").read_text()) for part in PARTS if (source / f"{part}.json").exists()}
+    read = {part: json.loads((source / f"{part}.json").read_text()) for part in PARTS if (source / f"{part}.json").exists()}
+    results = {part: one["results"] for part, one in read.items()}
     target.mkdir(exist_ok=True)
     picture = bool(results.get("queries"))
     if picture:
         (target / "benchmarks.svg").write_text(chart.svg(Queries(results["queries"])))
-    page = markdown(results, picture)
+    page = markdown({part: one["machine"] for part, one in read.items()}, results, picture)
     (target / "benchmarks.md").write_text(page)
     print(page)
 
 
-def markdown(results: dict[str, Any], picture: bool) -> str:
-    about = results["machine"]
+def markdown(machines: dict[str, Any], results: dict[str, Any], picture: bool) -> str:
+    about = next(iter(machines.values()))
     versions = ", ".join(f"{name.capitalize()} {version}" for name, version in about["versions"].items())
+    runs: dict[tuple, list[str]] = {}
+    for part, one in machines.items():
+        runs.setdefault((one["commit"], f"`{one['command']}`", f"{one['load_before']:.1f}"), []).append(part)
     sections = [INTRODUCTION.format(**(about | {"versions": versions}))]
+    sections.append(table(["parts", "commit", "command", "load before"], [[", ".join(parts), *run] for run, parts in runs.items()]))
     sections.append("## Goals\n\n" + table(["goal", "seen", ""], [[g.what, g.seen, "reached" if g.reached else "**not reached**"] for g in goals.all_of(results)]))
     if picture:
         sections.append("![Seconds by topic, engine and question](benchmarks.svg)\n")

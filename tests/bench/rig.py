@@ -13,7 +13,7 @@ from stack.registry import Registry
 from stack.trino import iceberg_catalog
 
 from .engines import SparkEngine, TrinoEngine
-from .isk_tables import FirstTouch, Proven
+from .isk_tables import WARM_UP, FirstTouch, Proven
 from .queries import Contender
 from .spark_kafka import SparkKafka
 from .static_parquet import StaticParquet
@@ -59,6 +59,7 @@ class Rig:
 
     @cached_property
     def fresh(self) -> Isk:
+        fill(self.broker.bootstrap, self.registry.url, "narrow", 1000, WARM_UP)
         return self._opened(self.isk().start())
 
     @cached_property
