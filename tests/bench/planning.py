@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import datetime
 import io
 import json
 import random
 import time
 import urllib.request
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow.parquet
-from pyiceberg.expressions import GreaterThanOrEqual
 from stack import clients, records
 from stack.isk import Isk
 
-from .isk_tables import FirstTouch, data_files, read_footers
+from .isk_tables import FirstTouch, data_files
 from .measure import counters, summary
 from .rig import Rig
-from .topics import NARROW, PARTITIONS, Topic, fill, narrow
+from .topics import HOUR_MS, NARROW, PARTITIONS, fill, narrow
+from .topics import times as record_times
 
 # A chunk holds about 64 MiB by the size of the newest records, so a few of 32 KiB at the end make chunks of 1,024 offsets.
 CHUNKS = 1000
 CHUNK_OFFSETS = 1024
+TOTAL = CHUNKS * CHUNK_OFFSETS
 LARGE = bytes(32 << 10)
 LARGE_RECORDS = 128
 NEVER_SEEN = 7
+ENCODED = "isk_chunks_rendered_total"
 
 
 def get_json(url: str) -> Any:
@@ -43,16 +45,15 @@ def milliseconds(run) -> float:
     return (time.perf_counter() - begun) * 1000
 
 
-def many_chunks(rig: Rig, name: str) -> None:
-    """A topic of about a thousand chunks: records without a value, and some large ones at the end."""
-    records.create_topic(rig.broker.bootstrap, name, PARTITIONS)
+def many_chunks(rig: Rig, name: str, times: Sequence[int] = ()) -> None:
+    """A topic of about a thousand chunks: records without a value, and some large ones at the end; now, or of these times."""
+    records.create_topic(rig.broker.bootstrap, name, PARTITIONS, {"retention.ms": "-1"})
     producer = records.producer(rig.broker.bootstrap, linger_ms=20, compression_type="lz4", queue_buffering_max_messages=1_000_000)
-    total = CHUNKS * CHUNK_OFFSETS
-    for n in range(total):
-        value = LARGE if n >= total - LARGE_RECORDS * PARTITIONS else None
+    for n in range(TOTAL):
+        value = LARGE if n >= TOTAL - LARGE_RECORDS * PARTITIONS else None
         while True:
             try:
-                producer.produce(name, value, partition=n % PARTITIONS)
+                producer.produce(name, value, partition=n % PARTITIONS, timestamp=times[n] if times else 0)
                 break
             except BufferError:
                 producer.poll(0.2)
@@ -73,14 +74,15 @@ def never_seen(rig: Rig) -> dict[str, Any]:
             plans.append(loads[-1] + milliseconds(lambda n=name, t=tables: t.append(read_manifests(catalog, n))))
             again.append(milliseconds(lambda n=name: get_json(table_url(isk, n))))
             chunks = tables[0]
-        cached = files_cached(isk)
+        seen = counters(isk.catalog_uri)
     # The first one warms up.
     return {
         "chunks": chunks,
         "load_ms": summary(loads[1:]),
         "plan_ms": summary(plans[1:]),
         "load_again_ms": summary(again[1:]),
-        "files_encoded": cached,
+        "chunks_encoded": seen[ENCODED],
+        "records_sampled": seen["isk_kafka_records_delivered_total"] / len(names),
     }
 
 
@@ -95,11 +97,6 @@ def read_manifests(catalog, topic: str) -> int:
         if manifest.content == 0:
             added += (manifest.added_files_count or 0) + (manifest.existing_files_count or 0)
     return added
-
-
-def files_cached(isk: Isk) -> int:
-    """How many chunks the service has encoded: its files in the cache."""
-    return sum(1 for path in (isk.work / "data" / "cache").rglob("*") if path.is_file())
 
 
 def limit_growth(rig: Rig, rounds: int) -> dict[str, Any]:
@@ -121,23 +118,18 @@ def limit_growth(rig: Rig, rounds: int) -> dict[str, Any]:
 
 def last_hour(rig: Rig) -> dict[str, Any]:
     """How many chunks a question for the last hour reads of a topic that was never seen, and how many it has to."""
-    topic = rig.topics["narrow"]
-    contender = FirstTouch(rig.trino, "fresh", rig.fresh, rig.broker)
-    contender.before()
-    condition = f"kafka_timestamp >= {rig.trino.timestamp(topic.since_ms)}"
-    before = files_cached(rig.fresh)
-    rig.trino.sql(f"SELECT count(*), sum(amount) FROM {contender.table(topic, '')} WHERE {condition}")
-    seen = counters(rig.fresh.catalog_uri)
-    return {"read": files_cached(rig.fresh) - before, **chunks_of_last_hour(rig, topic), "partitions": PARTITIONS, "metrics": seen}
-
-
-def chunks_of_last_hour(rig: Rig, topic: Topic) -> dict[str, int]:
-    """The topic's chunks, and those whose true bounds say that they hold records of the last hour."""
-    chunks = read_footers(rig.proven, topic.name)
-    table = clients.pyiceberg_catalog(rig.proven.catalog_uri).load_table(f"hotset.{topic.name}")
-    since = datetime.datetime.fromtimestamp(topic.since_ms / 1000, datetime.UTC).isoformat()
-    matching = table.scan(row_filter=GreaterThanOrEqual("kafka_timestamp", since)).plan_files()
-    return {"chunks": chunks, "matching": sum(1 for _ in matching)}
+    now = int(time.time() * 1000)
+    since, times = now - HOUR_MS, record_times(range(TOTAL), TOTAL, now)
+    many_chunks(rig, "hours", times)
+    _, files = data_files(rig.proven, "hours")
+    width = TOTAL // len(files)
+    matching = {(n % PARTITIONS, n // PARTITIONS // width) for n, record_ms in enumerate(times) if record_ms >= since}
+    FirstTouch(rig.trino, "fresh", rig.fresh, rig.broker).before()
+    before = counters(rig.fresh.catalog_uri)[ENCODED]
+    rows = rig.trino.sql(f"SELECT count(*) FROM fresh.hotset.hours WHERE kafka_timestamp >= {rig.trino.timestamp(since)}")
+    assert rows == [(sum(record_ms >= since for record_ms in times),)], rows
+    read = counters(rig.fresh.catalog_uri)[ENCODED] - before
+    return {"read": int(read), "chunks": len(files), "matching": len(matching), "partitions": PARTITIONS}
 
 
 def hundred_partitions(rig: Rig) -> dict[str, Any]:

@@ -18,7 +18,7 @@ FLOOR = ("librdkafka", "arrow-avro", "encode")
 
 def first_touch(rig: Rig, topic: Topic, concurrency: int) -> dict[str, Any]:
     """Encodes the whole topic by reading every file's footer, on a service that never saw it."""
-    with rig.isk({"ISK_LIMITS_RENDER_CONCURRENCY": str(concurrency)}) as isk:
+    with rig.isk({"ISK_RENDER_CONCURRENCY": str(concurrency)}) as isk:
         data_files(isk, topic.name)
         files, cost = measured(lambda: read_footers(isk, topic.name, concurrency), {"isk": isk.process.pid})
         return cost | {"files": files}
