@@ -59,8 +59,9 @@ def measure(options: argparse.Namespace, only: set[str]) -> None:
     with Rig(sizes) as rig:
         if "raw" in only:
             save("raw", [raw.consume(rig.broker, topic) for topic in rig.topics.values() for _ in range(options.rounds)])
-        if only & set(CONTENDERS):
-            save("queries", queries.run(rig.contenders(only), rig.topics.values(), options.rounds))
+        for engine in ENGINES:
+            if engine in only:
+                save(f"queries_{engine}", queries.run(rig.contenders(engine, only), rig.topics.values(), options.rounds))
         if "planning" in only:
             save("planning", plan(rig, options.rounds))
         if "stages" in only:

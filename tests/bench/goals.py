@@ -93,5 +93,5 @@ def all_of(results: dict[str, Any]) -> list[Goal]:
         goals += of_planning(results["planning"])
     if "stages" in results:
         goals += of_stages(results["stages"])
-    goals += of_queries(Queries(results.get("queries", [])))
-    return goals + list(of_memory(results.get("queries", []), results.get("stages", {})))
+    goals += of_queries(Queries(results["queries"]))
+    return goals + list(of_memory(results["queries"], results.get("stages", {})))

@@ -11,7 +11,7 @@ from . import chart, goals
 from .goals import ENGINES, FIRST, KAFKA, PROVEN, STATIC, Queries
 from .queries import QUERIES
 
-PARTS = ("raw", "queries", "planning", "stages", "cold")
+PARTS = ("raw", "queries_trino", "queries_spark", "planning", "stages", "cold")
 
 INTRODUCTION = """# Benchmarks
 
@@ -49,8 +49,9 @@ def write(source: Path, target: Path) -> None:
     """Reads the parts that are in `source`; writes `benchmarks.md` and its picture into `target`."""
     read = {part: json.loads((source / f"{part}.json").read_text()) for part in PARTS if (source / f"{part}.json").exists()}
     results = {part: one["results"] for part, one in read.items()}
+    results["queries"] = [run for engine in ENGINES for run in results.pop(f"queries_{engine}", [])]
     target.mkdir(exist_ok=True)
-    picture = bool(results.get("queries"))
+    picture = bool(results["queries"])
     if picture:
         (target / "benchmarks.svg").write_text(chart.svg(Queries(results["queries"])))
     page = markdown({part: one["machine"] for part, one in read.items()}, results, picture)

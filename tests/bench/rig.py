@@ -86,20 +86,16 @@ class Rig:
         catalogs = clients.spark_catalog("fresh", self.fresh.catalog_uri) | clients.spark_catalog("proven", self.proven.catalog_uri)
         return self._opened(SparkEngine(catalogs | self.lake.spark_catalog("lake")))
 
-    def contenders(self, only: set[str]) -> list[Contender]:
-        """Those whose names (`first-touch`, `proven`, `static`, `kafka`) and engines (`trino`, `spark`) are in `only`."""
+    def contenders(self, name: str, only: set[str]) -> list[Contender]:
+        """Those on this engine whose names (`first-touch`, `proven`, `static`, `kafka`) are in `only`."""
+        engine = getattr(self, name)
         made: list[Contender] = []
-        for name in ("trino", "spark"):
-            if name not in only:
-                continue
-            if only & {"first-touch", "proven", "static"} or name == "spark":
-                engine = getattr(self, name)
-            if "first-touch" in only:
-                made.append(FirstTouch(engine, "fresh", self.fresh, self.broker))
-            if "proven" in only:
-                made.append(Proven(engine, "proven", self.proven, self.broker))
-            if "static" in only:
-                made.append(StaticParquet(engine, self.lake, self.proven))
-            if "kafka" in only:
-                made.append(TrinoKafka(self.trino_kafka, self.broker) if name == "trino" else SparkKafka(engine, self.broker))
+        if "first-touch" in only:
+            made.append(FirstTouch(engine, "fresh", self.fresh, self.broker))
+        if "proven" in only:
+            made.append(Proven(engine, "proven", self.proven, self.broker))
+        if "static" in only:
+            made.append(StaticParquet(engine, self.lake, self.proven))
+        if "kafka" in only:
+            made.append(TrinoKafka(self.trino_kafka, self.broker) if name == "trino" else SparkKafka(engine, self.broker))
         return made
