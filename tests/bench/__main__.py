@@ -78,6 +78,7 @@ def plan(rig: Rig, rounds: int) -> dict[str, Any]:
         "never_seen": planning.never_seen(rig),
         "hundred_partitions": planning.hundred_partitions(rig),
         "visible": planning.visible(rig),
+        "imagined": planning.imagined(),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import subprocess
 import time
 import urllib.request
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from stack.isk import Isk
 
 from .isk_tables import FirstTouch, data_files
 from .measure import counters, summary
+from .raw import BUILT
 from .rig import Rig
 from .topics import HOUR_MS, NARROW, PARTITIONS, fill, narrow
 from .topics import times as record_times
@@ -130,6 +132,12 @@ def last_hour(rig: Rig) -> dict[str, Any]:
     assert rows == [(sum(record_ms >= since for record_ms in times),)], rows
     read = counters(rig.fresh.catalog_uri)[ENCODED] - before
     return {"read": int(read), "chunks": len(files), "matching": len(matching), "partitions": PARTITIONS}
+
+
+def imagined() -> list[dict[str, Any]]:
+    """What planning costs by the number of chunks, on topics that are imagined (`crates/bench`)."""
+    done = subprocess.run([BUILT / "planning"], check=True, text=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def hundred_partitions(rig: Rig) -> dict[str, Any]:

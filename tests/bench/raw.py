@@ -11,7 +11,8 @@ from stack.versions import TESTS
 
 from .topics import PARTITIONS, Topic
 
-STAGES = TESTS.parent / "target" / "release" / "stages"
+BUILT = TESTS.parent / "target" / "release"
+STAGES = BUILT / "stages"
 
 
 def consume(broker: Broker, topic: Topic) -> dict[str, Any]:

@@ -162,7 +162,11 @@ def of_planning(planning: dict[str, Any]) -> str:
     text += f"\nA never-seen topic's first plan sampled {seen['records_sampled']:.0f} records to learn their size.\n"
     text += f"\nLIMIT 10 through Trino at first touch: {limit['seconds']['tenth']['median']:.2f} s on {limit['records']['tenth']:,} records, "
     text += f"{limit['seconds']['whole']['median']:.2f} s on {limit['records']['whole']:,}.\n"
-    return text + f"The last hour at first touch read {hour['read']} of {hour['chunks']} chunks; {hour['matching']} hold such records.\n"
+    text += f"The last hour at first touch read {hour['read']} of {hour['chunks']} chunks; {hour['matching']} hold such records.\n"
+    text += "\nPlanning imagined topics, without a broker, milliseconds:\n\n"
+    kinds = {"first_ms": "first", "unchanged_ms": "nothing new", "a_record_in_one_partition_ms": "a record in one partition", "a_record_in_each_partition_ms": "a record in each"}
+    lines = [[f"{t['partitions']:,}", f"{t['chunks']:,}", f"{t['records']:,}", *(f"{t[kind]:.1f}" for kind in kinds)] for t in planning["imagined"]]
+    return text + table(["partitions", "chunks", "records", *kinds.values()], lines)
 
 
 def of_cold(cold: dict[str, Any]) -> str:
