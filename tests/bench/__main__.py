@@ -44,8 +44,11 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def sizes_of(options: argparse.Namespace) -> dict[str, int]:
+    return {"narrow": options.narrow or int(NARROW_RECORDS * options.scale), "wide": options.wide or int(WIDE_RECORDS * options.scale)}
+
+
 def measure(options: argparse.Namespace, only: set[str]) -> None:
-    sizes = {"narrow": options.narrow or int(NARROW_RECORDS * options.scale), "wide": options.wide or int(WIDE_RECORDS * options.scale)}
     # An engine alone means all contenders on it, a contender alone both engines.
     if only & set(ENGINES) and not only & set(CONTENDERS):
         only |= set(CONTENDERS)
@@ -56,7 +59,7 @@ def measure(options: argparse.Namespace, only: set[str]) -> None:
     def save(part: str, results: Any) -> None:
         (OUT / f"{part}.json").write_text(json.dumps({"machine": about, "results": results}, indent=1) + "\n")
 
-    with Rig(sizes) as rig:
+    with Rig(sizes_of(options)) as rig:
         if "raw" in only:
             save("raw", [raw.consume(rig.broker, topic) for topic in rig.topics.values() for _ in range(options.rounds)])
         for engine in ENGINES:
@@ -96,6 +99,7 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
         "cpu": model or platform.machine(),
         "memory_gib": round(memory),
         "load_before": os.getloadavg()[1],
+        "records": sizes_of(options),
         "command": " ".join(["tests/bench/run", f"--scale {options.scale:g}", f"--rounds {options.rounds}", *arguments]),
         "versions": {"kafka": VERSIONS["kafka"]["broker"], "trino": VERSIONS["trino"]["server"], "trino with its Kafka connector": VERSIONS["trino"]["kafka"], "spark": VERSIONS["spark"]["line"], "iceberg": VERSIONS["spark"]["iceberg"]},
     }

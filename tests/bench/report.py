@@ -21,6 +21,12 @@ The times are those of one machine; the ratios beside them were taken in the sam
 {cores} cores ({cpu}), {memory_gib} GiB. {versions}.
 """
 
+# Below this many narrow records the page warns.
+ENOUGH = 1_000_000
+FEW = """**A small run.** With so few records the fixed costs of engines and connections weigh more than the records: it shows that
+everything works, not how fast it is.
+"""
+
 METHOD = """## How it is measured
 
 - Real servers on one machine: an Apache Kafka broker, a registry, ISK, Trino, Spark, and for static Parquet a catalog and an
@@ -64,9 +70,12 @@ def markdown(machines: dict[str, Any], results: dict[str, Any], picture: bool) -
     versions = ", ".join(f"{name.capitalize()} {version}" for name, version in about["versions"].items())
     runs: dict[tuple, list[str]] = {}
     for part, one in machines.items():
-        runs.setdefault((one["commit"], f"`{one['command']}`", f"{one['load_before']:.1f}"), []).append(part)
+        sizes = " and ".join(f"{count:,} {kind}" for kind, count in one["records"].items())
+        runs.setdefault((sizes, one["commit"], f"`{one['command']}`", f"{one['load_before']:.1f}"), []).append(part)
     sections = [INTRODUCTION.format(**(about | {"versions": versions}))]
-    sections.append(table(["parts", "commit", "command", "load before"], [[", ".join(parts), *run] for run, parts in runs.items()]))
+    sections.append(table(["parts", "records", "commit", "command", "load before"], [[", ".join(parts), *run] for run, parts in runs.items()]))
+    if min(one["records"]["narrow"] for one in machines.values()) < ENOUGH:
+        sections.append(FEW)
     sections.append("## Goals\n\n" + table(["goal", "seen", ""], [[g.what, g.seen, "reached" if g.reached else "**not reached**"] for g in goals.all_of(results)]))
     if picture:
         sections.append("![Seconds by topic, engine and question](benchmarks.svg)\n")
