@@ -1,6 +1,6 @@
 """Java programs from Maven packages: resolves each program's jars once and remembers them as a classpath.
 
-All programs are modules of one generated Maven build, so one `mvn` run downloads everything, in parallel.
+All programs of a set are modules of one generated Maven build, so one `mvn` run downloads everything, in parallel.
 The jars stay in a local repository inside the cache; a program's classpath is a file beside it.
 """
 
@@ -25,6 +25,21 @@ S3PROXY_EXCLUDED = (
     "com.google.cloud:*",
     "io.grpc:*",
     "org.apache.sshd:*",
+)
+
+# Confluent's registry client is in no public Maven repository but their own; see `trino_kafka.py`.
+KAFKA_CONNECTOR_EXCLUDED = ("io.confluent:*",)
+
+# What PySpark has with it.
+SPARK_EXCLUDED = (
+    "org.apache.spark:spark-tags_2.13",
+    "org.scala-lang:scala-library",
+    "org.apache.hadoop:*",
+    "org.slf4j:*",
+    "org.lz4:*",
+    "at.yawk.lz4:*",
+    "org.xerial.snappy:*",
+    "com.github.luben:*",
 )
 
 AWS_EXCLUDED = ("software.amazon.awssdk:netty-nio-client", "software.amazon.awssdk:apache5-client")
@@ -94,6 +109,19 @@ def programs() -> list[Program]:
     ]
 
 
+def bench_programs() -> list[Program]:
+    """What only the benchmark runs: what ISK is measured against."""
+    spark, connectors = VERSIONS["spark"], VERSIONS["spark"]["connectors"]
+    trino = VERSIONS["trino"]["kafka"]
+    trino_versions = [Artifact("io.trino", "trino-root", trino, type="pom", scope="import")]
+    names = (f"spark-sql-kafka-0-10_{spark['scala']}", f"spark-avro_{spark['scala']}")
+    return [
+        Program("spark-kafka", [Artifact("org.apache.spark", name, connectors, excluded=SPARK_EXCLUDED) for name in names]),
+        Program("trino-kafka-server", [Artifact("io.trino", "trino-main", trino)], trino_versions),
+        Program("trino-kafka", [Artifact("io.trino", "trino-kafka", trino, excluded=KAFKA_CONNECTOR_EXCLUDED)], trino_versions),
+    ]
+
+
 def _lake_catalog() -> list[Artifact]:
     """Iceberg's own REST catalog server, as its project runs it in tests; its package names nothing of what it needs."""
     v = VERSIONS["lake"]
@@ -125,25 +153,22 @@ def _rest_kit() -> list[Artifact]:
 
 
 def classpath(program: str) -> list[Path]:
-    """The jars of a program; `setup` must have run."""
-    file = _build_dir() / program / "classpath"
-    if not file.exists():
-        raise RuntimeError(f"{program} is not installed: run `tests/stack/run setup`")
-    return [Path(jar) for jar in file.read_text().strip().split(":")]
+    """The jars of a program; `setup` must have run (`setup --bench` for those of the benchmark)."""
+    for wanted in (programs(), bench_programs()):
+        file = _build_dir(wanted) / program / "classpath"
+        if file.exists():
+            return [Path(jar) for jar in file.read_text().strip().split(":")]
+    raise RuntimeError(f"{program} is not installed: run `tests/stack/run setup`, with `--bench` for the benchmark's")
 
 
-def is_installed() -> bool:
-    return (_build_dir() / "complete").exists()
-
-
-def install() -> None:
-    """Downloads what is missing of all programs."""
-    if is_installed():
+def install(wanted: list[Program]) -> None:
+    """Downloads what is missing of these programs."""
+    build = _build_dir(wanted)
+    if (build / "complete").exists():
         return
-    build = _build_dir()
-    for program in programs():
+    for program in wanted:
         _write(build / program.name / "pom.xml", _module_pom(program))
-    _write(build / "pom.xml", _parent_pom([p.name for p in programs()]))
+    _write(build / "pom.xml", _parent_pom([p.name for p in wanted]))
     command = [
         "mvn", "--batch-mode", "--quiet", "-T2", f"-Dmaven.repo.local={cache.root() / 'm2'}",
         "-Dmaven.artifact.threads=8", "-Dmdep.outputFile=classpath",
@@ -153,8 +178,8 @@ def install() -> None:
     (build / "complete").touch()
 
 
-def _build_dir() -> Path:
-    return cache.root() / "maven" / cache.digest("".join(_module_pom(p) for p in programs()))
+def _build_dir(wanted: list[Program]) -> Path:
+    return cache.root() / "maven" / cache.digest("".join(_module_pom(p) for p in wanted))
 
 
 def _write(path: Path, text: str) -> None:
