@@ -8,7 +8,7 @@ use arrow_array::{
 };
 use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::{ArrowError, DataType, FieldRef};
-use isk_model::{KafkaPartition, KafkaRecord, RecordBlock};
+use isk_model::{EARLIEST_TIMESTAMP_MS, KafkaPartition, KafkaRecord, RecordBlock};
 
 use crate::vectors::{Binaries, Texts};
 
@@ -20,9 +20,11 @@ pub(crate) fn offsets(block: &RecordBlock) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values(block.iter().map(|r| r.offset.0)))
 }
 
-/// Timestamps in microseconds; null where Kafka has none, or one that microseconds cannot express.
+/// Timestamps in microseconds; null where Kafka has none, or one that cannot be told: too late for
+/// microseconds, or before the year 1.
 pub(crate) fn timestamps(block: &RecordBlock, ty: &DataType) -> ArrayRef {
-    let micros = |ms: i64| if ms == -1 { None } else { ms.checked_mul(1000) };
+    let told = |ms: &i64| *ms != -1 && *ms >= EARLIEST_TIMESTAMP_MS;
+    let micros = |ms: i64| Some(ms).filter(told)?.checked_mul(1000);
     let array: TimestampMicrosecondArray = block.iter().map(|r| micros(r.timestamp_ms)).collect();
     let zone = match ty {
         DataType::Timestamp(_, zone) => zone.clone(),
