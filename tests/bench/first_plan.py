@@ -60,7 +60,8 @@ def main():
                 urllib.request.urlopen(f"{isk.catalog_uri}/readyz").read()
                 urllib.request.urlopen(f"{isk.catalog_uri}/v1/namespaces/hotset/tables").read()
                 taken, metadata = load(isk, topic)
-                assert metadata["snapshots"][0]["summary"]["total-data-files"] == str(PARTITIONS * (CHUNKS + 1))
+                files = int(metadata["snapshots"][0]["summary"]["total-data-files"])
+                assert files == PARTITIONS * (CHUNKS + 1), files
                 first.append(taken)
                 second.append(load(isk, topic)[0])
                 time.sleep(5)
