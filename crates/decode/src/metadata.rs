@@ -81,3 +81,26 @@ pub(crate) fn headers(block: &RecordBlock, ty: &DataType) -> Result<ArrayRef, Ar
     )?;
     Ok(Arc::new(list))
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::TimestampMicrosecondType;
+    use isk_model::{Offset, TimestampType};
+
+    use super::*;
+
+    #[test]
+    fn no_timestamp_before_the_first_year_is_shown() {
+        let mut block = RecordBlock::new();
+        let times = [EARLIEST_TIMESTAMP_MS, EARLIEST_TIMESTAMP_MS - 1, i64::MIN, -1, -2];
+        for (offset, ms) in (0..).zip(times) {
+            block.push(Offset(offset), ms, TimestampType::CreateTime, None, None, []);
+        }
+        let shown =
+            timestamps(&block, &DataType::Timestamp(arrow_schema::TimeUnit::Microsecond, None));
+        let shown = shown.as_primitive::<TimestampMicrosecondType>();
+        let earliest = Some(EARLIEST_TIMESTAMP_MS * 1000);
+        assert_eq!(shown.iter().collect::<Vec<_>>(), [earliest, None, None, None, Some(-2000)]);
+    }
+}
