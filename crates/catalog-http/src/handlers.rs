@@ -8,16 +8,17 @@ use axum::extract::{Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
-use isk_virtual_table::ServiceError;
+use isk_virtual_table::{HOTSET, ServiceError};
 use serde::Deserialize;
 
 use crate::OPENAPI;
 use crate::cold::{COLDSET, Cold};
 use crate::coldset::{self, ColdWrite};
 use crate::error::ApiError;
-use crate::load::{self, Snapshots};
+use crate::load::{self, Planning, Snapshots};
 use crate::names::single_level;
 use crate::paging::{PageRequest, page};
+use crate::plan::Plans;
 use crate::service::CatalogService;
 use crate::settings::CatalogSettings;
 use crate::wire::{Identifiers, Namespace, Namespaces, TableIdentifier};
@@ -28,6 +29,8 @@ pub(crate) struct App<S> {
     pub settings: Arc<CatalogSettings>,
     /// The upstream catalog, where one is configured.
     pub cold: Option<Arc<Cold>>,
+    /// The scans that were planned lately.
+    pub plans: Plans,
 }
 
 impl<S> Clone for App<S> {
@@ -36,6 +39,7 @@ impl<S> Clone for App<S> {
             service: Arc::clone(&self.service),
             settings: Arc::clone(&self.settings),
             cold: self.cold.clone(),
+            plans: self.plans.clone(),
         }
     }
 }
@@ -189,13 +193,18 @@ pub(crate) async fn load_table<S: CatalogService>(
     let snapshots = Snapshots::parse(query.snapshots.as_deref())?;
     let loaded = app.service.load_table(single_level(&namespace)?, &table).await?;
     let vended = &app.settings.vended;
-    let tag = load::entity_tag(&loaded, snapshots, vended);
+    // Tables of the hotset alone are planned here.
+    let planning = match app.settings.server_planning && namespace == HOTSET {
+        true => Planning::Server,
+        false => Planning::Unsaid,
+    };
+    let tag = load::entity_tag(&loaded, snapshots, planning, vended);
     let tag_header = HeaderValue::from_str(&tag)
         .map_err(|e| ServiceError::Internal(format!("entity tag: {e}")))?;
     if load::none_match(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag_header)]).into_response());
     }
-    let body = load::body(&loaded, snapshots, vended)?;
+    let body = load::body(&loaded, snapshots, planning, vended)?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
         // The body holds credentials.

@@ -19,6 +19,15 @@ pub(crate) enum Snapshots {
     Refs,
 }
 
+/// Who plans scans of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Planning {
+    /// The client, or whoever it is configured for.
+    Unsaid,
+    /// This catalog.
+    Server,
+}
+
 impl Snapshots {
     /// Reads the parameter; `all` where it is absent.
     pub(crate) fn parse(text: Option<&str>) -> Result<Self, ApiError> {
@@ -36,12 +45,21 @@ impl Snapshots {
 ///
 /// A client that is told 304 goes on with the credentials of its last answer, so they are part of it.
 /// The tag of a digest gives nothing of them away to whom the body was not given.
-pub(crate) fn entity_tag(table: &LoadedTable, snapshots: Snapshots, vended: &VendedS3) -> String {
+pub(crate) fn entity_tag(
+    table: &LoadedTable,
+    snapshots: Snapshots,
+    planning: Planning,
+    vended: &VendedS3,
+) -> String {
+    let planning = match planning {
+        Planning::Unsaid => "",
+        Planning::Server => "server",
+    };
     let snapshots = match snapshots {
         Snapshots::All => "all",
         Snapshots::Refs => "refs",
     };
-    tag_of(&[&table.metadata_location, &table.location, snapshots], vended)
+    tag_of(&[&table.metadata_location, &table.location, snapshots, planning], vended)
 }
 
 /// The tag of an answer that these parts and the vended settings make.
@@ -81,6 +99,7 @@ pub(crate) fn none_match(headers: &HeaderMap, tag: &str) -> bool {
 pub(crate) fn body(
     table: &LoadedTable,
     snapshots: Snapshots,
+    planning: Planning,
     vended: &VendedS3,
 ) -> Result<Vec<u8>, ServiceError> {
     let broken = |error: serde_json::Error| {
@@ -96,10 +115,14 @@ pub(crate) fn body(
             &referenced
         }
     };
+    let mut config = vended.config();
+    if planning == Planning::Server {
+        config.insert("scan-planning-mode", "server");
+    }
     serde_json::to_vec(&LoadTableResult {
         metadata_location: &table.metadata_location,
         metadata,
-        config: vended.config(),
+        config,
         storage_credentials: vended.credentials(&table.credential_prefixes),
     })
     .map_err(broken)
@@ -146,19 +169,22 @@ mod tests {
 
     #[test]
     fn the_tag_changes_with_all_that_the_body_holds() {
-        let tag =
-            |location, snapshots, secret| entity_tag(&table(location), snapshots, &vended(secret));
+        let tag = |location, snapshots, secret| {
+            entity_tag(&table(location), snapshots, Planning::Unsaid, &vended(secret))
+        };
         let first = tag("a", Snapshots::All, "x");
         assert_eq!(first, tag("a", Snapshots::All, "x"));
         assert_ne!(first, tag("b", Snapshots::All, "x"));
         assert_ne!(first, tag("a", Snapshots::Refs, "x"));
         assert_ne!(first, tag("a", Snapshots::All, "y"));
+        let planned = entity_tag(&table("a"), Snapshots::All, Planning::Server, &vended("x"));
+        assert_ne!(first, planned);
     }
 
     #[test]
     fn refs_leaves_out_what_nothing_points_at() {
         let ids = |snapshots| {
-            let body = body(&table("a"), snapshots, &vended("x")).unwrap();
+            let body = body(&table("a"), snapshots, Planning::Unsaid, &vended("x")).unwrap();
             let body: Value = serde_json::from_slice(&body).unwrap();
             let all = body["metadata"]["snapshots"].as_array().unwrap().clone();
             all.iter().map(|s| s["snapshot-id"].as_i64().unwrap()).collect::<Vec<_>>()
@@ -169,7 +195,7 @@ mod tests {
 
     #[test]
     fn the_keys_are_given_for_each_prefix() {
-        let body = body(&table("a"), Snapshots::All, &vended("x")).unwrap();
+        let body = body(&table("a"), Snapshots::All, Planning::Unsaid, &vended("x")).unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap();
         let credentials = body["storage-credentials"].as_array().unwrap();
         let prefixes: Vec<_> = credentials.iter().map(|c| c["prefix"].as_str().unwrap()).collect();
@@ -182,7 +208,7 @@ mod tests {
         let mut broken = table("here");
         broken.metadata = "{".into();
         for snapshots in [Snapshots::All, Snapshots::Refs] {
-            let error = body(&broken, snapshots, &vended("x")).unwrap_err();
+            let error = body(&broken, snapshots, Planning::Unsaid, &vended("x")).unwrap_err();
             assert!(error.to_string().contains("here"), "{error}");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use isk_model::{ChunkExponent, ColumnMetrics, Offset};
+use isk_model::{ChunkExponent, ColumnMetrics, EARLIEST_TIMESTAMP_MS, Offset};
 
 use crate::avro::{Encoder, container};
 use crate::build::{BuildError, NamedFile, checked_schema, metadata_uri, origin_snapshot};
@@ -14,6 +14,9 @@ use crate::plan::{Evidence, PlannedFile, TableHead};
 /// The status of all entries. They are offered as known for long, never as added: the same manifest
 /// stands in many snapshots, and a reader of increments must not take its rows as new in each.
 const EXISTING: i64 = 0;
+
+/// No row has an earlier timestamp.
+const EARLIEST_MICROS: i64 = EARLIEST_TIMESTAMP_MS * 1000;
 
 /// What a manifest lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,9 +256,12 @@ fn unproven_metrics(
     let micros = timestamp_upper_ms.and_then(|ms| ms.checked_mul(1000)?.checked_add(999));
     let timestamp = timestamp_column.zip(micros);
     upper.extend(timestamp.map(|(id, micros)| (id, micros.to_le_bytes().to_vec())));
+    let mut lower = vec![(partition_column, partition), (offset_column, offset(range.start().0))];
+    // DuckDB goes by an upper bound only where there is a lower one too.
+    lower.extend(timestamp.map(|(id, _)| (id, EARLIEST_MICROS.to_le_bytes().to_vec())));
     Metrics {
         null_value_counts: vec![(partition_column, 0), (offset_column, 0)],
-        lower_bounds: vec![(partition_column, partition), (offset_column, offset(range.start().0))],
+        lower_bounds: lower,
         upper_bounds: upper,
         ..Metrics::default()
     }

@@ -77,11 +77,13 @@ impl Config {
 pub struct Catalog {
     /// Its TCP port; 0 takes a free one.
     pub port: u16,
+    /// Whether clients that can are told to have scans of `hotset` planned here.
+    pub server_planning: bool,
 }
 
 impl Default for Catalog {
     fn default() -> Self {
-        Self { port: 11001 }
+        Self { port: 11001, server_planning: false }
     }
 }
 
@@ -347,6 +349,7 @@ mod tests {
             ("[topics]\ninclude = [\"(\"]", &[], "topics.include"),
             ("[registry]\nurl = \"localhost:8081\"", &[], "registry.url"),
             ("", &[("ISK_PORT", "eleven")], "ISK_PORT"),
+            ("", &[("ISK_SERVER_PLANNING", "perhaps")], "ISK_SERVER_PLANNING"),
             ("", &[("ISK_EXTERNAL_HOSTNAME", "http://a/")], "external_hostname"),
             ("[limits]\nrender_concurrency = 0", &[], "limits.render_concurrency"),
             ("kafka = 3", &[("ISK_KAFKA_BOOTSTRAP_SERVERS", "x")], "kafka"),

@@ -48,6 +48,8 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
 
   [catalog]
   port = 11001                       ISK_CATALOG_PORT       Iceberg REST catalog
+  server_planning = false            ISK_SERVER_PLANNING    tell clients to have scans of hotset planned
+                                                            by this catalog (scan-planning-mode)
 
   [s3]
   port = 11000                       ISK_PORT               S3 gateway
@@ -59,6 +61,7 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
   [kafka]                            any librdkafka property, also SASL and TLS
   bootstrap.servers = "host:9092"    ISK_KAFKA_BOOTSTRAP_SERVERS
   security.protocol = "SASL_SSL"     ISK_KAFKA_SECURITY_PROTOCOL, and so on: "_" is the dot
+  client.rack = "zone-a"             ISK_KAFKA_CLIENT_RACK  read from the nearest replica (KIP-392)
 
   [registry]                         a Confluent-compatible schema registry; without one, values are raw
   url = "http://host:8081"           ISK_REGISTRY_URL       a path is kept; several: comma-separated

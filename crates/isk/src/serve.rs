@@ -78,14 +78,7 @@ impl Server {
 
         let router = isk_catalog_http::router(
             Arc::clone(&service),
-            CatalogSettings::new(VendedS3 {
-                endpoint: s3_endpoint.clone(),
-                region: config.s3.region.clone(),
-                access_key_id: credentials.access_key_id.clone(),
-                secret_access_key: credentials.secret_access_key.clone(),
-                session_token: credentials.session_token.clone(),
-                path_style: true,
-            }),
+            catalog_settings(config, &s3_endpoint, &credentials),
             cold.clone(),
         );
         let stopped = stop.clone().cancelled_owned();
@@ -198,6 +191,25 @@ pub fn registry(config: &Config) -> Result<Option<SchemaRegistry>> {
     let registry =
         RegistryConfig { urls, auth, ca_pem, request_timeout, ..RegistryConfig::default() };
     Ok(Some(SchemaRegistry::new(registry).context("configuration section [registry]")?))
+}
+
+fn catalog_settings(
+    config: &Config,
+    s3_endpoint: &str,
+    credentials: &GatewayCredentials,
+) -> CatalogSettings {
+    let vended = VendedS3 {
+        endpoint: s3_endpoint.to_owned(),
+        region: config.s3.region.clone(),
+        access_key_id: credentials.access_key_id.clone(),
+        secret_access_key: credentials.secret_access_key.clone(),
+        session_token: credentials.session_token.clone(),
+        path_style: true,
+    };
+    CatalogSettings {
+        server_planning: config.catalog.server_planning,
+        ..CatalogSettings::new(vended)
+    }
 }
 
 /// The upstream catalog and its store as configured, if they are. Asks nothing of them.

@@ -240,6 +240,13 @@ mod tests {
     }
 
     #[test]
+    fn a_rack_reaches_the_clients_that_fetch() {
+        for kind in [ClientKind::Small, ClientKind::Bulk] {
+            assert_eq!(with("client.rack", "a").client_properties(kind)["client.rack"], "a");
+        }
+    }
+
+    #[test]
     fn debug_hides_secrets() {
         let mut config = with("sasl.password", "hunter2");
         config.properties.insert("ssl.key.pem".into(), "hunter2".into());

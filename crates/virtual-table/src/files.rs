@@ -107,15 +107,14 @@ fn planned_file(
                 rows: facts.rows(),
                 columns: columns(inputs, &facts),
                 // What the cleaner leaves may be fewer rows than were counted.
-                keep_delete_entry: inputs.compacted.then(delete_uri),
+                keep_delete_entry: inputs.cleaning.may_touch(partition, key.range).then(delete_uri),
             };
             (facts.size_to_declare(), proven)
         }
         None => {
             let bound = inputs.pin.size_bound(key.range, inputs.max_message_bytes);
-            let unproven =
-                Evidence::Unproven { delete_uri: delete_uri(), timestamp_upper_ms: None };
-            (bound, unproven)
+            let timestamp_upper_ms = inputs.times.upper_bound(partition, key.range);
+            (bound, Evidence::Unproven { delete_uri: delete_uri(), timestamp_upper_ms })
         }
     };
     let data_uri = uri(bucket, &ObjectKey::Data(DataFileKey { declared_size, ..key }));

@@ -7,6 +7,7 @@
 
 pub mod api;
 mod beside;
+mod cleaning;
 mod cold_view;
 mod coverage;
 mod epochs;
@@ -18,14 +19,20 @@ mod load_table;
 mod manifests;
 mod metadata_store;
 mod metrics;
+mod open_transactions;
 mod plan;
 mod read_object;
 mod render;
+mod scan;
+mod scan_filter;
+mod scan_plan;
 mod service;
 pub mod simulation;
 mod store;
 mod table_mapping;
 mod tick;
+mod time_index;
+mod time_index_ask;
 mod topic_pin;
 mod topic_schema;
 mod topics;
@@ -34,6 +41,8 @@ pub use api::{
     COLDSET, HOTSET, ListedObject, Listing, LoadedTable, MERGED, ObjectInfo, ObjectStream,
     ServiceError, UNMOVED,
 };
+pub use scan::{ColumnStats, ContentFile, ScanFile, ScanPlan, ScanRequest};
+pub use scan_filter::{Filter, Test};
 pub use service::{Service, ServiceConfig};
 pub use table_mapping::TableMapping;
 pub use topics::TopicFilter;

@@ -13,6 +13,7 @@ use crate::plan::{Inputs, View, render_digest};
 use crate::service::Service;
 use crate::store::Kind;
 use crate::tick::Tick;
+use crate::time_index_ask::TopicTimes;
 use crate::topic_pin::{SAMPLE_OFFSETS, SAMPLE_PARTITIONS, TopicPin};
 use crate::topics::kafka_error;
 
@@ -72,7 +73,10 @@ impl Service {
         }
         let pin = self.pin(&topic, &offsets).await?;
         let epochs = self.epochs.observe(&topic, &offsets)?;
+        let cleaning = self.cleanings.observe(&topic, settings.compacted, &offsets)?;
+        let times = self.times.observe(&topic, &offsets, pin.chunk_exponent()).await;
         let inputs = Inputs {
+            notes: self.notes(&topic, &offsets, &times, settings.tiered),
             view,
             cluster_id,
             render: render_digest(&columns, self.renders.profile())?,
@@ -82,11 +86,26 @@ impl Service {
             epochs,
             pin,
             max_message_bytes: settings.max_message_bytes,
-            compacted: settings.compacted,
+            cleaning,
+            times,
             facts: Arc::clone(&self.facts),
             beside,
         };
         self.settle(inputs).await
+    }
+
+    /// What of the topic's log holds readers back, as properties of the table.
+    fn notes(
+        &self,
+        topic: &TopicDescription,
+        offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
+        times: &TopicTimes,
+        tiered: bool,
+    ) -> BTreeMap<String, String> {
+        let ahead = times.dated_ahead().map(|named| ("isk.future-dated".to_owned(), named));
+        let tiered = tiered.then(|| ("isk.tiered".to_owned(), "true".to_owned()));
+        let held_back = self.transactions.observe(topic, offsets);
+        ahead.into_iter().chain(tiered).chain(held_back).collect()
     }
 
     /// The last tick if the inputs are the same, else a new one.

@@ -127,7 +127,7 @@ fn shared_fingerprint(inputs: &Inputs, head: &TableHead) -> Result<Fingerprint, 
     part(&mut hash, head.table_uuid.as_bytes());
     let merged = inputs.merged();
     let text = format!(
-        "{:?} {} {:?} {} {:?} {} {:?} {:?} {} {} {:?} {:?}",
+        "{:?} {} {:?} {} {:?} {} {:?} {:?} {} {:?} {:?} {:?}",
         inputs.view,
         head.schema_id,
         head.placement,
@@ -137,7 +137,7 @@ fn shared_fingerprint(inputs: &Inputs, head: &TableHead) -> Result<Fingerprint, 
         inputs.table.version,
         inputs.render,
         inputs.max_message_bytes,
-        inputs.compacted,
+        inputs.cleaning,
         inputs.pin,
         merged.map(|merged| (merged.layout.digest, &merged.widened)),
     );
@@ -161,6 +161,11 @@ fn group_fingerprint(inputs: &Inputs, shared: Fingerprint, group: &Group) -> Fin
         {
             hash.update(&start.to_le_bytes());
             hash.update(&epoch.to_le_bytes());
+        }
+        hash.update(&[0xff; 16]);
+        for (time, offset) in inputs.times.of(partition, range) {
+            hash.update(&time.to_le_bytes());
+            hash.update(&offset.0.to_le_bytes());
         }
         hash.update(&[0xff; 16]);
         if let Some(covered) = inputs.covered(partition) {

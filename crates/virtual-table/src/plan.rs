@@ -15,13 +15,15 @@ use uuid::Uuid;
 
 use crate::api::{HOTSET, MERGED, ServiceError};
 use crate::beside::{Beside, Merged};
+use crate::cleaning::Cleaning;
 use crate::epochs::EpochHistory;
 use crate::facts::FactBook;
+use crate::time_index_ask::TopicTimes;
 use crate::topic_pin::TopicPin;
 
 /// Counts changes to rows that neither the schema mapping nor the render profile know of: the
 /// metadata columns' content, the policy for records that do not decode.
-const ROWS_VERSION: u32 = 1;
+const ROWS_VERSION: u32 = 2;
 
 /// Namespace of the UUIDs of tables: a table's UUID comes from its cluster and topic id.
 const TABLE_UUIDS: Uuid = Uuid::from_u128(0x3f0c_7a52_6c1e_4b0e_9a57_2d1f_7d2b_6b11);
@@ -59,8 +61,12 @@ pub(crate) struct Inputs {
     pub epochs: BTreeMap<KafkaPartition, EpochHistory>,
     pub pin: TopicPin,
     pub max_message_bytes: u64,
-    /// Whether the log's cleaner may remove records from the middle of the log.
-    pub compacted: bool,
+    /// Where the log's cleaner may remove records from the middle of the log.
+    pub cleaning: Cleaning,
+    /// How late records can be.
+    pub times: TopicTimes,
+    /// Properties of the table beside those that follow from all else.
+    pub notes: BTreeMap<String, String>,
     pub facts: Arc<FactBook>,
     /// The cold table that the topic is seen beside.
     pub beside: Option<Beside>,
@@ -124,6 +130,7 @@ pub(crate) fn head(inputs: &Inputs, timestamp_ms: i64) -> TableHead {
         ("isk.value-schema-version".to_owned(), inputs.table.version.value.to_string()),
         ("isk.key-schema-version".to_owned(), inputs.table.version.key.to_string()),
     ]);
+    properties.extend(inputs.notes.clone());
     properties.extend(inputs.beside.iter().flat_map(|beside| beside.properties.clone()));
     TableHead {
         table_uuid: table_uuid(inputs),

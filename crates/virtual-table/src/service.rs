@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use iceberg::spec::SchemaRef;
+use iceberg::spec::{Manifest, SchemaRef};
 use isk_coldset::Upstream;
 use isk_kafka::{KafkaCluster, SchemaRegistry};
 use isk_model::{ContentDigest, TopicName};
 
 use crate::api::{COLDSET, HOTSET, Listing, MERGED, ServiceError, cold_error};
+use crate::cleaning::Cleanings;
 use crate::cold_view::ColdView;
 use crate::coverage::Coverages;
 use crate::epochs::Epochs;
@@ -20,17 +21,22 @@ use crate::load_table::hot_table;
 use crate::manifests::ManifestBook;
 use crate::metadata_store::MetadataStore;
 use crate::metrics::Metrics;
+use crate::open_transactions::OpenTransactions;
 use crate::plan::View;
 use crate::render::Renders;
 use crate::store::Store;
 use crate::table_mapping::TableMapping;
 use crate::tick::Tick;
+use crate::time_index_ask::TimeIndex;
 use crate::topic_pin::TopicPin;
 use crate::topic_schema::TopicSchemas;
 use crate::topics::{TopicFilter, Topics, kafka_error};
 
 /// How often metadata files that nobody names are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
+
+/// Entries of parsed manifests that are kept for scans planned here: a few tens of MiB.
+const PARSED_ENTRIES: u64 = 20_000;
 
 /// What a [`Service`] is made of.
 #[derive(Debug)]
@@ -68,10 +74,14 @@ pub struct Service {
     pub(crate) store: Arc<Store>,
     pub(crate) pins: moka::sync::Cache<String, TopicPin>,
     pub(crate) epochs: Epochs,
+    pub(crate) times: TimeIndex,
+    pub(crate) cleanings: Cleanings,
+    pub(crate) transactions: OpenTransactions,
     pub(crate) facts: Arc<FactBook>,
     pub(crate) manifests: Arc<ManifestBook>,
     pub(crate) renders: Arc<Renders>,
     pub(crate) metadata: Arc<MetadataStore>,
+    pub(crate) parsed: moka::sync::Cache<String, Arc<Manifest>>,
     pub(crate) ticks: moka::sync::Cache<(View, TopicName), Arc<Tick>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) metadata_retention: Duration,
@@ -93,8 +103,9 @@ impl Service {
         let metadata = Arc::new(MetadataStore::open(data_dir)?);
         let metrics = Arc::new(Metrics::default());
         let schemas = Arc::new(TopicSchemas::new(config.registry, Arc::clone(&store)));
+        let kafka = config.kafka;
         let renders = Renders::new(
-            config.kafka.clone(),
+            kafka.clone(),
             Arc::clone(&schemas),
             Arc::clone(&metrics),
             &data_dir.join("cache"),
@@ -102,8 +113,8 @@ impl Service {
             config.render_concurrency,
         )?;
         Ok(Self {
-            topics: Topics::new(config.kafka.clone(), config.topics),
-            kafka: config.kafka,
+            topics: Topics::new(kafka.clone(), config.topics),
+            kafka: kafka.clone(),
             coldset: config.coldset,
             tables: config.tables,
             coverages: Arc::new(Coverages::new(Arc::clone(&store))),
@@ -112,6 +123,15 @@ impl Service {
             schemas,
             pins: moka::sync::Cache::new(10_000),
             epochs: Epochs::new(Arc::clone(&store)),
+            times: TimeIndex::new(kafka.clone(), Arc::clone(&store), Arc::clone(&metrics)),
+            cleanings: Cleanings::new(Arc::clone(&store)),
+            transactions: OpenTransactions::new(kafka, Arc::clone(&metrics)),
+            parsed: moka::sync::Cache::builder()
+                .weigher(|_, manifest: &Arc<Manifest>| {
+                    u32::try_from(manifest.entries().len()).unwrap_or(u32::MAX)
+                })
+                .max_capacity(PARSED_ENTRIES)
+                .build(),
             facts: Arc::new(FactBook::new(Arc::clone(&store))),
             manifests: Arc::new(ManifestBook::new(
                 Arc::clone(&metadata),

@@ -14,6 +14,7 @@ use isk_model::{
 use isk_schema::{FieldIdMap, TableSchema, table_schema};
 
 use crate::api::{LoadedTable, ServiceError};
+use crate::cleaning::{Cleaned, Cleaning};
 use crate::epochs::EpochHistory;
 use crate::facts::{Encoding, FactBook};
 use crate::manifests::ManifestBook;
@@ -21,6 +22,7 @@ use crate::metadata_store::MetadataStore;
 use crate::plan::{Inputs, View};
 use crate::store::Store;
 use crate::tick::Tick;
+use crate::time_index_ask::TopicTimes;
 use crate::topic_pin::TopicPin;
 
 /// Raw bytes of an imagined record: chunks hold 2^19 of them.
@@ -126,7 +128,9 @@ impl ImaginedTopic {
             epochs: epochs.collect(),
             pin: pin(),
             max_message_bytes: 1 << 20,
-            compacted: false,
+            cleaning: Cleaning::AsCleaned(Arc::new(Cleaned::Never)),
+            times: TopicTimes::default(),
+            notes: BTreeMap::new(),
             facts: Arc::clone(&self.facts),
             beside: None,
         }

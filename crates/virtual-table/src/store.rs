@@ -24,6 +24,10 @@ pub(crate) enum Kind {
     GrowingFacts,
     /// [`crate::epochs::EpochHistory`] by topic id and partition.
     Epochs,
+    /// [`crate::time_index::PartitionTimes`] by topic id and partition.
+    Times,
+    /// [`crate::cleaning::Cleaned`] by topic id.
+    Cleaned,
     /// The offsets that a cold table covers, by topic id, table UUID and partition.
     Coverage,
     /// The snapshots, manifests and data files of cold tables whose coverage was learnt.
@@ -42,6 +46,8 @@ impl Kind {
             Self::Facts => "chunk_facts",
             Self::GrowingFacts => "growing_chunk_facts",
             Self::Epochs => "epochs",
+            Self::Times => "times",
+            Self::Cleaned => "cleaned",
             Self::Coverage => "coverage",
             Self::ColdSeen => "cold_seen",
             Self::ColdOwner => "cold_owners",

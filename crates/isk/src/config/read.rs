@@ -12,6 +12,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ISK_PORT", "s3.port"),
     ("ISK_S3_PORT", "s3.port"),
     ("ISK_CATALOG_PORT", "catalog.port"),
+    ("ISK_SERVER_PLANNING", "catalog.server_planning"),
     ("ISK_EXTERNAL_HOSTNAME", "external_hostname"),
     ("ISK_EXTERNAL_URL", "s3.external_url"),
     ("ISK_BIND", "bind"),
@@ -146,6 +147,12 @@ fn parse(key: &str, name: &str, value: &str) -> Result<Value> {
         let number = value.trim().parse::<i64>();
         return number.map(Value::Integer).map_err(|_| {
             anyhow!("{name}={value:?} is not a whole number (configuration key {key})")
+        });
+    }
+    if key == "catalog.server_planning" {
+        let flag = value.trim().parse::<bool>();
+        return flag.map(Value::Boolean).map_err(|_| {
+            anyhow!("{name}={value:?} is neither true nor false (configuration key {key})")
         });
     }
     if key.starts_with("topics.") {
