@@ -7,25 +7,35 @@
 
 pub mod api;
 mod beside;
+mod bursts;
+mod cache;
 mod cold_view;
 mod coverage;
+mod encode;
 mod epochs;
 mod facts;
 mod files;
+mod follow;
 mod listing;
 mod load_merged;
 mod load_table;
+mod look;
 mod manifests;
+mod manners;
 mod metadata_store;
 mod metrics;
+mod pace;
 mod plan;
+mod prover;
 mod read_object;
 mod render;
 mod service;
 pub mod simulation;
 mod store;
 mod table_mapping;
+mod tail;
 mod tick;
+mod tips;
 mod topic_pin;
 mod topic_schema;
 mod topics;
@@ -34,6 +44,7 @@ pub use api::{
     COLDSET, HOTSET, ListedObject, Listing, LoadedTable, MERGED, ObjectInfo, ObjectStream,
     ServiceError, UNMOVED,
 };
+pub use prover::ProverConfig;
 pub use service::{Service, ServiceConfig};
 pub use table_mapping::TableMapping;
 pub use topics::TopicFilter;

@@ -53,11 +53,11 @@ impl Service {
         let topic = self.topics.get(topic).await?;
         let (columns, offsets, cluster_id, settings) = tokio::join!(
             self.schemas.current(&topic.name, topic.id),
-            self.kafka.offsets(&topic.name, &topic.partitions),
+            self.offsets(&topic),
             self.kafka.cluster_id(),
             self.topics.settings(&topic.name),
         );
-        let (mut columns, mut offsets) = (columns?, offsets.map_err(|e| kafka_error(&e))?);
+        let (mut columns, mut offsets) = (columns?, offsets?);
         let cluster_id = cluster_id.map_err(|e| kafka_error(&e))?;
         let beside = match view {
             View::Hot => None,
@@ -72,6 +72,10 @@ impl Service {
         }
         let pin = self.pin(&topic, &offsets).await?;
         let epochs = self.epochs.observe(&topic, &offsets)?;
+        let cuts = match view {
+            View::Hot => self.tips.show(&topic, &mut offsets),
+            View::Unmoved | View::Merged => BTreeMap::new(),
+        };
         let inputs = Inputs {
             view,
             cluster_id,
@@ -84,9 +88,21 @@ impl Service {
             max_message_bytes: settings.max_message_bytes,
             compacted: settings.compacted,
             facts: Arc::clone(&self.facts),
+            cuts,
             beside,
         };
         self.settle(inputs).await
+    }
+
+    /// The log starts and ends of a topic's partitions, asked after this was called. Those who ask at
+    /// the same time share an answer.
+    pub(crate) async fn offsets(
+        &self,
+        topic: &TopicDescription,
+    ) -> Result<BTreeMap<KafkaPartition, PartitionOffsets>, ServiceError> {
+        let key = (topic.name.clone(), topic.partitions.len());
+        let ask = || self.kafka.offsets(&topic.name, &topic.partitions);
+        self.offset_bursts.ask(key, ask).await.map_err(|e| kafka_error(&e))
     }
 
     /// The last tick if the inputs are the same, else a new one.
@@ -110,7 +126,7 @@ impl Service {
     }
 
     /// The topic's pin; sampled from a few records when the topic is first seen with some.
-    async fn pin(
+    pub(crate) async fn pin(
         &self,
         topic: &TopicDescription,
         offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,

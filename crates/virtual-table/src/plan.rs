@@ -17,6 +17,7 @@ use crate::api::{HOTSET, MERGED, ServiceError};
 use crate::beside::{Beside, Merged};
 use crate::epochs::EpochHistory;
 use crate::facts::FactBook;
+use crate::tail::Cuts;
 use crate::topic_pin::TopicPin;
 
 /// Counts changes to rows that neither the schema mapping nor the render profile know of: the
@@ -62,6 +63,8 @@ pub(crate) struct Inputs {
     /// Whether the log's cleaner may remove records from the middle of the log.
     pub compacted: bool,
     pub facts: Arc<FactBook>,
+    /// Where the ends of partitions are cut into pieces, if they are.
+    pub cuts: BTreeMap<KafkaPartition, Cuts>,
     /// The cold table that the topic is seen beside.
     pub beside: Option<Beside>,
 }

@@ -128,6 +128,7 @@ impl ImaginedTopic {
             max_message_bytes: 1 << 20,
             compacted: false,
             facts: Arc::clone(&self.facts),
+            cuts: BTreeMap::new(),
             beside: None,
         }
     }

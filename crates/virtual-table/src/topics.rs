@@ -38,6 +38,11 @@ impl TopicFilter {
         Ok(Self { include: whole(include)?, exclude: whole(exclude)? })
     }
 
+    /// Whether no topic at all is served.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.include.is_empty()
+    }
+
     /// Whether a topic of this name is served. Kafka's internal topics never are.
     pub fn serves(&self, name: &TopicName) -> bool {
         let name = name.as_str();
@@ -52,6 +57,9 @@ pub(crate) struct TopicSettings {
     pub max_message_bytes: u64,
     /// Whether `cleanup.policy` holds `compact`.
     pub compacted: bool,
+    /// Whether older segments lie in a remote store (`remote.storage.enable`), where reading them costs
+    /// money and time. What reads by itself leaves such topics alone, unless it is told to.
+    pub tiered: bool,
 }
 
 /// The topics of a cluster, as far as they are served.
@@ -102,7 +110,7 @@ impl Topics {
         });
         asked.await.unwrap_or_else(|error| {
             tracing::warn!(topic = %name, %error, "the topic's configuration is unknown; it is taken for compacted");
-            TopicSettings { max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES, compacted: true }
+            TopicSettings { max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES, compacted: true, tiered: false }
         })
     }
 }
@@ -113,6 +121,7 @@ fn settings(config: &BTreeMap<String, String>) -> TopicSettings {
     TopicSettings {
         max_message_bytes: max.unwrap_or(DEFAULT_MAX_MESSAGE_BYTES),
         compacted: policy.split(',').any(|p| p.trim() == "compact"),
+        tiered: config.get("remote.storage.enable").is_some_and(|v| v == "true"),
     }
 }
 
