@@ -73,6 +73,18 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
   include = [".*"]                   ISK_TOPICS_INCLUDE     comma-separated
   exclude = ["_schemas", "_confluent.*"]  ISK_TOPICS_EXCLUDE
 
+  [prover]                           encodes chunks before anybody reads them: off until topics are named
+  enabled = true                     ISK_PROVER_ENABLED     false: nothing in the background, nor follow
+  topics = []                        ISK_PROVER_TOPICS      regular expressions, comma-separated
+  rate_bytes_per_second = 33554432   ISK_PROVER_RATE_BYTES_PER_SECOND
+  budget_bytes_per_day = 0           ISK_PROVER_BUDGET_BYTES_PER_DAY   0: no bound
+  tiered = false                     ISK_PROVER_TIERED      topics with remote storage, too
+  interval_seconds = 10              ISK_PROVER_INTERVAL_SECONDS
+
+  [follow]                           topics proven to their ends: COUNT(*) is metadata, a second old
+  topics = []                        ISK_FOLLOW_TOPICS
+  interval_ms = 400                  ISK_FOLLOW_INTERVAL_MS
+
   [limits]
   cache_bytes = 8589934592           ISK_CACHE_BYTES        encoded files kept on disk
   render_concurrency = 2             ISK_RENDER_CONCURRENCY chunks encoded at once, ~100 MiB each

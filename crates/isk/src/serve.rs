@@ -11,7 +11,7 @@ use isk_catalog_http::{CatalogSettings, VendedS3};
 use isk_coldset::Upstream;
 use isk_kafka::{KafkaCluster, KafkaConfig, RegistryAuth, RegistryConfig, SchemaRegistry};
 use isk_s3_http::{ColdBuckets, GatewayCredentials, GatewaySettings};
-use isk_virtual_table::{Service, ServiceConfig, TableMapping, TopicFilter};
+use isk_virtual_table::{ProverConfig, Service, ServiceConfig, TableMapping, TopicFilter};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -107,8 +107,15 @@ impl Server {
 
         let stopped = stop.clone();
         tasks.spawn(async move {
+            let work = async {
+                tokio::join!(
+                    service.sweep_forever(),
+                    service.prove_forever(),
+                    service.follow_forever(),
+                )
+            };
             tokio::select! {
-                () = service.sweep_forever() => {}
+                _ = work => {}
                 () = stopped.cancelled() => {}
             }
         });
@@ -219,6 +226,21 @@ pub fn upstream(config: &Config) -> Result<Option<Upstream>> {
     Ok(Some(upstream.context("configuration section [coldset] (ISK_COLDSET_CLIENT_*)")?))
 }
 
+fn prover(config: &Config) -> Result<ProverConfig> {
+    let (prover, follow) = (&config.prover, &config.follow);
+    let only = |patterns: &[String]| TopicFilter::new(patterns, &[]);
+    Ok(ProverConfig {
+        enabled: prover.enabled,
+        topics: only(&prover.topics).context("configuration key \"prover.topics\"")?,
+        followed: only(&follow.topics).context("configuration key \"follow.topics\"")?,
+        bytes_per_second: prover.rate_bytes_per_second,
+        bytes_per_day: Some(prover.budget_bytes_per_day).filter(|&bytes| bytes > 0),
+        tiered: prover.tiered,
+        interval: Duration::from_secs(prover.interval_seconds),
+        follow_interval: Duration::from_millis(follow.interval_ms),
+    })
+}
+
 fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Service> {
     let topics = TopicFilter::new(&config.topics.include, &config.topics.exclude)
         .context("configuration section [topics]")?;
@@ -229,6 +251,7 @@ fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Service> {
         kafka: kafka(config)?,
         registry: registry(config)?,
         topics,
+        prover: prover(config)?,
         coldset,
         tables,
         data_dir: config.data_dir.clone(),

@@ -29,7 +29,8 @@ pub(crate) fn group_files(inputs: &Inputs, group: &Group) -> (Vec<PlannedFile>, 
         let end = inputs.offsets.get(&partition).map_or(range.end(), |log| log.last_stable);
         for chunk in chunks(range, k) {
             let Some(covered) = covered else {
-                files.push(planned_file(inputs, partition, chunk, None));
+                let cut = cut(inputs, partition, chunk).into_iter();
+                files.extend(cut.map(|piece| planned_file(inputs, partition, piece, None)));
                 continue;
             };
             for (chunk, left_out) in pieces(chunk, end, covered) {
@@ -41,6 +42,17 @@ pub(crate) fn group_files(inputs: &Inputs, group: &Group) -> (Vec<PlannedFile>, 
         }
     }
     (files, attachments)
+}
+
+/// The pieces that the end of a followed partition is cut into. A chunk that is proven is one.
+fn cut(inputs: &Inputs, partition: KafkaPartition, chunk: OffsetChunk) -> Vec<OffsetChunk> {
+    let whole = || recipe(&data_key(inputs, partition, chunk.range, None));
+    match inputs.cuts.get(&partition) {
+        Some(cuts) if cuts.cut(chunk.range) && inputs.facts.get(&whole()).is_none() => {
+            cuts.pieces(chunk)
+        }
+        _ => vec![chunk],
+    }
 }
 
 /// What of a chunk is not covered: as few pieces, each a chunk of its own, or as one chunk and the

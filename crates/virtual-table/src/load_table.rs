@@ -54,11 +54,11 @@ impl Service {
         let topic = self.topics.get(topic).await?;
         let (columns, offsets, cluster_id, settings) = tokio::join!(
             self.schemas.current(&topic.name, topic.id),
-            self.kafka.offsets(&topic.name, &topic.partitions),
+            self.offsets(&topic),
             self.kafka.cluster_id(),
             self.topics.settings(&topic.name),
         );
-        let (mut columns, mut offsets) = (columns?, offsets.map_err(|e| kafka_error(&e))?);
+        let (mut columns, mut offsets) = (columns?, offsets?);
         let cluster_id = cluster_id.map_err(|e| kafka_error(&e))?;
         let beside = match view {
             View::Hot => None,
@@ -75,8 +75,14 @@ impl Service {
         let epochs = self.epochs.observe(&topic, &offsets)?;
         let cleaning = self.cleanings.observe(&topic, settings.compacted, &offsets)?;
         let times = self.times.observe(&topic, &offsets, pin.chunk_exponent()).await;
+        let notes = self.notes(&topic, &offsets, &times, settings.tiered);
+        // A followed topic ends where it is proven.
+        let cuts = match view {
+            View::Hot => self.tips.show(&topic, &mut offsets),
+            View::Unmoved | View::Merged => BTreeMap::new(),
+        };
         let inputs = Inputs {
-            notes: self.notes(&topic, &offsets, &times, settings.tiered),
+            notes,
             view,
             cluster_id,
             render: render_digest(&columns, self.renders.profile())?,
@@ -89,6 +95,7 @@ impl Service {
             cleaning,
             times,
             facts: Arc::clone(&self.facts),
+            cuts,
             beside,
         };
         self.settle(inputs).await
@@ -106,6 +113,17 @@ impl Service {
         let tiered = tiered.then(|| ("isk.tiered".to_owned(), "true".to_owned()));
         let held_back = self.transactions.observe(topic, offsets);
         ahead.into_iter().chain(tiered).chain(held_back).collect()
+    }
+
+    /// The log starts and ends of a topic's partitions, asked after this was called. Those who ask at
+    /// the same time share an answer.
+    pub(crate) async fn offsets(
+        &self,
+        topic: &TopicDescription,
+    ) -> Result<BTreeMap<KafkaPartition, PartitionOffsets>, ServiceError> {
+        let key = (topic.name.clone(), topic.partitions.len());
+        let ask = || self.kafka.offsets(&topic.name, &topic.partitions);
+        self.offset_bursts.ask(key, ask).await.map_err(|e| kafka_error(&e))
     }
 
     /// The last tick if the inputs are the same, else a new one.
@@ -129,7 +147,7 @@ impl Service {
     }
 
     /// The topic's pin; sampled from a few records when the topic is first seen with some.
-    async fn pin(
+    pub(crate) async fn pin(
         &self,
         topic: &TopicDescription,
         offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,

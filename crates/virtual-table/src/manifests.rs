@@ -154,7 +154,7 @@ fn group_fingerprint(inputs: &Inputs, shared: Fingerprint, group: &Group) -> Fin
         hash.update(&partition.0.to_le_bytes());
         hash.update(&range.start().0.to_le_bytes());
         hash.update(&range.end().0.to_le_bytes());
-        let facts = inputs.facts.generation(inputs.topic.id, partition);
+        let facts = inputs.facts.generation(inputs.topic.id, partition, range);
         hash.update(&facts.to_le_bytes());
         for (start, epoch) in
             inputs.epochs.get(&partition).iter().flat_map(|h| h.below(range.end()))
@@ -166,6 +166,9 @@ fn group_fingerprint(inputs: &Inputs, shared: Fingerprint, group: &Group) -> Fin
         for (time, offset) in inputs.times.of(partition, range) {
             hash.update(&time.to_le_bytes());
             hash.update(&offset.0.to_le_bytes());
+        }
+        for cut in inputs.cuts.get(&partition).into_iter().flat_map(|cuts| cuts.within(range)) {
+            hash.update(&cut.0.to_le_bytes());
         }
         hash.update(&[0xff; 16]);
         if let Some(covered) = inputs.covered(partition) {

@@ -19,6 +19,7 @@ use crate::cleaning::Cleaning;
 use crate::epochs::EpochHistory;
 use crate::facts::FactBook;
 use crate::time_index_ask::TopicTimes;
+use crate::tail::Cuts;
 use crate::topic_pin::TopicPin;
 
 /// Counts changes to rows that neither the schema mapping nor the render profile know of: the
@@ -68,6 +69,8 @@ pub(crate) struct Inputs {
     /// Properties of the table beside those that follow from all else.
     pub notes: BTreeMap<String, String>,
     pub facts: Arc<FactBook>,
+    /// Where the ends of partitions are cut into pieces, if they are.
+    pub cuts: BTreeMap<KafkaPartition, Cuts>,
     /// The cold table that the topic is seen beside.
     pub beside: Option<Beside>,
 }

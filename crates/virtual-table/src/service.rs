@@ -1,5 +1,6 @@
 //! The service behind both HTTP edges: what it is made of, and what the catalog lists.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,11 +8,13 @@ use std::time::Duration;
 
 use iceberg::spec::{Manifest, SchemaRef};
 use isk_coldset::Upstream;
-use isk_kafka::{KafkaCluster, SchemaRegistry};
-use isk_model::{ContentDigest, TopicName};
+use isk_kafka::{KafkaCluster, KafkaError, SchemaRegistry};
+use isk_model::{ContentDigest, KafkaPartition, PartitionOffsets, TopicName};
 
 use crate::api::{COLDSET, HOTSET, Listing, MERGED, ServiceError, cold_error};
 use crate::cleaning::Cleanings;
+use crate::bursts::Bursts;
+use crate::cache::FileCache;
 use crate::cold_view::ColdView;
 use crate::coverage::Coverages;
 use crate::epochs::Epochs;
@@ -23,14 +26,19 @@ use crate::metadata_store::MetadataStore;
 use crate::metrics::Metrics;
 use crate::open_transactions::OpenTransactions;
 use crate::plan::View;
+use crate::prover::{Prover, ProverConfig};
 use crate::render::Renders;
 use crate::store::Store;
 use crate::table_mapping::TableMapping;
 use crate::tick::Tick;
 use crate::time_index_ask::TimeIndex;
+use crate::tips::Tips;
 use crate::topic_pin::TopicPin;
 use crate::topic_schema::TopicSchemas;
 use crate::topics::{TopicFilter, Topics, kafka_error};
+
+/// How long after its tick a followed topic's end is shown: a tick and the encoding of what is new.
+const FRESH: Duration = Duration::from_millis(500);
 
 /// How often metadata files that nobody names are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
@@ -47,6 +55,8 @@ pub struct ServiceConfig {
     pub registry: Option<SchemaRegistry>,
     /// Which topics are served.
     pub topics: TopicFilter,
+    /// What is encoded without anybody asking for it.
+    pub prover: ProverConfig,
     /// The upstream catalog of cold tables, if there is one.
     pub coldset: Option<Upstream>,
     /// Which cold tables the topics are one with.
@@ -60,6 +70,9 @@ pub struct ServiceConfig {
     /// How long metadata files that no plan names any more are kept.
     pub metadata_retention: Duration,
 }
+
+/// The offsets of a topic's partitions.
+type TopicOffsets = BTreeMap<KafkaPartition, PartitionOffsets>;
 
 /// Topics as tables and objects. Cheap to share behind an `Arc`.
 pub struct Service {
@@ -85,6 +98,9 @@ pub struct Service {
     pub(crate) ticks: moka::sync::Cache<(View, TopicName), Arc<Tick>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) metadata_retention: Duration,
+    pub(crate) offset_bursts: Bursts<(TopicName, usize), Result<TopicOffsets, KafkaError>>,
+    pub(crate) tips: Tips,
+    pub(crate) prover: Prover,
     sweeping: AtomicBool,
 }
 
@@ -104,14 +120,17 @@ impl Service {
         let metrics = Arc::new(Metrics::default());
         let schemas = Arc::new(TopicSchemas::new(config.registry, Arc::clone(&store)));
         let kafka = config.kafka;
+        let facts = Arc::new(FactBook::new(Arc::clone(&store)));
+        let known = |recipe: &str| facts.get(recipe);
+        let cache = FileCache::open(&data_dir.join("cache"), config.cache_bytes, known)?;
         let renders = Renders::new(
             kafka.clone(),
             Arc::clone(&schemas),
             Arc::clone(&metrics),
-            &data_dir.join("cache"),
-            config.cache_bytes,
+            Arc::clone(&facts),
+            cache,
             config.render_concurrency,
-        )?;
+        );
         Ok(Self {
             topics: Topics::new(kafka.clone(), config.topics),
             kafka: kafka.clone(),
@@ -132,13 +151,16 @@ impl Service {
                 })
                 .max_capacity(PARSED_ENTRIES)
                 .build(),
-            facts: Arc::new(FactBook::new(Arc::clone(&store))),
+            facts,
             manifests: Arc::new(ManifestBook::new(
                 Arc::clone(&metadata),
                 config.metadata_retention,
             )),
             renders: Arc::new(renders),
             metadata,
+            offset_bursts: Bursts::new(),
+            tips: Tips::new(Arc::clone(&store), config.prover.follow_interval + FRESH),
+            prover: Prover::new(config.prover),
             store,
             ticks: moka::sync::Cache::new(10_000),
             metrics,
@@ -306,6 +328,8 @@ impl Service {
 
     /// Counters and gauges in the Prometheus text format.
     pub fn metrics_text(&self) -> String {
-        self.metrics.render(&self.kafka.metrics().snapshot(), self.renders.cached_bytes())
+        let kafka = self.kafka.metrics().snapshot();
+        let served = self.metrics.render(&kafka, self.renders.cached_bytes());
+        served + &self.prover.render(self.tips.age())
     }
 }

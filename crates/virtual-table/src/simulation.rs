@@ -132,6 +132,7 @@ impl ImaginedTopic {
             times: TopicTimes::default(),
             notes: BTreeMap::new(),
             facts: Arc::clone(&self.facts),
+            cuts: BTreeMap::new(),
             beside: None,
         }
     }

@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     ColdOwner,
     /// Which cold fields a topic's fields are, by topic id and table UUID.
     ColdFields,
+    /// Where the end of a followed partition is cut, by topic id and partition.
+    Cuts,
 }
 
 impl Kind {
@@ -52,6 +54,7 @@ impl Kind {
             Self::ColdSeen => "cold_seen",
             Self::ColdOwner => "cold_owners",
             Self::ColdFields => "cold_fields",
+            Self::Cuts => "cuts",
         })
     }
 }

@@ -39,6 +39,11 @@ impl TopicFilter {
         Ok(Self { include: whole(include)?, exclude: whole(exclude)? })
     }
 
+    /// Whether no topic at all is served.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.include.is_empty()
+    }
+
     /// Whether a topic of this name is served. Kafka's internal topics never are.
     pub fn serves(&self, name: &TopicName) -> bool {
         let name = name.as_str();
