@@ -106,7 +106,7 @@ const FIXED: &[(&str, &str)] = &[
     ("enable.partition.eof", "true"),
     ("allow.auto.create.topics", "false"),
     // A stopped fetch's long poll blocks the next fetch through the same connection, so it is short.
-    ("fetch.wait.max.ms", "20"),
+    ("fetch.wait.max.ms", "5"),
     // librdkafka's default of a second makes bulk reads nine times slower.
     ("fetch.queue.backoff.ms", "2"),
 ];
