@@ -25,6 +25,7 @@ mod manifests;
 mod manners;
 mod metadata_store;
 mod metrics;
+mod open_files;
 mod open_transactions;
 mod pace;
 mod plan;

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
@@ -19,11 +18,8 @@ use crate::encode::{Failure, Job, Made};
 use crate::facts::{FactBook, recipe};
 use crate::manners::{Errand, Manners, REST, Readers};
 use crate::metrics::{Metrics, add};
+use crate::open_files::OpenFiles;
 use crate::topic_schema::TopicSchemas;
-
-/// How many files stay open for the next request, and for how long.
-const OPEN_FILES: u64 = 256;
-const OPEN_FOR: Duration = Duration::from_secs(10);
 
 /// Ends of partitions encoded at the same time for those who follow them.
 const FOLLOWING: usize = 2;
@@ -57,7 +53,7 @@ pub(crate) struct Renders {
     readers: Arc<Readers>,
     /// Those of each errand: readers', followers', joiners' and the prover's.
     slots: [Semaphore; 4],
-    open: moka::sync::Cache<String, Arc<EncodedFile>>,
+    open: OpenFiles,
     flights: Mutex<HashMap<String, Flight>>,
 }
 
@@ -71,7 +67,6 @@ impl Renders {
         cache: FileCache,
         concurrency: usize,
     ) -> Self {
-        let open = moka::sync::Cache::builder().max_capacity(OPEN_FILES).time_to_idle(OPEN_FOR);
         Self {
             kafka,
             schemas,
@@ -81,7 +76,7 @@ impl Renders {
             cache: Arc::new(cache),
             readers: Arc::default(),
             slots: [concurrency, FOLLOWING, 1, 1].map(Semaphore::new),
-            open: open.build(),
+            open: OpenFiles::default(),
             flights: Mutex::default(),
         }
     }
@@ -108,7 +103,7 @@ impl Renders {
                 self.cache.touch(&recipe);
                 return Ok(file);
             }
-            self.open.invalidate(&recipe);
+            self.open.close(&recipe);
         }
         let _waiting = matches!(order.errand, Errand::Read).then(|| self.readers.wait_for(&recipe));
         let flight = self.flight(recipe, order);
@@ -125,7 +120,7 @@ impl Renders {
         let task = tokio::spawn(async move {
             let Landing { renders, recipe } = &landing;
             let file = renders.find_or_make(recipe, &order).await?;
-            renders.open.insert(recipe.clone(), Arc::clone(&file));
+            renders.open.insert(recipe, Arc::clone(&file));
             Ok(file)
         });
         let ended = |e| Err(ServiceError::Internal(format!("an encoding task failed: {e}")));
@@ -256,8 +251,7 @@ impl Renders {
     /// Drops files, and the handles that keep their bytes on disk.
     fn make_room(&self, bytes: u64) -> u64 {
         let freed = self.cache.make_room(bytes);
-        self.open.invalidate_all();
-        self.open.run_pending_tasks();
+        self.open.close_all();
         freed
     }
 }
@@ -276,6 +270,8 @@ impl Drop for Landing {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use isk_kafka::KafkaConfig;
 
     use super::*;
