@@ -7,9 +7,9 @@
 
 pub mod api;
 mod beside;
-mod cleaning;
 mod bursts;
 mod cache;
+mod cleaning;
 mod cold_view;
 mod coverage;
 mod encode;
@@ -52,9 +52,9 @@ pub use api::{
     COLDSET, HOTSET, ListedObject, Listing, LoadedTable, MERGED, ObjectInfo, ObjectStream,
     ServiceError, UNMOVED,
 };
+pub use prover::ProverConfig;
 pub use scan::{ColumnStats, ContentFile, ScanFile, ScanPlan, ScanRequest};
 pub use scan_filter::{Filter, Test};
-pub use prover::ProverConfig;
 pub use service::{Service, ServiceConfig};
 pub use table_mapping::TableMapping;
 pub use topics::TopicFilter;

@@ -18,8 +18,8 @@ use crate::beside::{Beside, Merged};
 use crate::cleaning::Cleaning;
 use crate::epochs::EpochHistory;
 use crate::facts::FactBook;
-use crate::time_index_ask::TopicTimes;
 use crate::tail::Cuts;
+use crate::time_index_ask::TopicTimes;
 use crate::topic_pin::TopicPin;
 
 /// Counts changes to rows that neither the schema mapping nor the render profile know of: the

@@ -12,9 +12,9 @@ use isk_kafka::{KafkaCluster, KafkaError, SchemaRegistry};
 use isk_model::{ContentDigest, KafkaPartition, PartitionOffsets, TopicName};
 
 use crate::api::{COLDSET, HOTSET, Listing, MERGED, ServiceError, cold_error};
-use crate::cleaning::Cleanings;
 use crate::bursts::Bursts;
 use crate::cache::FileCache;
+use crate::cleaning::Cleanings;
 use crate::cold_view::ColdView;
 use crate::coverage::Coverages;
 use crate::epochs::Epochs;
