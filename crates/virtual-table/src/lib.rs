@@ -7,9 +7,9 @@
 
 pub mod api;
 mod beside;
-mod cleaning;
 mod bursts;
 mod cache;
+mod cleaning;
 mod cold_view;
 mod coverage;
 mod encode;
@@ -17,6 +17,9 @@ mod epochs;
 mod facts;
 mod files;
 mod follow;
+mod histories;
+mod history;
+mod lineage;
 mod listing;
 mod load_merged;
 mod load_table;
@@ -39,6 +42,7 @@ pub mod simulation;
 mod store;
 mod table_mapping;
 mod tail;
+mod thinning;
 mod tick;
 mod time_index;
 mod time_index_ask;
@@ -51,9 +55,9 @@ pub use api::{
     COLDSET, HOTSET, ListedObject, Listing, LoadedTable, MERGED, ObjectInfo, ObjectStream,
     ServiceError, UNMOVED,
 };
+pub use prover::ProverConfig;
 pub use scan::{ColumnStats, ContentFile, ScanFile, ScanPlan, ScanRequest};
 pub use scan_filter::{Filter, Test};
-pub use prover::ProverConfig;
 pub use service::{Service, ServiceConfig};
 pub use table_mapping::TableMapping;
 pub use topics::TopicFilter;
