@@ -8,7 +8,7 @@ import sys
 import time
 from functools import partial
 
-from . import cache, isk, jdk, kafka, lake, maven, process, registry, trino, trino_kafka, venv
+from . import cache, flink, isk, jdk, kafka, lake, maven, process, registry, trino, trino_kafka, venv
 from .versions import TESTS, VERSIONS
 
 
@@ -25,11 +25,12 @@ def setup(bench: bool = False) -> None:
 def doctor() -> int:
     """Says what is there and what is missing."""
     checks = [
-        *((f"Java for {program}", partial(jdk.home, program)) for program in ("broker", "registry", "spark", "trino")),
+        *((f"Java for {program}", partial(jdk.home, program)) for program in ("broker", "registry", "spark", "flink", "trino")),
         ("Kafka broker", lambda: f"{VERSIONS['kafka']['broker']}, {len(maven.classpath('kafka'))} jars"),
         ("schema registry", lambda: _present(registry._unpacked() / registry.STARTER)),
         ("Trino server", lambda: _present(trino._home() / "TrinoLauncher.class")),
         ("Iceberg for Spark", lambda: ", ".join(jar.name for jar in maven.classpath("spark-iceberg"))),
+        ("Flink", lambda: _present(flink.compiled())),
         ("lake: catalog", lambda: f"Iceberg {VERSIONS['lake']['iceberg']}, {len(maven.classpath('lake-catalog'))} jars"),
         ("lake: object store", lambda: f"S3Proxy {VERSIONS['lake']['s3proxy']}, {len(maven.classpath('lake-store'))} jars"),
         ("Python clients", lambda: _present(venv.folder() / "complete").parent),
@@ -80,6 +81,7 @@ def _install_java_programs(bench: bool) -> None:
     maven.install(maven.programs())
     registry.install()
     trino.install()
+    flink.install()
     if bench:
         maven.install(maven.bench_programs())
         trino_kafka.install()

@@ -101,6 +101,7 @@ def programs() -> list[Program]:
                 Artifact("org.apache.iceberg", "iceberg-aws-bundle", v["spark"]["iceberg"], closure=False),
             ],
         ),
+        Program("flink-iceberg", _flink()),
         Program("lake-catalog", _lake_catalog()),
         Program("lake-store", [Artifact("org.gaul", "s3proxy", v["lake"]["s3proxy"], excluded=S3PROXY_EXCLUDED)]),
         Program("rest-kit", _rest_kit()),
@@ -119,6 +120,19 @@ def bench_programs() -> list[Program]:
         Program("spark-kafka", [Artifact("org.apache.spark", name, connectors, excluded=SPARK_EXCLUDED) for name in names]),
         Program("trino-kafka-server", [Artifact("io.trino", "trino-main", trino)], trino_versions),
         Program("trino-kafka", [Artifact("io.trino", "trino-kafka", trino, excluded=KAFKA_CONNECTOR_EXCLUDED)], trino_versions),
+    ]
+
+
+def _flink() -> list[Artifact]:
+    """Flink inside one process, its SQL, and Iceberg's source for it."""
+    v = VERSIONS["flink"]
+    names = ("table-planner-loader", "table-runtime", "table-api-java-bridge", "clients", "connector-base", "connector-files")
+    return [
+        *(Artifact("org.apache.flink", f"flink-{name}", v["version"]) for name in names),
+        Artifact("org.apache.hadoop", "hadoop-client-runtime", v["hadoop"]),
+        Artifact("org.apache.iceberg", f"iceberg-flink-runtime-{v['line']}", v["iceberg"], closure=False),
+        Artifact("org.apache.iceberg", "iceberg-aws-bundle", v["iceberg"], closure=False),
+        Artifact("org.slf4j", "slf4j-simple", VERSIONS["lake"]["slf4j"]),
     ]
 
 

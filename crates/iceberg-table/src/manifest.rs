@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use isk_model::{ChunkExponent, ColumnMetrics, EARLIEST_TIMESTAMP_MS, Offset};
 
 use crate::avro::{Encoder, container};
-use crate::build::{BuildError, NamedFile, checked_schema, metadata_uri, origin_snapshot};
+use crate::build::{BuildError, NamedFile, checked_schema, metadata_uri};
 use crate::digest::hex128;
 use crate::list::ListedManifest;
 use crate::partition::{PartitionBounds, Placement};
 use crate::plan::{Evidence, PlannedFile, TableHead};
 
-/// The status of all entries. They are offered as known for long, never as added: the same manifest
-/// stands in many snapshots, and a reader of increments must not take its rows as new in each.
-const EXISTING: i64 = 0;
+/// The status of all entries. By which snapshot they were added is not said here but in the manifest list,
+/// from which readers inherit it: so the same manifest stands in many snapshots, as new or as known for long.
+const ADDED: i64 = 1;
 
 /// No row has an earlier timestamp.
 const EARLIEST_MICROS: i64 = EARLIEST_TIMESTAMP_MS * 1000;
@@ -56,9 +56,6 @@ pub struct ManifestWriter {
     placement: Placement,
     /// The Avro schema of the entries.
     entry_schema: String,
-    /// The snapshot id in the entries: one per table, so that a manifest does not depend on the
-    /// snapshot it stands in.
-    origin_snapshot: i64,
     delete_file_size: u64,
 }
 
@@ -95,7 +92,6 @@ impl ManifestWriter {
             chunk_exponent: head.chunk_exponent,
             placement: head.placement.clone(),
             entry_schema: entry_schema(&head.placement),
-            origin_snapshot: origin_snapshot(head),
             delete_file_size: head.delete_file_size,
         })
     }
@@ -181,9 +177,8 @@ impl ManifestWriter {
     }
 
     fn entry(&self, out: &mut Encoder, content: Content, file: &PlannedFile) {
-        out.long(EXISTING);
-        out.present(true);
-        out.long(self.origin_snapshot);
+        out.long(ADDED);
+        out.null(); // snapshot_id
         for _sequence_number_and_that_of_the_file in 0..2 {
             out.present(true);
             out.long(self.placement.sequence_number);

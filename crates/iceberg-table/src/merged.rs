@@ -10,9 +10,9 @@ use iceberg::spec::Schema;
 use serde_json::{Map, Value, json};
 
 use crate::build::BuildError;
-use crate::metadata::SnapshotFacts;
 use crate::partition::Spec;
 use crate::plan::{ColdTable, TableHead};
+use crate::snapshot::Snapshot;
 
 /// The id that the first field of a partition spec has, where old metadata names none.
 const FIRST_PARTITION_FIELD: i64 = 1000;
@@ -45,7 +45,7 @@ pub(crate) fn metadata(
     schema: &Schema,
     spec: &Spec,
     properties: BTreeMap<String, String>,
-    snapshot: SnapshotFacts<'_>,
+    snapshot: &Snapshot,
 ) -> Result<Value, BuildError> {
     let old = &cold.metadata;
     let version = format_version(old)?;
@@ -69,21 +69,11 @@ pub(crate) fn metadata(
     let orders = old.get("sort-orders").cloned();
     put("sort-orders", orders.unwrap_or_else(|| json!([{"order-id": 0, "fields": []}])));
     put("properties", merged_properties(old, properties));
-    put("current-snapshot-id", snapshot.id.into());
-    put("refs", json!({"main": {"snapshot-id": snapshot.id, "type": "branch"}}));
-    let log = json!([{"timestamp-ms": snapshot.timestamp_ms, "snapshot-id": snapshot.id}]);
+    put("current-snapshot-id", snapshot.snapshot_id.into());
+    put("refs", json!({"main": {"snapshot-id": snapshot.snapshot_id, "type": "branch"}}));
+    let log = json!([{"timestamp-ms": snapshot.timestamp_ms, "snapshot-id": snapshot.snapshot_id}]);
     put("snapshot-log", log);
-    put(
-        "snapshots",
-        json!([{
-            "sequence-number": head.placement.sequence_number,
-            "snapshot-id": snapshot.id,
-            "timestamp-ms": snapshot.timestamp_ms,
-            "summary": snapshot.summary,
-            "manifest-list": snapshot.manifest_list,
-            "schema-id": schema.schema_id(),
-        }]),
-    );
+    put("snapshots", json!([serde_json::to_value(snapshot)?]));
     for key in ["statistics", "partition-statistics", "metadata-log"] {
         put(key, json!([]));
     }

@@ -204,7 +204,7 @@ fn an_unproven_chunk_tells_what_is_certain_and_has_a_delete_entry() {
     let read = read(&build(&plan(vec![unproven(3, chunk)])).unwrap());
     let [data, deletes] = &read.manifests[..] else { panic!("two manifests expected") };
     let entry = &data.entries()[0];
-    assert_eq!(entry.status(), ManifestStatus::Existing);
+    assert_eq!(entry.status(), ManifestStatus::Added);
     assert_eq!((entry.sequence_number(), entry.file_sequence_number), (Some(1), Some(1)));
     let file = entry.data_file();
     assert_eq!((file.record_count(), file.file_size_in_bytes()), (548, 1 << 26));
@@ -306,7 +306,7 @@ fn the_manifest_list_counts_and_bounds_each_manifest() {
     assert_eq!(rows_listed(&read, ManifestContentType::Data), 2 * (300_000 - 900));
     let mut seen = BTreeSet::new();
     for (listed, manifest) in read.list.entries().iter().zip(&read.manifests) {
-        assert_eq!(listed.existing_files_count, Some(manifest.entries().len() as u32));
+        assert_eq!(listed.added_files_count, Some(manifest.entries().len() as u32));
         assert_eq!(manifest.metadata().schema_id(), 7);
         let of = |n: usize, upper: bool| {
             let summary = &listed.partitions.as_ref().unwrap()[n];

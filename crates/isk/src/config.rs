@@ -39,6 +39,8 @@ pub struct Config {
     pub follow: Follow,
     /// Bounds of memory, disk and concurrency.
     pub limits: Limits,
+    /// What is kept of a topic's past snapshots.
+    pub history: History,
     /// The upstream catalog of cold tables, under the names that Iceberg's REST clients have for its
     /// properties; `uri` is required.
     pub coldset: Properties,
@@ -62,6 +64,7 @@ impl Default for Config {
             prover: Prover::default(),
             follow: Follow::default(),
             limits: Limits::default(),
+            history: History::default(),
             coldset: Properties::default(),
             merged: Merged::default(),
             config_service_url: None,
@@ -246,6 +249,21 @@ impl Default for Limits {
             request_timeout_ms: 10_000,
             fetch_progress_timeout_ms: 30_000,
         }
+    }
+}
+
+/// What is kept of a topic's past snapshots.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct History {
+    /// How long each snapshot is kept, and linked to the one before it, in seconds: for how long a
+    /// stream may rest and go on. Older ones are kept for time travel, the fewer the older.
+    pub keep_seconds: u64,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { keep_seconds: 600 }
     }
 }
 

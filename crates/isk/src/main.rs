@@ -92,6 +92,9 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
   request_timeout_ms = 10000         ISK_REQUEST_TIMEOUT_MS
   fetch_progress_timeout_ms = 30000  ISK_FETCH_PROGRESS_TIMEOUT_MS
 
+  [history]
+  keep_seconds = 600                 ISK_HISTORY_KEEP_SECONDS  how long a stream may rest and go on
+
   [coldset]                          an upstream Iceberg REST catalog, shown as namespace coldset and,
                                      with the topics, as namespace merged. Its properties have the
                                      names of Iceberg's REST clients; in the environment, "_", "-"

@@ -258,6 +258,7 @@ fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Service> {
         cache_bytes: config.limits.cache_bytes,
         render_concurrency: config.limits.render_concurrency,
         metadata_retention: Duration::from_secs(config.limits.metadata_retention_seconds),
+        history_keep: Duration::from_secs(config.history.keep_seconds),
     })?;
     Ok(service)
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use isk_kafka::{FetchLimits, TopicDescription};
 use isk_model::{KafkaPartition, Offset, OffsetRange, PartitionOffsets, TopicPartition};
 
 use crate::api::{COLDSET, LoadedTable, MERGED, ServiceError, UNMOVED};
 use crate::beside::relabelled;
+use crate::lineage::TickCuts;
 use crate::metrics::add;
 use crate::plan::{Inputs, View, render_digest};
 use crate::service::Service;
@@ -51,6 +53,7 @@ impl Service {
     /// A view of a topic, planned anew, or found not to have changed since the last plan.
     pub(crate) async fn tick(&self, view: View, topic: &str) -> Result<Arc<Tick>, ServiceError> {
         add(&self.metrics.tables_loaded, 1);
+        let begun = Instant::now();
         let topic = self.topics.get(topic).await?;
         let (columns, offsets, cluster_id, settings) = tokio::join!(
             self.schemas.current(&topic.name, topic.id),
@@ -97,8 +100,41 @@ impl Service {
             facts: Arc::clone(&self.facts),
             cuts,
             beside,
+            tick_cuts: TickCuts::new(),
         };
-        self.settle(inputs).await
+        match view {
+            View::Hot => self.settle_history(inputs, begun).await,
+            View::Unmoved | View::Merged => self.settle(inputs).await,
+        }
+    }
+
+    /// The topic's last tick if the inputs are the same, else one that follows it.
+    async fn settle_history(
+        &self,
+        inputs: Inputs,
+        begun: Instant,
+    ) -> Result<Arc<Tick>, ServiceError> {
+        let mut history = self.histories.lock(&inputs.topic).await?;
+        let Some(known) = history.as_ref() else {
+            return Err(ServiceError::Internal("a history that was opened is not there".into()));
+        };
+        if let Some(tick) = known.since(begun) {
+            return Ok(tick);
+        }
+        let (manifests, metrics) = (Arc::clone(&self.manifests), Arc::clone(&self.metrics));
+        let settled = tokio::task::spawn_blocking(move || {
+            let Some(history) = history.as_mut() else {
+                return Err(ServiceError::Internal("a history vanished".into()));
+            };
+            let (tick, new) = history.settle(inputs, begun, &manifests)?;
+            if new {
+                add(&metrics.plans_built, 1);
+            }
+            Ok(tick)
+        });
+        settled
+            .await
+            .unwrap_or_else(|e| Err(ServiceError::Internal(format!("planning panicked: {e}"))))
     }
 
     /// What of the topic's log holds readers back, as properties of the table.

@@ -67,6 +67,16 @@ impl ManifestBook {
         groups.iter().map(|(group, fingerprint)| make(group, fingerprint)).collect()
     }
 
+    /// The manifests of these groups of a table, as [`Self::manifests`].
+    pub(crate) fn of(
+        &self,
+        inputs: &Inputs,
+        head: &TableHead,
+        groups: Vec<Group>,
+    ) -> Result<Vec<Arc<GroupManifests>>, ServiceError> {
+        self.manifests(inputs, head, &fingerprints(inputs, head, groups)?.0)
+    }
+
     /// Keeps a file of the table's metadata folder.
     pub(crate) fn put(
         &self,
@@ -95,10 +105,11 @@ impl ManifestBook {
     }
 }
 
-/// The groups of a table with their fingerprints, and the fingerprint of the whole.
+/// These groups of a table with their fingerprints, and the fingerprint of the whole.
 pub(crate) fn fingerprints(
     inputs: &Inputs,
     head: &TableHead,
+    all: Vec<Group>,
 ) -> Result<(Vec<(Group, Fingerprint)>, Fingerprint), ServiceError> {
     let shared = shared_fingerprint(inputs, head)?;
     let mut whole = blake3::Hasher::new();
@@ -109,7 +120,7 @@ pub(crate) fn fingerprints(
     let cold = head.cold.as_ref().map_or("", |cold| cold.metadata_location.as_str());
     part(&mut whole, cold.as_bytes());
     let mut groups = Vec::new();
-    for group in inputs.groups() {
+    for group in all {
         let fingerprint = group_fingerprint(inputs, shared, &group);
         whole.update(&fingerprint.0);
         groups.push((group, fingerprint));

@@ -46,6 +46,13 @@ impl MetadataStore {
         std::fs::rename(&part, &path).map_err(|e| failed(&path, &e))
     }
 
+    /// Keeps a file that is there from being swept away for the retention time.
+    pub(crate) fn touch(&self, topic: &TopicName, name: &str) {
+        if let Ok(file) = std::fs::File::open(self.folder(topic).join(name)) {
+            let _ = file.set_modified(SystemTime::now());
+        }
+    }
+
     /// The file's bytes, or `None` when there is no such file.
     pub(crate) fn get(&self, topic: &TopicName, name: &str) -> Result<Option<Bytes>, ServiceError> {
         let path = self.folder(topic).join(name);

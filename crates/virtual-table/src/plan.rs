@@ -6,7 +6,8 @@ use std::sync::Arc;
 use isk_iceberg_table::{Group, Placement, TableHead, groups};
 use isk_kafka::TopicDescription;
 use isk_model::{
-    KafkaPartition, ObjectKey, OffsetSet, PartitionOffsets, RenderDigest, SchemaVersion, TopicName,
+    KafkaPartition, ObjectKey, OffsetRange, OffsetSet, PartitionOffsets, RenderDigest,
+    SchemaVersion, TopicName,
 };
 use isk_parquet_file::{RenderProfile, empty_delete_file};
 use isk_schema::{MAPPING_VERSION, TableSchema};
@@ -18,6 +19,7 @@ use crate::beside::{Beside, Merged};
 use crate::cleaning::Cleaning;
 use crate::epochs::EpochHistory;
 use crate::facts::FactBook;
+use crate::lineage::{Ends, TickCuts, split};
 use crate::tail::Cuts;
 use crate::time_index_ask::TopicTimes;
 use crate::topic_pin::TopicPin;
@@ -73,6 +75,8 @@ pub(crate) struct Inputs {
     pub cuts: BTreeMap<KafkaPartition, Cuts>,
     /// The cold table that the topic is seen beside.
     pub beside: Option<Beside>,
+    /// Where files are cut so that what a tick added stays files of its own.
+    pub tick_cuts: TickCuts,
 }
 
 impl Inputs {
@@ -88,8 +92,24 @@ impl Inputs {
 
     /// The groups that all that is readable of the topic falls into.
     pub(crate) fn groups(&self) -> Vec<Group> {
-        let readable = self.offsets.iter().filter_map(|(&p, log)| Some((p, log.readable()?)));
-        groups(readable, self.pin.chunk_exponent())
+        self.groups_between(None, None)
+    }
+
+    /// The groups of what is readable from `from` on and before `to`. A partition that these do not know
+    /// is all behind them.
+    pub(crate) fn groups_between(&self, from: Option<&Ends>, to: Option<&Ends>) -> Vec<Group> {
+        let readable = self.offsets.iter().filter_map(|(&partition, log)| {
+            let all = log.readable()?;
+            let known = |ends: &Ends| ends.get(&partition).copied().unwrap_or(all.start());
+            let start = from.map_or(all.start(), known).max(all.start());
+            let end = to.map_or(all.end(), known).min(all.end());
+            Some((partition, OffsetRange::new(start, end)?))
+        });
+        let pieces = readable.flat_map(|(partition, range)| {
+            let cuts = self.tick_cuts.get(&partition).map_or(&[][..], Vec::as_slice);
+            split(range, cuts).into_iter().map(move |piece| (partition, piece))
+        });
+        groups(pieces, self.pin.chunk_exponent())
     }
 }
 

@@ -19,6 +19,7 @@ use crate::cold_view::ColdView;
 use crate::coverage::Coverages;
 use crate::epochs::Epochs;
 use crate::facts::FactBook;
+use crate::histories::Histories;
 use crate::listing::{Page, Room};
 use crate::load_table::hot_table;
 use crate::manifests::ManifestBook;
@@ -30,6 +31,7 @@ use crate::prover::{Prover, ProverConfig};
 use crate::render::Renders;
 use crate::store::Store;
 use crate::table_mapping::TableMapping;
+use crate::thinning::SPAN;
 use crate::tick::Tick;
 use crate::time_index_ask::TimeIndex;
 use crate::tips::Tips;
@@ -69,6 +71,8 @@ pub struct ServiceConfig {
     pub render_concurrency: usize,
     /// How long metadata files that no plan names any more are kept.
     pub metadata_retention: Duration,
+    /// How long each tick of a topic is kept as a snapshot that streams can go on from.
+    pub history_keep: Duration,
 }
 
 /// The offsets of a topic's partitions.
@@ -95,6 +99,7 @@ pub struct Service {
     pub(crate) renders: Arc<Renders>,
     pub(crate) metadata: Arc<MetadataStore>,
     pub(crate) parsed: moka::sync::Cache<String, Arc<Manifest>>,
+    pub(crate) histories: Histories,
     pub(crate) ticks: moka::sync::Cache<(View, TopicName), Arc<Tick>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) metadata_retention: Duration,
@@ -161,6 +166,7 @@ impl Service {
             offset_bursts: Bursts::new(),
             tips: Tips::new(Arc::clone(&store), config.prover.follow_interval + FRESH),
             prover: Prover::new(config.prover),
+            histories: Histories::new(Arc::clone(&store), config.history_keep),
             store,
             ticks: moka::sync::Cache::new(10_000),
             metrics,
@@ -176,6 +182,7 @@ impl Service {
         }
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
+            self.sweep_histories().await;
             let (metadata, retention) = (Arc::clone(&self.metadata), self.metadata_retention);
             match tokio::task::spawn_blocking(move || metadata.sweep(retention)).await {
                 Ok(Ok(0)) => {}
@@ -183,9 +190,22 @@ impl Service {
                 Ok(Err(error)) => tracing::warn!(%error, "old metadata files cannot be swept away"),
                 Err(error) => tracing::warn!(%error, "sweeping failed"),
             }
-            if let Err(error) = self.facts.sweep(self.metadata_retention) {
+            if let Err(error) = self.facts.sweep(self.metadata_retention.max(SPAN)) {
                 tracing::warn!(%error, "old facts cannot be swept away");
             }
+        }
+    }
+
+    /// Keeps the files that histories name, and forgets the histories of topics that are gone.
+    async fn sweep_histories(&self) {
+        self.histories.rest();
+        let forgotten = match self.topics.names().await {
+            Ok(topics) => self.histories.forget_others(&topics),
+            // Nothing is known of topics now.
+            Err(_) => Ok(()),
+        };
+        if let Err(error) = forgotten.and_then(|()| self.histories.touch(&self.metadata)) {
+            tracing::warn!(%error, "the histories of topics cannot be looked through");
         }
     }
 

@@ -17,6 +17,7 @@ use crate::api::{LoadedTable, ServiceError};
 use crate::cleaning::{Cleaned, Cleaning};
 use crate::epochs::EpochHistory;
 use crate::facts::{Encoding, FactBook};
+use crate::lineage::TickCuts;
 use crate::manifests::ManifestBook;
 use crate::metadata_store::MetadataStore;
 use crate::plan::{Inputs, View};
@@ -32,9 +33,9 @@ const RECORD_BYTES: u64 = 80;
 pub struct ImaginedTopic {
     topic: Arc<TopicDescription>,
     table: Arc<TableSchema>,
-    offsets: BTreeMap<KafkaPartition, PartitionOffsets>,
+    pub(crate) offsets: BTreeMap<KafkaPartition, PartitionOffsets>,
     facts: Arc<FactBook>,
-    book: ManifestBook,
+    pub(crate) book: ManifestBook,
     last: Option<Arc<Tick>>,
 }
 
@@ -112,7 +113,8 @@ impl ImaginedTopic {
         })
     }
 
-    fn inputs(&self) -> Inputs {
+    /// All that a plan of the topic depends on now.
+    pub(crate) fn inputs(&self) -> Inputs {
         let epochs = self.offsets.iter().map(|(&partition, log)| {
             let mut history = EpochHistory::default();
             history.observe(log.leader_epoch, log.last_stable);
@@ -134,6 +136,7 @@ impl ImaginedTopic {
             facts: Arc::clone(&self.facts),
             cuts: BTreeMap::new(),
             beside: None,
+            tick_cuts: TickCuts::new(),
         }
     }
 }

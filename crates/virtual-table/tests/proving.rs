@@ -79,6 +79,7 @@ impl Fixture {
                 cache_bytes: 1 << 30,
                 render_concurrency: 2,
                 metadata_retention: Duration::from_secs(3600),
+                history_keep: Duration::from_secs(600),
             });
             match opened {
                 Ok(service) => break Arc::new(service),

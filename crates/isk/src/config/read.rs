@@ -38,6 +38,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ISK_CACHE_BYTES", "limits.cache_bytes"),
     ("ISK_RENDER_CONCURRENCY", "limits.render_concurrency"),
     ("ISK_METADATA_RETENTION_SECONDS", "limits.metadata_retention_seconds"),
+    ("ISK_HISTORY_KEEP_SECONDS", "history.keep_seconds"),
     ("ISK_REQUEST_TIMEOUT_MS", "limits.request_timeout_ms"),
     ("ISK_FETCH_PROGRESS_TIMEOUT_MS", "limits.fetch_progress_timeout_ms"),
     ("ISK_COLDSET_NAMESPACE", "coldset.namespace"),
