@@ -2,6 +2,7 @@
 
 CARGO ?= cargo
 DEMO_FLAGS ?=
+BENCH_FLAGS ?=
 ifeq ($(ONCE),1)
 override DEMO_FLAGS += --once
 endif
@@ -41,8 +42,9 @@ test-kafka: ## The Kafka crate's own tests against a real broker (not part of `m
 
 test: lint deny test-rust test-clients ## Everything CI runs
 
-bench: build ## Benchmarks; writes JSON and a table below target/bench
-	tests/bench/run
+bench: build ## ISK beside what one would use without it; docs/benchmarks.md (BENCH_FLAGS, tests/bench/run --help)
+	@deploy/setup.sh --tests
+	tests/bench/run --docs $(BENCH_FLAGS)
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

@@ -5,7 +5,6 @@
 """
 
 import concurrent.futures
-import json
 import os
 import statistics
 import struct
@@ -22,7 +21,6 @@ from stack.isk import Isk
 from stack.kafka import Broker
 from stack.lake import BUCKET, Lake
 from stack.registry import Registry
-from stack.versions import TESTS
 
 FILES = int(os.environ.get("BENCH_COLD_FILES", 10_000))
 ROWS_PER_FILE = 10
@@ -34,7 +32,6 @@ OBJECTS = 8
 RANGE_BYTES = 4 << 20
 READERS = 8
 ROUNDS = 5
-OUT = TESTS.parent / "target" / "bench"
 VALUE = {"type": "record", "name": "V", "fields": [{"name": "note", "type": ["null", "string"]}]}
 
 
@@ -154,16 +151,9 @@ def throughput(lake, isk):
     return best | {"ratio": best["gateway"] / best["direct"], "isk_grew_mib": grown, "isk_peak_mib": isk.peak_resident_bytes() / 2**20}
 
 
-def main():
-    OUT.mkdir(parents=True, exist_ok=True)
+def run():
     with Broker() as broker, Registry() as registry, Lake() as lake, Isk.beside(broker, registry, lake.isk_environment()) as isk:
         results = {"files": FILES, "cold_mib_per_s": throughput(lake, isk)}
-        print(json.dumps(results), flush=True)
         results["load_ms"] = load(broker, registry, lake, isk)
         results["filtered_load_ms"] = filtered(broker, registry, lake, isk)
-    (OUT / "cold.json").write_text(json.dumps(results, indent=2) + "\n")
-    print(json.dumps(results, indent=2))
-
-
-if __name__ == "__main__":
-    main()
+        return results

@@ -8,16 +8,16 @@ import sys
 import time
 from functools import partial
 
-from . import cache, isk, jdk, kafka, lake, maven, process, registry, trino, venv
+from . import cache, flink, isk, jdk, kafka, lake, maven, process, registry, trino, trino_kafka, venv
 from .versions import TESTS, VERSIONS
 
 
-def setup() -> None:
+def setup(bench: bool = False) -> None:
     """Downloads and prepares everything that is not there yet."""
     started = time.monotonic()
     print(f"test stack: preparing in {cache.root()}", flush=True)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        for step in [pool.submit(_install_java_programs), pool.submit(venv.install)]:
+        for step in [pool.submit(_install_java_programs, bench), pool.submit(venv.install)]:
             step.result()
     print(f"test stack: ready after {time.monotonic() - started:.0f} s", flush=True)
 
@@ -25,12 +25,13 @@ def setup() -> None:
 def doctor() -> int:
     """Says what is there and what is missing."""
     checks = [
-        *((f"Java for {program}", partial(jdk.home, program)) for program in ("broker", "registry", "spark", "trino")),
+        *((f"Java for {program}", partial(jdk.home, program)) for program in ("broker", "registry", "spark", "flink", "trino")),
         ("Kafka broker", lambda: f"{VERSIONS['kafka']['broker']}, {len(maven.classpath('kafka'))} jars"),
         ("schema registry", lambda: _present(registry._unpacked() / registry.STARTER)),
         ("Trino server", lambda: _present(trino._home() / "TrinoLauncher.class")),
         ("Iceberg for Spark", lambda: ", ".join(jar.name for jar in maven.classpath("spark-iceberg"))),
         ("Kafka Connect", lambda: f"Iceberg's sink {VERSIONS['spark']['iceberg']}, {len(maven.classpath('connect'))} jars"),
+        ("Flink", lambda: _present(flink.compiled())),
         ("lake: catalog", lambda: f"Iceberg {VERSIONS['lake']['iceberg']}, {len(maven.classpath('lake-catalog'))} jars"),
         ("lake: object store", lambda: f"S3Proxy {VERSIONS['lake']['s3proxy']}, {len(maven.classpath('lake-store'))} jars"),
         ("Python clients", lambda: _present(venv.folder() / "complete").parent),
@@ -76,11 +77,15 @@ def test(arguments: list[str]) -> int:
     return subprocess.run(command).returncode
 
 
-def _install_java_programs() -> None:
+def _install_java_programs(bench: bool) -> None:
     jdk.install()
-    maven.install()
+    maven.install(maven.programs())
     registry.install()
     trino.install()
+    flink.install()
+    if bench:
+        maven.install(maven.bench_programs())
+        trino_kafka.install()
 
 
 def _present(path):
@@ -92,7 +97,8 @@ def _present(path):
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tests/stack/run", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("setup", help=setup.__doc__)
+    preparing = commands.add_parser("setup", help=setup.__doc__)
+    preparing.add_argument("--bench", action="store_true", help="what only the benchmark needs too")
     commands.add_parser("doctor", help=doctor.__doc__)
     commands.add_parser("lock", help=venv.lock.__doc__)
     holding = commands.add_parser("up", help=up.__doc__)
@@ -104,7 +110,7 @@ def main() -> int:
     if options.command != "test" and rest:
         parser.error(f"unknown: {' '.join(rest)}")
     if options.command == "setup":
-        setup()
+        setup(options.bench)
     elif options.command == "doctor":
         return doctor()
     elif options.command == "lock":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.resources
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import jdk, maven
@@ -50,8 +51,8 @@ def spark_catalog(name: str, uri: str, **properties: str) -> dict[str, str]:
     return {prefix: "org.apache.iceberg.spark.SparkCatalog"} | {f"{prefix}.{key}": value for key, value in settings.items()}
 
 
-def spark_session(settings: Mapping[str, str], heap: str = "1g") -> pyspark.sql.SparkSession:
-    """A local Spark with the Iceberg runtime and its AWS bundle on the class path.
+def spark_session(settings: Mapping[str, str], heap: str = "1g", jars: Sequence[Path] = ()) -> pyspark.sql.SparkSession:
+    """A local Spark with the Iceberg runtime, its AWS bundle and `jars` on the class path.
 
     One session per process: settings of a later call reach only what Spark reads at run time, which catalogs are.
     """
@@ -62,10 +63,11 @@ def spark_session(settings: Mapping[str, str], heap: str = "1g") -> pyspark.sql.
     builder = SparkSession.builder.appName("isk tests").master("local[2]")
     fixed = {
         "spark.driver.memory": heap,
-        "spark.driver.extraClassPath": ":".join(str(jar) for jar in maven.classpath("spark-iceberg")),
+        "spark.driver.extraClassPath": ":".join(str(jar) for jar in [*maven.classpath("spark-iceberg"), *jars]),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
         "spark.local.dir": str(folder / "local"),
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
         "spark.sql.catalogImplementation": "in-memory",

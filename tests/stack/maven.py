@@ -1,6 +1,6 @@
 """Java programs from Maven packages: resolves each program's jars once and remembers them as a classpath.
 
-All programs are modules of one generated Maven build, so one `mvn` run downloads everything, in parallel.
+All programs of a set are modules of one generated Maven build, so one `mvn` run downloads everything, in parallel.
 The jars stay in a local repository inside the cache; a program's classpath is a file beside it.
 """
 
@@ -25,6 +25,21 @@ S3PROXY_EXCLUDED = (
     "com.google.cloud:*",
     "io.grpc:*",
     "org.apache.sshd:*",
+)
+
+# Confluent's registry client is in no public Maven repository but their own; see `trino_kafka.py`.
+KAFKA_CONNECTOR_EXCLUDED = ("io.confluent:*",)
+
+# What PySpark has with it.
+SPARK_EXCLUDED = (
+    "org.apache.spark:spark-tags_2.13",
+    "org.scala-lang:scala-library",
+    "org.apache.hadoop:*",
+    "org.slf4j:*",
+    "org.lz4:*",
+    "at.yawk.lz4:*",
+    "org.xerial.snappy:*",
+    "com.github.luben:*",
 )
 
 AWS_EXCLUDED = ("software.amazon.awssdk:netty-nio-client", "software.amazon.awssdk:apache5-client")
@@ -98,11 +113,38 @@ def programs() -> list[Program]:
                 Artifact("org.apache.iceberg", "iceberg-aws-bundle", v["spark"]["iceberg"], closure=False),
             ],
         ),
+        Program("flink-iceberg", _flink()),
         Program("lake-catalog", _lake_catalog()),
         Program("lake-store", [Artifact("org.gaul", "s3proxy", v["lake"]["s3proxy"], excluded=S3PROXY_EXCLUDED)]),
         Program("rest-kit", _rest_kit()),
         Program("trino-server", [Artifact("io.trino", "trino-main", trino)], trino_versions),
         Program("trino-iceberg", [Artifact("io.trino", "trino-iceberg", trino, excluded=TRINO_EXCLUDED)], trino_versions),
+    ]
+
+
+def bench_programs() -> list[Program]:
+    """What only the benchmark runs: what ISK is measured against."""
+    spark, connectors = VERSIONS["spark"], VERSIONS["spark"]["connectors"]
+    trino = VERSIONS["trino"]["kafka"]
+    trino_versions = [Artifact("io.trino", "trino-root", trino, type="pom", scope="import")]
+    names = (f"spark-sql-kafka-0-10_{spark['scala']}", f"spark-avro_{spark['scala']}")
+    return [
+        Program("spark-kafka", [Artifact("org.apache.spark", name, connectors, excluded=SPARK_EXCLUDED) for name in names]),
+        Program("trino-kafka-server", [Artifact("io.trino", "trino-main", trino)], trino_versions),
+        Program("trino-kafka", [Artifact("io.trino", "trino-kafka", trino, excluded=KAFKA_CONNECTOR_EXCLUDED)], trino_versions),
+    ]
+
+
+def _flink() -> list[Artifact]:
+    """Flink inside one process, its SQL, and Iceberg's source for it."""
+    v = VERSIONS["flink"]
+    names = ("table-planner-loader", "table-runtime", "table-api-java-bridge", "clients", "connector-base", "connector-files")
+    return [
+        *(Artifact("org.apache.flink", f"flink-{name}", v["version"]) for name in names),
+        Artifact("org.apache.hadoop", "hadoop-client-runtime", v["hadoop"]),
+        Artifact("org.apache.iceberg", f"iceberg-flink-runtime-{v['line']}", v["iceberg"], closure=False),
+        Artifact("org.apache.iceberg", "iceberg-aws-bundle", v["iceberg"], closure=False),
+        Artifact("org.slf4j", "slf4j-simple", VERSIONS["lake"]["slf4j"]),
     ]
 
 
@@ -137,25 +179,22 @@ def _rest_kit() -> list[Artifact]:
 
 
 def classpath(program: str) -> list[Path]:
-    """The jars of a program; `setup` must have run."""
-    file = _build_dir() / program / "classpath"
-    if not file.exists():
-        raise RuntimeError(f"{program} is not installed: run `tests/stack/run setup`")
-    return [Path(jar) for jar in file.read_text().strip().split(":")]
+    """The jars of a program; `setup` must have run (`setup --bench` for those of the benchmark)."""
+    for wanted in (programs(), bench_programs()):
+        file = _build_dir(wanted) / program / "classpath"
+        if file.exists():
+            return [Path(jar) for jar in file.read_text().strip().split(":")]
+    raise RuntimeError(f"{program} is not installed: run `tests/stack/run setup`, with `--bench` for the benchmark's")
 
 
-def is_installed() -> bool:
-    return (_build_dir() / "complete").exists()
-
-
-def install() -> None:
-    """Downloads what is missing of all programs."""
-    if is_installed():
+def install(wanted: list[Program]) -> None:
+    """Downloads what is missing of these programs."""
+    build = _build_dir(wanted)
+    if (build / "complete").exists():
         return
-    build = _build_dir()
-    for program in programs():
+    for program in wanted:
         _write(build / program.name / "pom.xml", _module_pom(program))
-    _write(build / "pom.xml", _parent_pom([p.name for p in programs()]))
+    _write(build / "pom.xml", _parent_pom([p.name for p in wanted]))
     command = [
         "mvn", "--batch-mode", "--quiet", "-T2", f"-Dmaven.repo.local={cache.root() / 'm2'}",
         "-Dmaven.artifact.threads=8", "-Dmdep.outputFile=classpath",
@@ -165,8 +204,8 @@ def install() -> None:
     (build / "complete").touch()
 
 
-def _build_dir() -> Path:
-    return cache.root() / "maven" / cache.digest("".join(_module_pom(p) for p in programs()))
+def _build_dir(wanted: list[Program]) -> Path:
+    return cache.root() / "maven" / cache.digest("".join(_module_pom(p) for p in wanted))
 
 
 def _write(path: Path, text: str) -> None:

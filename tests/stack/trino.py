@@ -50,6 +50,7 @@ class Trino(Server):
 
     name = "trino"
     start_seconds = 180.0
+    release = VERSIONS["trino"]["server"]
 
     def __init__(self, catalogs: Mapping[str, Mapping[str, str]], heap: str = "1200m", properties: Mapping[str, str] | None = None) -> None:
         super().__init__()
@@ -59,6 +60,12 @@ class Trino(Server):
         self.heap = heap
         self.properties = dict(properties or {})
 
+    def plugin_folder(self) -> Path:
+        return _plugins()
+
+    def server_jars(self) -> list[Path]:
+        return maven.classpath("trino-server")
+
     def prepare(self) -> None:
         configuration = {
             "coordinator": "true",
@@ -66,7 +73,7 @@ class Trino(Server):
             "http-server.http.port": str(self.port),
             "discovery.uri": self.url,
             "catalog.config-dir": str(self.work / "catalog"),
-            "plugin.dir": str(_plugins()),
+            "plugin.dir": str(self.plugin_folder()),
             "catalog.management": "static",
         }
         _write_properties(self.work / "config.properties", configuration | self.properties)
@@ -75,7 +82,7 @@ class Trino(Server):
         _write_properties(self.work / "log.properties", {"io.trino.bootstrap": "WARN", "io.trino.memory": "ERROR"})
 
     def command(self) -> list[str]:
-        jars = [_home(), *maven.classpath("trino-server")]
+        jars = [_home(), *self.server_jars()]
         options = [
             f"-Xmx{self.heap}",
             "-XX:+UseG1GC",
@@ -96,7 +103,7 @@ class Trino(Server):
             f"-Dnode.data-dir={self.work / 'data'}",
         ]
         java = jdk.java("trino")
-        return [java, *options, "-cp", ":".join(map(str, jars)), "TrinoLauncher", VERSIONS["trino"]["server"]]
+        return [java, *options, "-cp", ":".join(map(str, jars)), "TrinoLauncher", self.release]
 
     def is_ready(self) -> bool:
         try:
@@ -121,22 +128,27 @@ class Trino(Server):
 
 
 def install() -> None:
-    """Compiles the launcher and gathers the connector's jars in the folder shape that Trino wants."""
-    plugin = _plugins() / "iceberg"
-    if not plugin.exists():
-        partly = plugin.with_name(".iceberg-partly")
-        shutil.rmtree(partly, ignore_errors=True)
-        partly.mkdir(parents=True)
-        for jar in maven.classpath("trino-iceberg"):
-            # The group is part of the name: two of the jars differ in nothing else.
-            (partly / f"{jar.parent.parent.parent.name}.{jar.name}").symlink_to(jar)
-        with zipfile.ZipFile(partly / "services.jar", "w") as jar:
-            # Written by Trino's own build when it packs the connector for its server; how the server finds it.
-            jar.writestr("META-INF/services/io.trino.spi.Plugin", "io.trino.plugin.iceberg.IcebergPlugin\n")
-        partly.rename(plugin)
+    """Compiles the launcher and puts the connector together."""
+    make_plugin(_plugins() / "iceberg", maven.classpath("trino-iceberg"), "io.trino.plugin.iceberg.IcebergPlugin")
     if not (_home() / "TrinoLauncher.class").exists():
         compiler = jdk.home("broker") / "bin" / "javac"
         subprocess.run([os.fspath(compiler), "-d", os.fspath(_home()), os.fspath(SOURCE)], check=True)
+
+
+def make_plugin(plugin: Path, jars: list[Path], main_class: str) -> None:
+    """Gathers a connector's jars in the folder shape that Trino wants."""
+    if plugin.exists():
+        return
+    partly = plugin.with_name(f".{plugin.name}-partly")
+    shutil.rmtree(partly, ignore_errors=True)
+    partly.mkdir(parents=True)
+    for number, jar in enumerate(jars):
+        # Classes are taken from the first jar that has them; some of the jars differ in nothing but their group.
+        (partly / f"{number:03}.{jar.name}").symlink_to(jar)
+    with zipfile.ZipFile(partly / "services.jar", "w") as jar:
+        # Written by Trino's own build when it packs the connector for its server; how the server finds it.
+        jar.writestr("META-INF/services/io.trino.spi.Plugin", f"{main_class}\n")
+    partly.rename(plugin)
 
 
 def _home() -> Path:

@@ -25,12 +25,15 @@ struct Options {
     /// The topic, of whose partition 0 the first records are read
     #[arg(long)]
     topic: Option<String>,
+    /// Only consumes, and all records of so many partitions
+    #[arg(long, requires = "topic")]
+    consume_partitions: Option<i32>,
     /// A file of framed values, each after its length (4 bytes, little-endian)
     #[arg(long, conflicts_with = "brokers")]
     values: Option<PathBuf>,
     /// The Avro schema (JSON) all records were written with
-    #[arg(long)]
-    schema: PathBuf,
+    #[arg(long, required_unless_present = "consume_partitions")]
+    schema: Option<PathBuf>,
     /// How many records
     #[arg(long, default_value_t = 1_000_000)]
     records: u64,
@@ -47,9 +50,18 @@ struct Options {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    let schema = std::fs::read_to_string(&options.schema)
-        .with_context(|| format!("reading {}", options.schema.display()))?;
     let mut report = time::Report::new(options.records, options.runs, &options.only);
+    if let (Some(partitions), Some(brokers), Some(topic)) =
+        (options.consume_partitions, &options.brokers, &options.topic)
+    {
+        let count = i64::try_from(options.records)?;
+        report.stage("librdkafka", || raw::consume(brokers, topic, partitions, count))?;
+        println!("{}", report.json());
+        return Ok(());
+    }
+    let file = options.schema.as_ref().context("give --schema")?;
+    let schema =
+        std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
     let blocks = match (&options.brokers, &options.topic, &options.values) {
         (Some(brokers), Some(topic), _) => consume(&options, brokers, topic, &mut report)?,
         (_, _, Some(file)) => load(file, options.records)?,
@@ -68,7 +80,7 @@ fn consume(
     report: &mut time::Report,
 ) -> anyhow::Result<Vec<RecordBlock>> {
     let count = i64::try_from(options.records)?;
-    report.stage("librdkafka", || raw::consume(brokers, topic, count))?;
+    report.stage("librdkafka", || raw::consume(brokers, topic, 1, count))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let topic = TopicName::new(topic)?;
     let tp = TopicPartition { topic, partition: KafkaPartition(0) };

@@ -6,8 +6,13 @@ use std::ptr::null_mut;
 
 use rdkafka::bindings as rd;
 
-/// Consumes the first `records` messages of partition 0.
-pub(crate) fn consume(brokers: &str, topic: &str, records: i64) -> anyhow::Result<()> {
+/// Consumes `records` messages of the first `partitions` partitions, from their starts.
+pub(crate) fn consume(
+    brokers: &str,
+    topic: &str,
+    partitions: i32,
+    records: i64,
+) -> anyhow::Result<()> {
     let properties = [
         ("bootstrap.servers", brokers),
         ("fetch.queue.backoff.ms", "2"),
@@ -31,7 +36,9 @@ pub(crate) fn consume(brokers: &str, topic: &str, records: i64) -> anyhow::Resul
         }
         let handle = rd::rd_kafka_topic_new(client, topic.as_ptr(), null_mut());
         let queue = rd::rd_kafka_queue_new(client);
-        rd::rd_kafka_consume_start_queue(handle, 0, 0, queue);
+        for partition in 0..partitions {
+            rd::rd_kafka_consume_start_queue(handle, partition, 0, queue);
+        }
         let mut messages = vec![null_mut(); 4096];
         let mut count = 0;
         while count < records {
@@ -42,7 +49,9 @@ pub(crate) fn consume(brokers: &str, topic: &str, records: i64) -> anyhow::Resul
                 rd::rd_kafka_message_destroy(message);
             }
         }
-        rd::rd_kafka_consume_stop(handle, 0);
+        for partition in 0..partitions {
+            rd::rd_kafka_consume_stop(handle, partition);
+        }
         rd::rd_kafka_queue_destroy(queue);
         rd::rd_kafka_topic_destroy(handle);
         rd::rd_kafka_destroy(client);

@@ -98,6 +98,19 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "NoSuchViewException", message)
     }
 
+    /// No such plan is known (any more).
+    pub(crate) fn no_such_plan(id: &str) -> Self {
+        let message = format!("plan {id:?} does not exist (any more): plan the scan again");
+        Self::new(StatusCode::NOT_FOUND, "NoSuchPlanIdException", message)
+    }
+
+    /// What was given as a plan task is none.
+    pub(crate) fn no_such_plan_task(task: &str) -> Self {
+        let task: String = task.chars().take(100).collect();
+        let message = format!("{task:?} is no plan task of this catalog: plan the scan again");
+        Self::new(StatusCode::NOT_FOUND, "NoSuchPlanTaskException", message)
+    }
+
     /// No route of ours has this path.
     pub(crate) fn no_such_route(path: &str) -> Self {
         let message = format!("there is no {path:?} here; /openapi.yaml lists what there is");

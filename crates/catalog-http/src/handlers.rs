@@ -9,16 +9,17 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use isk_coldset::{ColdsetError, DirectAccess};
-use isk_virtual_table::{MERGED, ServiceError};
+use isk_virtual_table::{HOTSET, MERGED, ServiceError};
 use serde::Deserialize;
 
 use crate::OPENAPI;
 use crate::cold::{COLDSET, Cold};
 use crate::coldset::{self, ColdWrite};
 use crate::error::ApiError;
-use crate::load::{self, Snapshots, Vending};
+use crate::load::{self, Planning, Snapshots, Vending};
 use crate::names::{SEPARATOR, single_level};
 use crate::paging::{PageRequest, page};
+use crate::plan::Plans;
 use crate::service::CatalogService;
 use crate::settings::CatalogSettings;
 use crate::wire::{Identifiers, Namespace, Namespaces, TableIdentifier};
@@ -29,6 +30,8 @@ pub(crate) struct App<S> {
     pub settings: Arc<CatalogSettings>,
     /// The upstream catalog, where one is configured.
     pub cold: Option<Arc<Cold>>,
+    /// The scans that were planned lately.
+    pub plans: Plans,
 }
 
 impl<S> Clone for App<S> {
@@ -37,6 +40,7 @@ impl<S> Clone for App<S> {
             service: Arc::clone(&self.service),
             settings: Arc::clone(&self.settings),
             cold: self.cold.clone(),
+            plans: self.plans.clone(),
         }
     }
 }
@@ -191,7 +195,12 @@ pub(crate) async fn load_table<S: CatalogService>(
     let namespace = single_level(&namespace).map_err(|_| no_such_table(&namespace, &table))?;
     let loaded = app.service.load_table(namespace, &table).await?;
     let direct = direct_access(&app, namespace, &table).await?;
-    let vending = Vending { gateway: &app.settings.vended, direct: &direct };
+    // Tables of the hotset alone are planned here.
+    let planning = match app.settings.server_planning && namespace == HOTSET {
+        true => Planning::Server,
+        false => Planning::Unsaid,
+    };
+    let vending = Vending { gateway: &app.settings.vended, direct: &direct, planning };
     let tag = load::entity_tag(&loaded, snapshots, &vending);
     let tag_header = HeaderValue::from_str(&tag)
         .map_err(|e| ServiceError::Internal(format!("entity tag: {e}")))?;

@@ -17,6 +17,8 @@ mod handlers;
 mod load;
 mod names;
 mod paging;
+mod plan;
+mod plan_wire;
 pub mod routes;
 mod service;
 mod settings;

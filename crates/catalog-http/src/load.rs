@@ -22,6 +22,15 @@ pub(crate) enum Snapshots {
     Refs,
 }
 
+/// Who plans scans of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Planning {
+    /// The client, or whoever it is configured for.
+    Unsaid,
+    /// This catalog.
+    Server,
+}
+
 impl Snapshots {
     /// Reads the parameter; `all` where it is absent.
     pub(crate) fn parse(text: Option<&str>) -> Result<Self, ApiError> {
@@ -35,12 +44,14 @@ impl Snapshots {
     }
 }
 
-/// The storage settings that an answer carries.
+/// The settings that an answer carries.
 pub(crate) struct Vending<'a> {
     /// The gateway's: good for all files.
     pub gateway: &'a VendedS3,
     /// The upstream store's own, for clients that know several prefixes.
     pub direct: &'a [DirectAccess],
+    /// Who plans scans of the table.
+    pub planning: Planning,
 }
 
 impl Vending<'_> {
@@ -50,6 +61,9 @@ impl Vending<'_> {
         let mut config: BTreeMap<&str, &str> = self.gateway.config();
         if !self.direct.is_empty() {
             config.remove("s3.session-token");
+        }
+        if self.planning == Planning::Server {
+            config.insert("scan-planning-mode", "server");
         }
         config
     }
@@ -79,7 +93,11 @@ pub(crate) fn entity_tag(
         Snapshots::All => "all",
         Snapshots::Refs => "refs",
     };
-    let mut parts = vec![table.metadata_location.as_str(), &table.location, snapshots];
+    let planning = match vending.planning {
+        Planning::Unsaid => "",
+        Planning::Server => "server",
+    };
+    let mut parts = vec![table.metadata_location.as_str(), &table.location, snapshots, planning];
     for access in vending.direct {
         parts.push(&access.prefix);
         parts.extend(access.settings.iter().flat_map(|(k, v)| [k.as_str(), v.as_str()]));
@@ -191,7 +209,7 @@ mod tests {
     fn the_tag_changes_with_all_that_the_body_holds() {
         let tag = |location, snapshots, secret| {
             let gateway = vended(secret);
-            let vending = Vending { gateway: &gateway, direct: &[] };
+            let vending = Vending { gateway: &gateway, direct: &[], planning: Planning::Unsaid };
             entity_tag(&table(location), snapshots, &vending)
         };
         let first = tag("a", Snapshots::All, "x");
@@ -199,12 +217,17 @@ mod tests {
         assert_ne!(first, tag("b", Snapshots::All, "x"));
         assert_ne!(first, tag("a", Snapshots::Refs, "x"));
         assert_ne!(first, tag("a", Snapshots::All, "y"));
+        let gateway = vended("x");
+        let vending = Vending { gateway: &gateway, direct: &[], planning: Planning::Server };
+        let planned = entity_tag(&table("a"), Snapshots::All, &vending);
+        assert_ne!(first, planned);
     }
 
     #[test]
     fn refs_leaves_out_what_nothing_points_at() {
         let ids = |snapshots| {
-            let vending = Vending { gateway: &vended("x"), direct: &[] };
+            let vending =
+                Vending { gateway: &vended("x"), direct: &[], planning: Planning::Unsaid };
             let body = body(&table("a"), snapshots, &vending).unwrap();
             let body: Value = serde_json::from_slice(&body).unwrap();
             let all = body["metadata"]["snapshots"].as_array().unwrap().clone();
@@ -216,7 +239,7 @@ mod tests {
 
     #[test]
     fn the_keys_are_given_for_each_prefix() {
-        let vending = Vending { gateway: &vended("x"), direct: &[] };
+        let vending = Vending { gateway: &vended("x"), direct: &[], planning: Planning::Unsaid };
         let body = body(&table("a"), Snapshots::All, &vending).unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap();
         let credentials = body["storage-credentials"].as_array().unwrap();
@@ -233,7 +256,7 @@ mod tests {
         };
         let direct = [access("s3://lake/", "all"), access("s3://lake/t", "own")];
         let gateway = vended("x");
-        let vending = Vending { gateway: &gateway, direct: &direct };
+        let vending = Vending { gateway: &gateway, direct: &direct, planning: Planning::Unsaid };
         let answer = body(&table("a"), Snapshots::All, &vending).unwrap();
         let answer: Value = serde_json::from_slice(&answer).unwrap();
         assert_eq!(answer["config"]["s3.access-key-id"], "id");
@@ -245,7 +268,7 @@ mod tests {
             .collect();
         assert_eq!(seen, [["s3://hotset/t", "id"], ["s3://lake/", "all"], ["s3://lake/t", "own"]]);
         assert_eq!(credentials[0]["config"]["s3.session-token"], "token");
-        let other = Vending { gateway: &gateway, direct: &direct[..1] };
+        let other = Vending { gateway: &gateway, direct: &direct[..1], planning: Planning::Unsaid };
         let tag = |vending| entity_tag(&table("a"), Snapshots::All, vending);
         assert_ne!(tag(&vending), tag(&other));
     }
@@ -255,7 +278,8 @@ mod tests {
         let mut broken = table("here");
         broken.metadata = "{".into();
         for snapshots in [Snapshots::All, Snapshots::Refs] {
-            let vending = Vending { gateway: &vended("x"), direct: &[] };
+            let vending =
+                Vending { gateway: &vended("x"), direct: &[], planning: Planning::Unsaid };
             let error = body(&broken, snapshots, &vending).unwrap_err();
             assert!(error.to_string().contains("here"), "{error}");
         }

@@ -12,6 +12,7 @@ use isk_coldset::Upstream;
 use crate::cold::Cold;
 use crate::coldset::{self, ColdWrite};
 use crate::handlers::{self as h, App};
+use crate::plan::{self, Plans};
 use crate::service::CatalogService;
 use crate::settings::CatalogSettings;
 use crate::trace::trace;
@@ -49,6 +50,14 @@ pub enum Operation {
     ListViews,
     /// A view: there is none.
     NoView,
+    /// A scan, planned.
+    PlanScan,
+    /// A scan that was planned, again.
+    FetchPlan,
+    /// A scan that is not needed any more.
+    CancelPlan,
+    /// A part of a planned scan.
+    FetchTasks,
     /// A scan report, dropped.
     DropReport,
     /// The creation of a namespace, refused; one that exists is said to exist.
@@ -78,7 +87,11 @@ impl Operation {
             | Self::NamespaceExists
             | Self::ListTables
             | Self::LoadTable
-            | Self::TableExists => true,
+            | Self::TableExists
+            | Self::PlanScan
+            | Self::FetchPlan
+            | Self::CancelPlan
+            | Self::FetchTasks => true,
             Self::CreateNamespace | Self::Write(_) => writable,
             _ => false,
         }
@@ -89,6 +102,7 @@ const NAMESPACES: &str = "/v1/namespaces";
 const NAMESPACE: &str = "/v1/namespaces/{namespace}";
 const TABLES: &str = "/v1/namespaces/{namespace}/tables";
 const TABLE: &str = "/v1/namespaces/{namespace}/tables/{table}";
+const PLAN: &str = "/v1/namespaces/{namespace}/tables/{table}/plan/{plan-id}";
 const VIEWS: &str = "/v1/namespaces/{namespace}/views";
 const VIEW: &str = "/v1/namespaces/{namespace}/views/{view}";
 /// `path` stands for all the rest, slashes too.
@@ -122,6 +136,10 @@ pub static ROUTES: &[Route] = &[
     route(Method::HEAD, TABLE, Operation::TableExists),
     route(Method::POST, TABLE, Operation::Write(ColdWrite::UpdateTable)),
     route(Method::DELETE, TABLE, Operation::Write(ColdWrite::DropTable)),
+    route(Method::POST, "/v1/namespaces/{namespace}/tables/{table}/plan", Operation::PlanScan),
+    route(Method::GET, PLAN, Operation::FetchPlan),
+    route(Method::DELETE, PLAN, Operation::CancelPlan),
+    route(Method::POST, "/v1/namespaces/{namespace}/tables/{table}/tasks", Operation::FetchTasks),
     route(Method::POST, "/v1/namespaces/{namespace}/tables/{table}/metrics", Operation::DropReport),
     route(Method::POST, "/v1/tables/rename", Operation::Write(ColdWrite::RenameTable)),
     route(Method::POST, "/v1/transactions/commit", Operation::Write(ColdWrite::CommitTransaction)),
@@ -173,7 +191,7 @@ pub fn router<S: CatalogService>(
         .fallback(h::no_route)
         .method_not_allowed_fallback(h::wrong_method)
         .layer(from_fn(trace))
-        .with_state(App { service, settings: Arc::new(settings), cold })
+        .with_state(App { service, settings: Arc::new(settings), cold, plans: Plans::new() })
 }
 
 fn method_router<S: CatalogService>(route: &Route) -> MethodRouter<App<S>> {
@@ -194,6 +212,10 @@ fn method_router<S: CatalogService>(route: &Route) -> MethodRouter<App<S>> {
         Operation::TableExists => on(method, h::table_exists::<S>),
         Operation::ListViews => on(method, h::list_views::<S>),
         Operation::NoView => on(method, h::no_view::<S>),
+        Operation::PlanScan => on(method, plan::plan_scan::<S>),
+        Operation::FetchPlan => on(method, plan::fetch_plan::<S>),
+        Operation::CancelPlan => on(method, plan::cancel_plan::<S>),
+        Operation::FetchTasks => on(method, plan::fetch_tasks::<S>),
         Operation::DropReport => on(method, h::drop_report::<S>),
         Operation::CreateNamespace => on(method, coldset::create_namespace_here::<S>),
         Operation::Write(write) => write_router(method, write, route.path),

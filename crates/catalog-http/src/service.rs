@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use isk_virtual_table::{LoadedTable, Service, ServiceError};
+use isk_virtual_table::{LoadedTable, ScanPlan, ScanRequest, Service, ServiceError};
 
 /// The questions of the catalog. [`Service`] answers them from Kafka; tests answer from memory.
 pub trait CatalogService: Send + Sync + 'static {
@@ -28,6 +28,14 @@ pub trait CatalogService: Send + Sync + 'static {
         namespace: &str,
         table: &str,
     ) -> impl Future<Output = Result<LoadedTable, ServiceError>> + Send;
+
+    /// A query's own plan of a table.
+    fn plan_scan(
+        &self,
+        namespace: &str,
+        table: &str,
+        request: &ScanRequest,
+    ) -> impl Future<Output = Result<ScanPlan, ServiceError>> + Send;
 
     /// Whether what is behind the service answers.
     fn ready(&self) -> impl Future<Output = Result<(), ServiceError>> + Send;
@@ -62,6 +70,15 @@ impl CatalogService for Service {
         table: &str,
     ) -> impl Future<Output = Result<LoadedTable, ServiceError>> + Send {
         Service::load_table(self, namespace, table)
+    }
+
+    fn plan_scan(
+        &self,
+        namespace: &str,
+        table: &str,
+        request: &ScanRequest,
+    ) -> impl Future<Output = Result<ScanPlan, ServiceError>> + Send {
+        Service::plan_scan(self, namespace, table, request)
     }
 
     fn ready(&self) -> impl Future<Output = Result<(), ServiceError>> + Send {

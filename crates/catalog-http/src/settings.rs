@@ -56,12 +56,20 @@ pub struct CatalogSettings {
     pub max_page_size: usize,
     /// The most bytes of a request's body that are read; longer ones are refused.
     pub max_body_bytes: usize,
+    /// Whether clients are told to have scans of tables of the hotset planned here.
+    pub server_planning: bool,
 }
 
 impl CatalogSettings {
     /// Settings with the default limits.
     pub fn new(vended: VendedS3) -> Self {
-        Self { vended, default_page_size: 1000, max_page_size: 10_000, max_body_bytes: 1 << 20 }
+        Self {
+            vended,
+            default_page_size: 1000,
+            max_page_size: 10_000,
+            max_body_bytes: 1 << 20,
+            server_planning: false,
+        }
     }
 }
 

@@ -20,6 +20,10 @@ async fn config_lists_exactly_what_clients_may_use() {
             "GET /v1/{prefix}/namespaces/{namespace}/tables",
             "GET /v1/{prefix}/namespaces/{namespace}/tables/{table}",
             "HEAD /v1/{prefix}/namespaces/{namespace}/tables/{table}",
+            "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}/plan",
+            "GET /v1/{prefix}/namespaces/{namespace}/tables/{table}/plan/{plan-id}",
+            "DELETE /v1/{prefix}/namespaces/{namespace}/tables/{table}/plan/{plan-id}",
+            "POST /v1/{prefix}/namespaces/{namespace}/tables/{table}/tasks",
         ],
     });
     assert_eq!(body, expected);
@@ -167,6 +171,49 @@ async fn unavailable_and_wrong_method_say_how_to_go_on() {
     assert_eq!(response.headers()["retry-after"], "1");
     let response = catalog.request("PUT", "/v1/config").send().await.unwrap();
     assert!(response.headers()["allow"].to_str().unwrap().contains("GET"));
+}
+
+#[tokio::test]
+async fn scans_are_planned_and_handed_out_in_parts() {
+    let catalog = Catalog::start(&["a", "wide"]).await;
+    let send = async |method: &str, path: &str, body: Value| {
+        let request = catalog.request(method, &format!("/v1/namespaces/hotset/tables/{path}"));
+        let response = request.body(body.to_string()).send().await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap_or(Value::Null))
+    };
+    let filter = json!({ "type": "eq", "term": "kafka_partition", "value": 1 });
+    let (status, plan) = send("POST", "a/plan", json!({ "filter": filter })).await;
+    assert_eq!((status, &plan["status"]), (200, &json!("completed")));
+    let task = &plan["file-scan-tasks"][0];
+    assert_eq!(task["residual-filter"], filter);
+    assert_eq!(task["data-file"]["partition"], json!([1, 1024]));
+    assert_eq!(task["delete-file-references"], json!([0]));
+    assert_eq!(plan["delete-files"][0]["content"], "position-deletes");
+    assert_eq!(plan["storage-credentials"][0]["prefix"], "s3://hotset/a");
+    let again = format!("a/plan/{}", plan["plan-id"].as_str().unwrap());
+    assert_eq!(send("GET", &again, Value::Null).await, (200, plan.clone()));
+    assert_eq!(send("DELETE", &again, Value::Null).await.0, 204);
+    for method in ["GET", "DELETE"] {
+        let (status, error) = send(method, &again, Value::Null).await;
+        assert_eq!((status, &error["error"]["type"]), (404, &json!("NoSuchPlanIdException")));
+    }
+
+    let (_, plan) = send("POST", "wide/plan", json!({ "filter": filter })).await;
+    assert_eq!(plan["file-scan-tasks"], json!([]));
+    let part = json!({ "plan-task": plan["plan-tasks"][0] });
+    let (status, tasks) = send("POST", "wide/tasks", part).await;
+    assert_eq!((status, &tasks["file-scan-tasks"][0]["residual-filter"]), (200, &filter));
+
+    for (path, body, status, kind) in [
+        ("a/tasks", json!({ "plan-task": "none" }), 404, "NoSuchPlanTaskException"),
+        ("a/tasks", json!({}), 400, "BadRequestException"),
+        ("a/plan", json!([]), 400, "BadRequestException"),
+        ("a/plan", json!({ "start-snapshot-id": 1 }), 400, "BadRequestException"),
+        ("none/plan", json!({}), 404, "NoSuchTableException"),
+    ] {
+        let (seen, error) = send("POST", path, body).await;
+        assert_eq!((seen, &error["error"]["type"]), (status, &json!(kind)), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -96,7 +96,13 @@ async fn with_direct_the_upstreams_settings_stay() {
 async fn writes_are_refused_until_they_are_allowed() {
     let (stub, catalog) = start(false, false).await;
     let (_, config) = catalog.json("GET", "/v1/config").await;
-    assert!(!config["endpoints"].to_string().contains("POST"), "{config}");
+    let endpoints = config["endpoints"].as_array().unwrap().iter().map(|e| e.as_str().unwrap());
+    let writes = endpoints.filter(|endpoint| {
+        let reads = ["GET ", "HEAD "].iter().any(|method| endpoint.starts_with(method));
+        // Planning a scan changes nothing.
+        !reads && !endpoint.contains("{table}/plan") && !endpoint.ends_with("{table}/tasks")
+    });
+    assert_eq!(writes.collect::<Vec<_>>(), [""; 0]);
     for (method, path) in [
         ("POST", "/v1/namespaces/coldset/tables"),
         ("POST", "/v1/namespaces/coldset/register"),

@@ -56,6 +56,7 @@ async fn every_route_answers_with_a_described_status() {
                 .replace("{namespace}", namespace)
                 .replace("{table}", name)
                 .replace("{view}", name)
+                .replace("{plan-id}", "none")
                 .replace("{path}", "namespaces");
             let (status, body) = catalog.json(&method, &path).await;
             assert!(statuses.contains(&status), "{method} {path}: {status} is not described");

@@ -8,7 +8,7 @@ use arrow_array::{
 };
 use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::{ArrowError, DataType, FieldRef};
-use isk_model::{KafkaPartition, KafkaRecord, RecordBlock};
+use isk_model::{EARLIEST_TIMESTAMP_MS, KafkaPartition, KafkaRecord, RecordBlock};
 
 use crate::vectors::{Binaries, Texts};
 
@@ -20,9 +20,11 @@ pub(crate) fn offsets(block: &RecordBlock) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values(block.iter().map(|r| r.offset.0)))
 }
 
-/// Timestamps in microseconds; null where Kafka has none, or one that microseconds cannot express.
+/// Timestamps in microseconds; null where Kafka has none, or one that cannot be told: too late for
+/// microseconds, or before the year 1.
 pub(crate) fn timestamps(block: &RecordBlock, ty: &DataType) -> ArrayRef {
-    let micros = |ms: i64| if ms == -1 { None } else { ms.checked_mul(1000) };
+    let told = |ms: &i64| *ms != -1 && *ms >= EARLIEST_TIMESTAMP_MS;
+    let micros = |ms: i64| Some(ms).filter(told)?.checked_mul(1000);
     let array: TimestampMicrosecondArray = block.iter().map(|r| micros(r.timestamp_ms)).collect();
     let zone = match ty {
         DataType::Timestamp(_, zone) => zone.clone(),
@@ -78,4 +80,27 @@ pub(crate) fn headers(block: &RecordBlock, ty: &DataType) -> Result<ArrayRef, Ar
         no_nulls,
     )?;
     Ok(Arc::new(list))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::TimestampMicrosecondType;
+    use isk_model::{Offset, TimestampType};
+
+    use super::*;
+
+    #[test]
+    fn no_timestamp_before_the_first_year_is_shown() {
+        let mut block = RecordBlock::new();
+        let times = [EARLIEST_TIMESTAMP_MS, EARLIEST_TIMESTAMP_MS - 1, i64::MIN, -1, -2];
+        for (offset, ms) in (0..).zip(times) {
+            block.push(Offset(offset), ms, TimestampType::CreateTime, None, None, []);
+        }
+        let shown =
+            timestamps(&block, &DataType::Timestamp(arrow_schema::TimeUnit::Microsecond, None));
+        let shown = shown.as_primitive::<TimestampMicrosecondType>();
+        let earliest = Some(EARLIEST_TIMESTAMP_MS * 1000);
+        assert_eq!(shown.iter().collect::<Vec<_>>(), [earliest, None, None, None, Some(-2000)]);
+    }
 }

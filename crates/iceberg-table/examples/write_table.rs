@@ -3,7 +3,8 @@
 //!
 //! Two Kafka partitions of a compacted topic (every third offset is gone), in chunks of 2^10 offsets,
 //! as padded Parquet files with real holes. `DIR/unproven` claims the spans and has delete entries,
-//! `DIR/proven` claims exact rows, `DIR/mixed` has both, `DIR/empty` is a topic without records.
+//! `DIR/proven` claims exact rows, `DIR/mixed` has both, `DIR/empty` is a topic without records, and
+//! `DIR/history` has two snapshots, the second of which adds the second Kafka partition.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -18,7 +19,10 @@ use arrow_array::{
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use iceberg::spec::{NestedField, PrimitiveType, Schema as IcebergSchema, Type};
-use isk_iceberg_table::{Evidence, ManifestWriter, Placement, PlannedFile, TableHead, build};
+use isk_iceberg_table::{
+    Evidence, ManifestWriter, Manifests, Operation, Placement, PlannedFile, TableHead, build,
+    build_metadata, build_snapshot,
+};
 use isk_model::{ChunkExponent, KafkaPartition, Offset, OffsetChunk, OffsetRange, chunks};
 use isk_parquet_file::{PaddedLayout, ParquetRenderer, RenderProfile, Rendered, empty_delete_file};
 
@@ -33,11 +37,12 @@ fn main() -> Result<()> {
     let dir = std::env::args().nth(1).context("the directory to write to is missing")?;
     let dir = Path::new(&dir);
     type Proves = fn(usize) -> bool;
-    let tables: [(&str, bool, Proves); 4] = [
+    let tables: [(&str, bool, Proves); 5] = [
         ("unproven", true, |_| false),
         ("proven", true, |_| true),
         ("mixed", true, |index| index % 2 == 0),
         ("empty", false, |_| true),
+        ("history", true, |index| index % 2 == 0),
     ];
     for (name, filled, proven) in tables {
         let root = dir.join(name);
@@ -73,12 +78,31 @@ fn write_metadata(root: &Path, location: String, files: Vec<PlannedFile>) -> Res
         delete_file_size: empty_delete_file().len() as u64,
         summary: BTreeMap::new(),
     };
-    let (group, manifests) = ManifestWriter::new(&head)?.group(files)?;
-    let table = build(&head, &[Arc::new(group)])?;
-    for file in manifests.iter().chain([&table.manifest_list, &table.metadata]) {
+    let history = root.ends_with("history");
+    let (first, rest): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|file| !history || file.partition == KafkaPartition(0));
+    let writer = ManifestWriter::new(&head)?;
+    let (group, mut named) = writer.group(first)?;
+    let known = [Arc::new(group)];
+    let metadata = if history {
+        let (group, more) = writer.group(rest)?;
+        let later = TableHead { timestamp_ms: EPOCH_MS + 1000, ..head.clone() };
+        let one = Manifests { known: &[], added: &known };
+        let two = Manifests { known: &known, added: &[Arc::new(group)] };
+        let (one, one_list) = build_snapshot(&head, one, Operation::Append, None)?;
+        let parent = Some(one.snapshot_id);
+        let (two, two_list) = build_snapshot(&later, two, Operation::Append, parent)?;
+        named.extend(more.into_iter().chain([one_list, two_list]));
+        build_metadata(&later, &[], [&one, &two])?
+    } else {
+        let table = build(&head, &known)?;
+        named.push(table.manifest_list);
+        table.metadata
+    };
+    for file in named.iter().chain([&metadata]) {
         fs::write(root.join("metadata").join(&file.name), &file.bytes)?;
     }
-    println!("{}", root.join("metadata").join(&table.metadata.name).display());
+    println!("{}", root.join("metadata").join(&metadata.name).display());
     Ok(())
 }
 

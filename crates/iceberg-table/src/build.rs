@@ -8,11 +8,12 @@ use iceberg::spec::{PrimitiveType, Schema, Type};
 use isk_model::OffsetChunk;
 
 use crate::digest::{Parts, hex128, sha256};
-use crate::list::{List, ListedManifest};
+use crate::list::List;
 use crate::manifest::GroupManifests;
 use crate::merged::{self, format_version};
-use crate::metadata::{Metadata, SnapshotFacts};
+use crate::metadata::Metadata;
 use crate::plan::TableHead;
+use crate::snapshot::{Operation, Snapshot};
 
 /// A file of the table's metadata folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,53 +79,101 @@ pub enum BuildError {
     Json(#[from] serde_json::Error),
 }
 
-/// Builds metadata and manifest list over the manifests of these groups, in their order. The cost is
-/// linear in the number of manifests.
+/// The manifests of a snapshot's groups, in the manifest list's order.
+#[derive(Debug, Clone, Copy)]
+pub struct Manifests<'a> {
+    /// What was in the table before.
+    pub known: &'a [Arc<GroupManifests>],
+    /// What the snapshot adds.
+    pub added: &'a [Arc<GroupManifests>],
+}
+
+impl<'a> Manifests<'a> {
+    fn groups(self) -> impl Iterator<Item = &'a GroupManifests> {
+        self.known.iter().chain(self.added).map(Arc::as_ref)
+    }
+}
+
+/// Builds metadata and manifest list of a table with one snapshot, over the manifests of these groups, in
+/// their order. The cost is linear in the number of manifests.
 ///
 /// The snapshot's id is a digest of everything in the table but its timestamp.
 ///
 /// # Errors
 /// The head is no table's: see [`BuildError`].
 pub fn build(head: &TableHead, groups: &[Arc<GroupManifests>]) -> Result<TableFiles, BuildError> {
+    let manifests = Manifests { known: groups, added: &[] };
+    let (snapshot, manifest_list) = build_snapshot(head, manifests, Operation::Append, None)?;
+    let metadata = match &head.cold {
+        None => build_metadata(head, &[], [&snapshot])?,
+        Some(cold) => {
+            let schema = checked_schema(head)?;
+            let spec = head.placement.spec(head.chunk_exponent);
+            let properties = properties(head);
+            let merged = merged::metadata(head, cold, &schema, &spec, properties, &snapshot)?;
+            named_metadata(&serde_json::to_vec(&merged)?)
+        }
+    };
+    Ok(TableFiles { metadata, manifest_list, snapshot_id: snapshot.snapshot_id })
+}
+
+/// Builds one snapshot and its manifest list.
+///
+/// # Errors
+/// The head is no table's: see [`BuildError`].
+pub fn build_snapshot(
+    head: &TableHead,
+    manifests: Manifests<'_>,
+    operation: Operation,
+    parent: Option<i64>,
+) -> Result<(Snapshot, NamedFile), BuildError> {
     let schema = checked_schema(head)?;
-    let placement = &head.placement;
-    let spec = placement.spec(head.chunk_exponent);
-    let hot: Vec<&ListedManifest> = groups.iter().flat_map(|group| &group.listed).collect();
-    let properties = properties(head);
-    let summary = summary(head, groups);
-    let snapshot_id = snapshot_id(head, &schema, &hot, &properties, &summary)?;
+    let summary = summary(head, manifests, operation);
+    let snapshot_id = snapshot_id(head, &schema, manifests, parent, &summary)?;
     let format_version = head.cold.as_ref().map_or(Ok(2), |cold| format_version(&cold.metadata))?;
+    let origin = Parts::new("origin").add(head.table_uuid.as_bytes()).snapshot_id();
+    let mut hot = Vec::new();
+    for (groups, added_by) in [(manifests.known, origin), (manifests.added, snapshot_id)] {
+        hot.extend(groups.iter().flat_map(|group| &group.listed).map(|one| (one, added_by)));
+    }
     let list = List {
         format_version,
         cold: head.cold.as_ref().map_or(&[], |cold| cold.manifests.as_slice()),
         hot: &hot,
-        placement,
-        origin_snapshot: origin_snapshot(head),
+        placement: &head.placement,
+        parent,
     };
     let manifest_list = list.encode(snapshot_id);
     let manifest_list = NamedFile {
         name: format!("snap-{snapshot_id}-{}.avro", hex128(&manifest_list)),
         bytes: manifest_list.into(),
     };
-    let facts = SnapshotFacts {
-        id: snapshot_id,
+    let snapshot = Snapshot {
+        sequence_number: head.placement.sequence_number,
+        snapshot_id,
+        parent_snapshot_id: parent,
         timestamp_ms: head.timestamp_ms,
         summary,
-        manifest_list: &metadata_uri(&head.location, &manifest_list.name),
+        manifest_list: metadata_uri(&head.location, &manifest_list.name),
+        schema_id: head.schema_id,
     };
-    let metadata = match &head.cold {
-        None => {
-            let (uuid, location) = (head.table_uuid, &head.location);
-            let hot = Metadata::new(uuid, location, &schema, placement, spec, properties, facts);
-            serde_json::to_vec(&hot)?
-        }
-        Some(cold) => {
-            let merged = merged::metadata(head, cold, &schema, &spec, properties, facts)?;
-            serde_json::to_vec(&merged)?
-        }
-    };
-    let metadata = NamedFile { name: metadata_name(&metadata), bytes: metadata.into() };
-    Ok(TableFiles { metadata, manifest_list, snapshot_id })
+    Ok((snapshot, manifest_list))
+}
+
+/// Builds the metadata file of a table of hot files alone over its snapshots, oldest first; the last one is
+/// the table's current one. `schemas` are those that earlier snapshots were planned with.
+///
+/// # Errors
+/// The head is no table's: see [`BuildError`].
+pub fn build_metadata<'a>(
+    head: &TableHead,
+    schemas: &[Schema],
+    snapshots: impl IntoIterator<Item = &'a Snapshot>,
+) -> Result<NamedFile, BuildError> {
+    let schema = checked_schema(head)?;
+    let snapshots: Vec<&Snapshot> = snapshots.into_iter().collect();
+    let metadata = Metadata::new(head, &schema, schemas, properties(head), snapshots);
+    Ok(named_metadata(&serde_json::to_vec(&metadata)?))
 }
 
 /// The schema under the plan's id, with the columns that the partition spec needs.
@@ -144,11 +193,6 @@ pub(crate) fn checked_schema(head: &TableHead) -> Result<Schema, BuildError> {
         .map_err(|source| BuildError::SchemaId { id: head.schema_id, source: Box::new(source) })
 }
 
-/// The snapshot id in manifest entries: one per table.
-pub(crate) fn origin_snapshot(head: &TableHead) -> i64 {
-    Parts::new("origin").add(head.table_uuid.as_bytes()).snapshot_id()
-}
-
 pub(crate) fn metadata_uri(location: &str, name: &str) -> String {
     format!("{location}/metadata/{name}")
 }
@@ -166,17 +210,25 @@ fn properties(head: &TableHead) -> BTreeMap<String, String> {
 
 /// The computed entries win over the caller's. There is no total of records unless all are proven:
 /// some clients answer COUNT(*) from it.
-fn summary(head: &TableHead, groups: &[Arc<GroupManifests>]) -> BTreeMap<String, String> {
+fn summary(
+    head: &TableHead,
+    manifests: Manifests<'_>,
+    operation: Operation,
+) -> BTreeMap<String, String> {
     let mut summary = head.summary.clone();
     let total = |of: fn(&GroupManifests) -> u64| {
-        groups.iter().fold(0u64, |n, group| n.saturating_add(of(group))).to_string()
+        manifests.groups().fold(0u64, |n, group| n.saturating_add(of(group))).to_string()
     };
-    summary.insert("operation".to_owned(), "append".to_owned());
+    summary.insert("operation".to_owned(), operation.name().to_owned());
     summary.insert("total-data-files".to_owned(), total(|group| group.data_files));
     summary.insert("total-delete-files".to_owned(), total(|group| group.delete_files));
+    if !manifests.added.is_empty() {
+        let added: u64 = manifests.added.iter().map(|group| group.data_files).sum();
+        summary.insert("added-data-files".to_owned(), added.to_string());
+    }
     summary.remove("total-records");
     // A cold table's own total does not know of its deletes.
-    if head.cold.is_none() && groups.iter().all(|group| group.exact) {
+    if head.cold.is_none() && manifests.groups().all(|group| group.exact) {
         summary.insert("total-records".to_owned(), total(|group| group.rows));
     }
     summary
@@ -186,8 +238,8 @@ fn summary(head: &TableHead, groups: &[Arc<GroupManifests>]) -> BTreeMap<String,
 fn snapshot_id(
     head: &TableHead,
     schema: &Schema,
-    manifests: &[&ListedManifest],
-    properties: &BTreeMap<String, String>,
+    manifests: Manifests<'_>,
+    parent: Option<i64>,
     summary: &BTreeMap<String, String>,
 ) -> Result<i64, BuildError> {
     let fixed = Parts::new("snapshot")
@@ -195,18 +247,25 @@ fn snapshot_id(
         .add(head.location.as_bytes())
         .add(&serde_json::to_vec(schema)?)
         .add(&[head.chunk_exponent.get()])
-        .add(&serde_json::to_vec(properties)?)
-        .add(&serde_json::to_vec(summary)?);
-    let fixed = match &head.cold {
+        .add(&serde_json::to_vec(&properties(head))?)
+        .add(&serde_json::to_vec(summary)?)
+        .add(&parent.unwrap_or(0).to_be_bytes());
+    let mut parts = match &head.cold {
         Some(cold) => fixed.add(cold.metadata_location.as_bytes()),
         None => fixed,
     };
-    let all = manifests.iter().fold(fixed, |parts, manifest| parts.add(manifest.uri.as_bytes()));
-    Ok(all.snapshot_id())
+    for groups in [manifests.known, manifests.added] {
+        for manifest in groups.iter().flat_map(|group| &group.listed) {
+            parts = parts.add(manifest.uri.as_bytes());
+        }
+        parts = parts.add(&[]);
+    }
+    Ok(parts.snapshot_id())
 }
 
 /// A name that all clients accept: a version, and a UUID made of the content's digest.
-fn metadata_name(bytes: &[u8]) -> String {
+fn named_metadata(bytes: &[u8]) -> NamedFile {
     let [digest @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = sha256(bytes);
-    format!("00001-{}.metadata.json", uuid::Builder::from_custom_bytes(digest).as_uuid())
+    let uuid = uuid::Builder::from_custom_bytes(digest).into_uuid();
+    NamedFile { name: format!("00001-{uuid}.metadata.json"), bytes: bytes.to_vec().into() }
 }

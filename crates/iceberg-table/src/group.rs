@@ -38,12 +38,12 @@ pub enum Place {
 pub struct Group {
     /// Where it stands in the manifest list.
     pub place: Place,
-    /// Offsets by Kafka partition, ascending. A range begins and ends at the cuts between chunks.
+    /// Offsets by Kafka partition, ascending. A range begins and ends where files do.
     pub parts: Vec<(KafkaPartition, OffsetRange)>,
 }
 
 /// Sorts what is readable of each Kafka partition into groups, in the manifest list's order. All its
-/// chunks are in exactly one of them.
+/// chunks are in exactly one of them. A partition may come in several ranges that do not overlap.
 pub fn groups(
     readable: impl IntoIterator<Item = (KafkaPartition, OffsetRange)>,
     k: ChunkExponent,

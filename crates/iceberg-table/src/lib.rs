@@ -18,11 +18,15 @@ mod metadata;
 mod partition;
 mod plan;
 mod row_id;
+mod snapshot;
 
-pub use build::{BuildError, NamedFile, TableFiles, build};
+pub use build::{
+    BuildError, Manifests, NamedFile, TableFiles, build, build_metadata, build_snapshot,
+};
 pub use group::{Group, Place, groups};
 pub use isk_model::ColumnMetrics;
 pub use manifest::{GroupManifests, ManifestWriter};
 pub use merged::{format_version, last_sequence_number};
 pub use plan::{ColdTable, Evidence, Placement, PlannedFile, TableHead};
 pub use row_id::{ROW_ID_FIELD, ROW_ID_NAME, row_id};
+pub use snapshot::{Operation, Snapshot, unknown_parent};

@@ -27,9 +27,10 @@ pub(crate) struct List<'a> {
     pub(crate) format_version: u8,
     /// The manifests of a cold table: each is named as its own list names it.
     pub(crate) cold: &'a [ManifestFile],
-    pub(crate) hot: &'a [&'a ListedManifest],
+    /// The manifests of hot files, each with the snapshot that added its files.
+    pub(crate) hot: &'a [(&'a ListedManifest, i64)],
     pub(crate) placement: &'a Placement,
-    pub(crate) origin_snapshot: i64,
+    pub(crate) parent: Option<i64>,
 }
 
 impl List<'_> {
@@ -42,15 +43,18 @@ impl List<'_> {
                 optional_long(&mut out, manifest.first_row_id.map(u64::cast_signed));
             }
         }
-        for manifest in self.hot {
-            self.hot_entry(&mut out, manifest);
+        for (manifest, added_by) in self.hot {
+            self.hot_entry(&mut out, manifest, *added_by);
             if self.format_version >= 3 {
                 optional_long(&mut out, manifest.first_row_id);
             }
         }
         let metadata = [
             ("snapshot-id", &*snapshot_id.to_string()),
-            ("parent-snapshot-id", "null"),
+            (
+                "parent-snapshot-id",
+                &self.parent.map_or_else(|| "null".to_owned(), |parent| parent.to_string()),
+            ),
             ("sequence-number", &self.placement.sequence_number.to_string()),
             ("format-version", &self.format_version.to_string()),
         ];
@@ -63,7 +67,7 @@ impl List<'_> {
         container(&schema, &metadata, self.cold.len() + self.hot.len(), out)
     }
 
-    fn hot_entry(&self, out: &mut Encoder, manifest: &ListedManifest) {
+    fn hot_entry(&self, out: &mut Encoder, manifest: &ListedManifest, added_by: i64) {
         let sequence_number = self.placement.sequence_number;
         out.string(&manifest.uri);
         out.long(manifest.length.cast_signed());
@@ -71,12 +75,12 @@ impl List<'_> {
         out.long(manifest.content.code());
         out.long(sequence_number);
         out.long(sequence_number); // min_sequence_number
-        out.long(self.origin_snapshot);
-        out.long(0); // added files
+        out.long(added_by);
         out.long(manifest.files as i64);
+        out.long(0); // existing files
         out.long(0); // deleted files
-        out.long(0); // added rows
         out.long(manifest.rows.cast_signed());
+        out.long(0); // existing rows
         out.long(0); // deleted rows
         let PartitionBounds { partition, offset } = manifest.bounds;
         let summaries = [

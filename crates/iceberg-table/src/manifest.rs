@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use isk_model::{ChunkExponent, ColumnMetrics, Offset};
+use isk_model::{ChunkExponent, ColumnMetrics, EARLIEST_TIMESTAMP_MS, Offset};
 
 use crate::avro::{Encoder, container};
-use crate::build::{BuildError, NamedFile, checked_schema, metadata_uri, origin_snapshot};
+use crate::build::{BuildError, NamedFile, checked_schema, metadata_uri};
 use crate::digest::hex128;
 use crate::list::ListedManifest;
 use crate::partition::{PartitionBounds, Placement};
 use crate::plan::{Evidence, PlannedFile, TableHead};
 use crate::row_id::{first_row_id, has_row_ids};
 
-/// The status of all entries. They are offered as known for long, never as added: the same manifest
-/// stands in many snapshots, and a reader of increments must not take its rows as new in each.
-const EXISTING: i64 = 0;
+/// The status of all entries. By which snapshot they were added is not said here but in the manifest list,
+/// from which readers inherit it: so the same manifest stands in many snapshots, as new or as known for long.
+const ADDED: i64 = 1;
+
+/// No row has an earlier timestamp.
+const EARLIEST_MICROS: i64 = EARLIEST_TIMESTAMP_MS * 1000;
 
 /// What a manifest lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,9 +59,6 @@ pub struct ManifestWriter {
     entry_schema: String,
     /// Whether entries have the first row ids of their files: format v3.
     row_ids: bool,
-    /// The snapshot id in the entries: one per table, so that a manifest does not depend on the
-    /// snapshot it stands in.
-    origin_snapshot: i64,
     delete_file_size: u64,
 }
 
@@ -97,7 +97,6 @@ impl ManifestWriter {
             placement: head.placement.clone(),
             entry_schema: entry_schema(&head.placement, row_ids),
             row_ids,
-            origin_snapshot: origin_snapshot(head),
             delete_file_size: head.delete_file_size,
         })
     }
@@ -187,9 +186,8 @@ impl ManifestWriter {
     }
 
     fn entry(&self, out: &mut Encoder, content: Content, file: &PlannedFile) {
-        out.long(EXISTING);
-        out.present(true);
-        out.long(self.origin_snapshot);
+        out.long(ADDED);
+        out.null(); // snapshot_id
         for _sequence_number_and_that_of_the_file in 0..2 {
             out.present(true);
             out.long(self.placement.sequence_number);
@@ -275,9 +273,12 @@ fn unproven_metrics(
     let micros = timestamp_upper_ms.and_then(|ms| ms.checked_mul(1000)?.checked_add(999));
     let timestamp = timestamp_column.zip(micros);
     upper.extend(timestamp.map(|(id, micros)| (id, micros.to_le_bytes().to_vec())));
+    let mut lower = vec![(partition_column, partition), (offset_column, offset(range.start().0))];
+    // DuckDB goes by an upper bound only where there is a lower one too.
+    lower.extend(timestamp.map(|(id, _)| (id, EARLIEST_MICROS.to_le_bytes().to_vec())));
     Metrics {
         null_value_counts: vec![(partition_column, 0), (offset_column, 0)],
-        lower_bounds: vec![(partition_column, partition), (offset_column, offset(range.start().0))],
+        lower_bounds: lower,
         upper_bounds: upper,
         ..Metrics::default()
     }

@@ -10,10 +10,10 @@ use iceberg::spec::Schema;
 use serde_json::{Map, Value, json};
 
 use crate::build::BuildError;
-use crate::metadata::SnapshotFacts;
 use crate::partition::Spec;
 use crate::plan::{ColdTable, TableHead};
 use crate::row_id::NEXT_ROW_ID;
+use crate::snapshot::Snapshot;
 
 /// The id that the first field of a partition spec has, where old metadata names none.
 const FIRST_PARTITION_FIELD: i64 = 1000;
@@ -46,7 +46,7 @@ pub(crate) fn metadata(
     schema: &Schema,
     spec: &Spec,
     properties: BTreeMap<String, String>,
-    snapshot: SnapshotFacts<'_>,
+    snapshot: &Snapshot,
 ) -> Result<Value, BuildError> {
     let old = &cold.metadata;
     let version = format_version(old)?;
@@ -70,18 +70,11 @@ pub(crate) fn metadata(
     let orders = old.get("sort-orders").cloned();
     put("sort-orders", orders.unwrap_or_else(|| json!([{"order-id": 0, "fields": []}])));
     put("properties", merged_properties(old, properties));
-    put("current-snapshot-id", snapshot.id.into());
-    put("refs", json!({"main": {"snapshot-id": snapshot.id, "type": "branch"}}));
-    let log = json!([{"timestamp-ms": snapshot.timestamp_ms, "snapshot-id": snapshot.id}]);
+    put("current-snapshot-id", snapshot.snapshot_id.into());
+    put("refs", json!({"main": {"snapshot-id": snapshot.snapshot_id, "type": "branch"}}));
+    let log = json!([{"timestamp-ms": snapshot.timestamp_ms, "snapshot-id": snapshot.snapshot_id}]);
     put("snapshot-log", log);
-    let mut only = json!({
-        "sequence-number": head.placement.sequence_number,
-        "snapshot-id": snapshot.id,
-        "timestamp-ms": snapshot.timestamp_ms,
-        "summary": snapshot.summary,
-        "manifest-list": snapshot.manifest_list,
-        "schema-id": schema.schema_id(),
-    });
+    let mut only = serde_json::to_value(snapshot)?;
     if version >= 3 {
         // No file is an added one, and all have ids already: this snapshot gives out none.
         only["first-row-id"] = old.get("next-row-id").cloned().unwrap_or_else(|| 0.into());

@@ -7,7 +7,9 @@ use iceberg::spec::Schema;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::partition::{Placement, Spec};
+use crate::partition::Spec;
+use crate::plan::TableHead;
+use crate::snapshot::Snapshot;
 
 /// The whole file.
 #[derive(Debug, Serialize)]
@@ -20,7 +22,7 @@ pub(crate) struct Metadata<'a> {
     last_updated_ms: i64,
     last_column_id: i32,
     current_schema_id: i32,
-    schemas: [&'a Schema; 1],
+    schemas: Vec<&'a Schema>,
     default_spec_id: i32,
     partition_specs: [Spec; 1],
     last_partition_id: i32,
@@ -29,10 +31,10 @@ pub(crate) struct Metadata<'a> {
     properties: BTreeMap<String, String>,
     current_snapshot_id: i64,
     refs: Refs,
-    snapshots: [Snapshot<'a>; 1],
+    snapshots: Vec<&'a Snapshot>,
     statistics: [(); 0],
     partition_statistics: [(); 0],
-    snapshot_log: [SnapshotLogEntry; 1],
+    snapshot_log: Vec<SnapshotLogEntry>,
     metadata_log: [(); 0],
 }
 
@@ -58,71 +60,51 @@ struct Ref {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Snapshot<'a> {
-    sequence_number: i64,
-    snapshot_id: i64,
-    timestamp_ms: i64,
-    summary: BTreeMap<String, String>,
-    manifest_list: &'a str,
-    schema_id: i32,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
 struct SnapshotLogEntry {
     timestamp_ms: i64,
     snapshot_id: i64,
 }
 
-/// What the metadata says of the one snapshot.
-#[derive(Debug)]
-pub(crate) struct SnapshotFacts<'a> {
-    pub(crate) id: i64,
-    pub(crate) timestamp_ms: i64,
-    pub(crate) summary: BTreeMap<String, String>,
-    pub(crate) manifest_list: &'a str,
-}
-
 impl<'a> Metadata<'a> {
+    /// `snapshots` are in the order of their times, and the last one is current; `schemas` are those of
+    /// earlier ones.
     pub(crate) fn new(
-        table_uuid: Uuid,
-        location: &'a str,
+        head: &'a TableHead,
         schema: &'a Schema,
-        placement: &Placement,
-        spec: Spec,
+        schemas: &'a [Schema],
         properties: BTreeMap<String, String>,
-        snapshot: SnapshotFacts<'a>,
+        snapshots: Vec<&'a Snapshot>,
     ) -> Self {
-        let SnapshotFacts { id, timestamp_ms, summary, manifest_list } = snapshot;
+        let placement = &head.placement;
         let schema_id = schema.schema_id();
+        let earlier = schemas.iter().filter(|earlier| earlier.schema_id() != schema_id);
+        let schemas: Vec<&Schema> = earlier.chain([schema]).collect();
+        let current = snapshots.last().map_or(-1, |last| last.snapshot_id);
+        let log = |one: &&Snapshot| SnapshotLogEntry {
+            timestamp_ms: one.timestamp_ms,
+            snapshot_id: one.snapshot_id,
+        };
         Self {
             format_version: 2,
-            table_uuid,
-            location,
+            table_uuid: head.table_uuid,
+            location: &head.location,
             last_sequence_number: placement.sequence_number,
-            last_updated_ms: timestamp_ms,
-            last_column_id: schema.highest_field_id(),
+            last_updated_ms: snapshots.last().map_or(head.timestamp_ms, |last| last.timestamp_ms),
+            last_column_id: schemas.iter().map(|one| one.highest_field_id()).max().unwrap_or(0),
             current_schema_id: schema_id,
-            schemas: [schema],
+            schemas,
             default_spec_id: placement.spec_id,
-            partition_specs: [spec],
+            partition_specs: [placement.spec(head.chunk_exponent)],
             last_partition_id: placement.last_partition_field(),
             default_sort_order_id: 0,
             sort_orders: [SortOrder { order_id: 0, fields: [] }],
             properties,
-            current_snapshot_id: id,
-            refs: Refs { main: Ref { snapshot_id: id, kind: "branch" } },
-            snapshots: [Snapshot {
-                sequence_number: placement.sequence_number,
-                snapshot_id: id,
-                timestamp_ms,
-                summary,
-                manifest_list,
-                schema_id,
-            }],
+            current_snapshot_id: current,
+            refs: Refs { main: Ref { snapshot_id: current, kind: "branch" } },
+            snapshot_log: snapshots.iter().map(log).collect(),
+            snapshots,
             statistics: [],
             partition_statistics: [],
-            snapshot_log: [SnapshotLogEntry { timestamp_ms, snapshot_id: id }],
             metadata_log: [],
         }
     }

@@ -12,7 +12,9 @@ use isk_iceberg_table::{
     BuildError, ColumnMetrics, Evidence, ManifestWriter, NamedFile, Placement, PlannedFile,
     TableHead, groups,
 };
-use isk_model::{ChunkExponent, KafkaPartition, Offset, OffsetChunk, OffsetRange, chunks};
+use isk_model::{
+    ChunkExponent, EARLIEST_TIMESTAMP_MS, KafkaPartition, Offset, OffsetChunk, OffsetRange, chunks,
+};
 use uuid::Uuid;
 
 const K: u8 = 10;
@@ -202,12 +204,17 @@ fn an_unproven_chunk_tells_what_is_certain_and_has_a_delete_entry() {
     let read = read(&build(&plan(vec![unproven(3, chunk)])).unwrap());
     let [data, deletes] = &read.manifests[..] else { panic!("two manifests expected") };
     let entry = &data.entries()[0];
-    assert_eq!(entry.status(), ManifestStatus::Existing);
+    assert_eq!(entry.status(), ManifestStatus::Added);
     assert_eq!((entry.sequence_number(), entry.file_sequence_number), (Some(1), Some(1)));
     let file = entry.data_file();
     assert_eq!((file.record_count(), file.file_size_in_bytes()), (548, 1 << 26));
     assert_eq!(file.split_offsets(), Some(&[4][..]));
-    assert_eq!(file.lower_bounds(), &HashMap::from([(1, Datum::int(3)), (2, Datum::long(1500))]));
+    // DuckDB goes by an upper bound only where there is a lower one, which here is the least there can be.
+    let earliest = Datum::timestamptz_micros(EARLIEST_TIMESTAMP_MS * 1000);
+    assert_eq!(
+        file.lower_bounds(),
+        &HashMap::from([(1, Datum::int(3)), (2, Datum::long(1500)), (3, earliest)])
+    );
     assert_eq!(
         file.upper_bounds(),
         &HashMap::from([
@@ -239,8 +246,10 @@ fn a_time_bound_that_does_not_fit_is_left_out() {
             timestamp_upper_ms: ms,
         };
         let read = read(&build(&plan(vec![file])).unwrap());
-        let bounds = read.manifests[0].entries()[0].data_file().upper_bounds().clone();
-        assert_eq!(bounds.get(&3), expected.map(Datum::timestamptz_micros).as_ref());
+        let file = read.manifests[0].entries()[0].data_file();
+        let bound = file.upper_bounds().get(&3);
+        assert_eq!(bound, expected.map(Datum::timestamptz_micros).as_ref());
+        assert_eq!(file.lower_bounds().contains_key(&3), bound.is_some());
     }
 }
 
@@ -297,7 +306,7 @@ fn the_manifest_list_counts_and_bounds_each_manifest() {
     assert_eq!(rows_listed(&read, ManifestContentType::Data), 2 * (300_000 - 900));
     let mut seen = BTreeSet::new();
     for (listed, manifest) in read.list.entries().iter().zip(&read.manifests) {
-        assert_eq!(listed.existing_files_count, Some(manifest.entries().len() as u32));
+        assert_eq!(listed.added_files_count, Some(manifest.entries().len() as u32));
         assert_eq!(manifest.metadata().schema_id(), 7);
         let of = |n: usize, upper: bool| {
             let summary = &listed.partitions.as_ref().unwrap()[n];

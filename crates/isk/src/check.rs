@@ -26,6 +26,7 @@ pub async fn run(config: &Config) -> Result<()> {
         Ok(kafka) => {
             report.line("kafka", brokers(&kafka).await);
             report.line("topics", topics(config, &kafka).await);
+            report.line("transactions", transactions(config, &kafka).await);
         }
     }
     report.line("registry", registry(config).await);
@@ -124,6 +125,31 @@ fn data_dir(config: &Config) -> Result<String> {
 async fn brokers(kafka: &KafkaCluster) -> Result<String> {
     let id = kafka.cluster_id().await?;
     Ok(format!("cluster {id} answers at {}", kafka.config().bootstrap_servers()))
+}
+
+/// Where open transactions hold tables back. It is no failure: most end by themselves.
+async fn transactions(config: &Config, kafka: &KafkaCluster) -> Result<String> {
+    let filter = TopicFilter::new(&config.topics.include, &config.topics.exclude)?;
+    let mut held = Vec::new();
+    for topic in kafka.topics().await?.iter().filter(|t| !t.internal && filter.serves(&t.name)) {
+        // The watermarks first: what arrives in between is not taken for held back.
+        let written = kafka.high_watermarks(&topic.name, &topic.partitions).await?;
+        for (partition, now) in kafka.offsets(&topic.name, &topic.partitions).await? {
+            let behind = written.get(&partition).map_or(0, |end| end.0) - now.last_stable.0;
+            if behind > 0 {
+                let place = format!("{partition}:{}", now.last_stable);
+                held.push(format!("topic {} at {place} ({behind} offsets behind it)", topic.name));
+            }
+        }
+    }
+    if held.is_empty() {
+        return Ok("none holds a table back".into());
+    }
+    Ok(format!(
+        "open ones hold tables back: {}; those that are there at the next check too may hang: \
+         kafka-transactions.sh find-hanging finds them, kafka-transactions.sh abort ends them",
+        held.join(", ")
+    ))
 }
 
 async fn topics(config: &Config, kafka: &KafkaCluster) -> Result<String> {

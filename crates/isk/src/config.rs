@@ -33,8 +33,14 @@ pub struct Config {
     pub registry: Registry,
     /// Which topics are tables.
     pub topics: Topics,
+    /// What is encoded in the background.
+    pub prover: Prover,
+    /// Which topics are proven to their ends.
+    pub follow: Follow,
     /// Bounds of memory, disk and concurrency.
     pub limits: Limits,
+    /// What is kept of a topic's past snapshots.
+    pub history: History,
     /// The upstream catalog of cold tables, under the names that Iceberg's REST clients have for its
     /// properties; `uri` is required.
     pub coldset: Properties,
@@ -55,7 +61,10 @@ impl Default for Config {
             kafka: Properties::default(),
             registry: Registry::default(),
             topics: Topics::default(),
+            prover: Prover::default(),
+            follow: Follow::default(),
             limits: Limits::default(),
+            history: History::default(),
             coldset: Properties::default(),
             merged: Merged::default(),
             config_service_url: None,
@@ -77,11 +86,13 @@ impl Config {
 pub struct Catalog {
     /// Its TCP port; 0 takes a free one.
     pub port: u16,
+    /// Whether clients that can are told to have scans of `hotset` planned here.
+    pub server_planning: bool,
 }
 
 impl Default for Catalog {
     fn default() -> Self {
-        Self { port: 11001 }
+        Self { port: 11001, server_planning: false }
     }
 }
 
@@ -146,6 +157,54 @@ impl Default for Topics {
     }
 }
 
+/// What is encoded in the background, though nobody has asked for it. The patterns are regular expressions
+/// that match the whole name; there are none unless somebody names them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Prover {
+    /// Off: nothing is encoded in the background, whatever else is set here and in `follow`.
+    pub enabled: bool,
+    /// Topics whose chunks are proven.
+    pub topics: Vec<String>,
+    /// Bytes of records read a second at the most.
+    pub rate_bytes_per_second: u64,
+    /// Bytes of records read a day (UTC) at the most; 0 is no bound.
+    pub budget_bytes_per_day: u64,
+    /// Whether topics are read whose older segments lie in a remote store.
+    pub tiered: bool,
+    /// The pause between two looks for chunks to prove, in seconds.
+    pub interval_seconds: u64,
+}
+
+impl Default for Prover {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            topics: Vec::new(),
+            rate_bytes_per_second: 32 << 20,
+            budget_bytes_per_day: 0,
+            tiered: false,
+            interval_seconds: 10,
+        }
+    }
+}
+
+/// Which topics are proven to their ends.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Follow {
+    /// Patterns, as those of the prover. These topics are proven whole.
+    pub topics: Vec<String>,
+    /// The pause between two looks at the ends of a topic, in milliseconds.
+    pub interval_ms: u64,
+}
+
+impl Default for Follow {
+    fn default() -> Self {
+        Self { topics: Vec::new(), interval_ms: 400 }
+    }
+}
+
 /// How topics and cold tables belong together.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -190,6 +249,21 @@ impl Default for Limits {
             request_timeout_ms: 10_000,
             fetch_progress_timeout_ms: 30_000,
         }
+    }
+}
+
+/// What is kept of a topic's past snapshots.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct History {
+    /// How long each snapshot is kept, and linked to the one before it, in seconds: for how long a
+    /// stream may rest and go on. Older ones are kept for time travel, the fewer the older.
+    pub keep_seconds: u64,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { keep_seconds: 600 }
     }
 }
 
@@ -245,9 +319,12 @@ fn check(config: &Config) -> Result<()> {
             }
         }
     }
-    for (key, patterns) in
-        [("topics.include", &config.topics.include), ("topics.exclude", &config.topics.exclude)]
-    {
+    for (key, patterns) in [
+        ("topics.include", &config.topics.include),
+        ("topics.exclude", &config.topics.exclude),
+        ("prover.topics", &config.prover.topics),
+        ("follow.topics", &config.follow.topics),
+    ] {
         for pattern in patterns {
             regex::Regex::new(pattern).map_err(|e| {
                 anyhow!("configuration key {key:?}: {pattern:?} is no regular expression: {e}")
@@ -255,6 +332,18 @@ fn check(config: &Config) -> Result<()> {
         }
     }
     check_coldset(config)?;
+    for (key, value) in [
+        ("prover.rate_bytes_per_second", config.prover.rate_bytes_per_second),
+        ("prover.interval_seconds", config.prover.interval_seconds),
+        ("follow.interval_ms", config.follow.interval_ms),
+    ] {
+        if value == 0 {
+            bail!(
+                "configuration key {key:?} must be at least 1; to have nothing encoded in the \
+                 background, set prover.enabled = false or name no topics"
+            );
+        }
+    }
     if config.limits.render_concurrency == 0 {
         bail!("configuration key \"limits.render_concurrency\" must be at least 1");
     }
@@ -327,9 +416,15 @@ mod tests {
                 ("ISK_KAFKA_SASL_MECHANISM", "PLAIN"),
                 ("ISK_EXTERNAL_HOSTNAME", "isk.example"),
                 ("ISK_TOPICS_INCLUDE", "orders.*, users"),
+                ("ISK_PROVER_ENABLED", "false"),
+                ("ISK_PROVER_TOPICS", "orders.*, users"),
+                ("ISK_FOLLOW_INTERVAL_MS", "250"),
             ],
         )
         .unwrap();
+        assert!(!config.prover.enabled && config.follow.topics.is_empty());
+        assert_eq!(config.prover.topics, ["orders.*", "users"]);
+        assert_eq!(config.follow.interval_ms, 250);
         assert_eq!(config.s3.port, 12000);
         assert_eq!(config.external_hostname, "isk.example");
         assert_eq!(config.kafka.0["bootstrap.servers"], "one:9092");
@@ -345,8 +440,13 @@ mod tests {
             ("[s3]\nport = \"x\"", &[], "s3.port"),
             ("[s3]\nport = 70000", &[], "s3.port"),
             ("[topics]\ninclude = [\"(\"]", &[], "topics.include"),
+            ("[prover]\ntopics = [\"(\"]", &[], "prover.topics"),
+            ("[follow]\ntopics = [\"(\"]", &[], "follow.topics"),
+            ("[follow]\ninterval_ms = 0", &[], "follow.interval_ms"),
+            ("", &[("ISK_PROVER_ENABLED", "perhaps")], "ISK_PROVER_ENABLED"),
             ("[registry]\nurl = \"localhost:8081\"", &[], "registry.url"),
             ("", &[("ISK_PORT", "eleven")], "ISK_PORT"),
+            ("", &[("ISK_SERVER_PLANNING", "perhaps")], "ISK_SERVER_PLANNING"),
             ("", &[("ISK_EXTERNAL_HOSTNAME", "http://a/")], "external_hostname"),
             ("[limits]\nrender_concurrency = 0", &[], "limits.render_concurrency"),
             ("kafka = 3", &[("ISK_KAFKA_BOOTSTRAP_SERVERS", "x")], "kafka"),

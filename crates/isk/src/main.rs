@@ -52,6 +52,8 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
 
   [catalog]
   port = 11001                       ISK_CATALOG_PORT       Iceberg REST catalog
+  server_planning = false            ISK_SERVER_PLANNING    tell clients to have scans of hotset planned
+                                                            by this catalog (scan-planning-mode)
 
   [s3]
   port = 11000                       ISK_PORT               S3 gateway
@@ -63,6 +65,7 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
   [kafka]                            any librdkafka property, also SASL and TLS
   bootstrap.servers = "host:9092"    ISK_KAFKA_BOOTSTRAP_SERVERS
   security.protocol = "SASL_SSL"     ISK_KAFKA_SECURITY_PROTOCOL, and so on: "_" is the dot
+  client.rack = "zone-a"             ISK_KAFKA_CLIENT_RACK  read from the nearest replica (KIP-392)
 
   [registry]                         a Confluent-compatible schema registry; without one, values are raw
   url = "http://host:8081"           ISK_REGISTRY_URL       a path is kept; several: comma-separated
@@ -74,12 +77,27 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
   include = [".*"]                   ISK_TOPICS_INCLUDE     comma-separated
   exclude = ["_schemas", "_confluent.*"]  ISK_TOPICS_EXCLUDE
 
+  [prover]                           encodes chunks before anybody reads them: off until topics are named
+  enabled = true                     ISK_PROVER_ENABLED     false: nothing in the background, nor follow
+  topics = []                        ISK_PROVER_TOPICS      regular expressions, comma-separated
+  rate_bytes_per_second = 33554432   ISK_PROVER_RATE_BYTES_PER_SECOND
+  budget_bytes_per_day = 0           ISK_PROVER_BUDGET_BYTES_PER_DAY   0: no bound
+  tiered = false                     ISK_PROVER_TIERED      topics with remote storage, too
+  interval_seconds = 10              ISK_PROVER_INTERVAL_SECONDS
+
+  [follow]                           topics proven to their ends: COUNT(*) is metadata, a second old
+  topics = []                        ISK_FOLLOW_TOPICS
+  interval_ms = 400                  ISK_FOLLOW_INTERVAL_MS
+
   [limits]
   cache_bytes = 8589934592           ISK_CACHE_BYTES        encoded files kept on disk
   render_concurrency = 2             ISK_RENDER_CONCURRENCY chunks encoded at once, ~100 MiB each
   metadata_retention_seconds = 86400 ISK_METADATA_RETENTION_SECONDS
   request_timeout_ms = 10000         ISK_REQUEST_TIMEOUT_MS
   fetch_progress_timeout_ms = 30000  ISK_FETCH_PROGRESS_TIMEOUT_MS
+
+  [history]
+  keep_seconds = 600                 ISK_HISTORY_KEEP_SECONDS  how long a stream may rest and go on
 
   [coldset]                          an upstream Iceberg REST catalog, shown as namespace coldset and,
                                      with the topics, as namespace merged. Its properties have the

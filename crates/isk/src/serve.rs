@@ -11,7 +11,7 @@ use isk_catalog_http::{CatalogSettings, VendedS3};
 use isk_coldset::Upstream;
 use isk_kafka::{KafkaCluster, KafkaConfig, RegistryAuth, RegistryConfig, SchemaRegistry};
 use isk_s3_http::{ColdBuckets, GatewayCredentials, GatewaySettings};
-use isk_virtual_table::{Service, ServiceConfig, TableMapping, TopicFilter};
+use isk_virtual_table::{ProverConfig, Service, ServiceConfig, TableMapping, TopicFilter};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -78,14 +78,7 @@ impl Server {
 
         let router = isk_catalog_http::router(
             Arc::clone(&service),
-            CatalogSettings::new(VendedS3 {
-                endpoint: s3_endpoint.clone(),
-                region: config.s3.region.clone(),
-                access_key_id: credentials.access_key_id.clone(),
-                secret_access_key: credentials.secret_access_key.clone(),
-                session_token: credentials.session_token.clone(),
-                path_style: true,
-            }),
+            catalog_settings(config, &s3_endpoint, &credentials),
             cold.clone(),
         );
         let stopped = stop.clone().cancelled_owned();
@@ -114,8 +107,15 @@ impl Server {
 
         let stopped = stop.clone();
         tasks.spawn(async move {
+            let work = async {
+                tokio::join!(
+                    service.sweep_forever(),
+                    service.prove_forever(),
+                    service.follow_forever(),
+                )
+            };
             tokio::select! {
-                () = service.sweep_forever() => {}
+                _ = work => {}
                 () = stopped.cancelled() => {}
             }
         });
@@ -200,11 +200,45 @@ pub fn registry(config: &Config) -> Result<Option<SchemaRegistry>> {
     Ok(Some(SchemaRegistry::new(registry).context("configuration section [registry]")?))
 }
 
+fn catalog_settings(
+    config: &Config,
+    s3_endpoint: &str,
+    credentials: &GatewayCredentials,
+) -> CatalogSettings {
+    let vended = VendedS3 {
+        endpoint: s3_endpoint.to_owned(),
+        region: config.s3.region.clone(),
+        access_key_id: credentials.access_key_id.clone(),
+        secret_access_key: credentials.secret_access_key.clone(),
+        session_token: credentials.session_token.clone(),
+        path_style: true,
+    };
+    CatalogSettings {
+        server_planning: config.catalog.server_planning,
+        ..CatalogSettings::new(vended)
+    }
+}
+
 /// The upstream catalog and its store as configured, if they are. Asks nothing of them.
 pub fn upstream(config: &Config) -> Result<Option<Upstream>> {
     let Some(coldset) = config.upstream()? else { return Ok(None) };
     let upstream = Upstream::new(&coldset);
     Ok(Some(upstream.context("configuration section [coldset] (ISK_COLDSET_CLIENT_*)")?))
+}
+
+fn prover(config: &Config) -> Result<ProverConfig> {
+    let (prover, follow) = (&config.prover, &config.follow);
+    let only = |patterns: &[String]| TopicFilter::new(patterns, &[]);
+    Ok(ProverConfig {
+        enabled: prover.enabled,
+        topics: only(&prover.topics).context("configuration key \"prover.topics\"")?,
+        followed: only(&follow.topics).context("configuration key \"follow.topics\"")?,
+        bytes_per_second: prover.rate_bytes_per_second,
+        bytes_per_day: Some(prover.budget_bytes_per_day).filter(|&bytes| bytes > 0),
+        tiered: prover.tiered,
+        interval: Duration::from_secs(prover.interval_seconds),
+        follow_interval: Duration::from_millis(follow.interval_ms),
+    })
 }
 
 fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Service> {
@@ -217,12 +251,14 @@ fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Service> {
         kafka: kafka(config)?,
         registry: registry(config)?,
         topics,
+        prover: prover(config)?,
         coldset,
         tables,
         data_dir: config.data_dir.clone(),
         cache_bytes: config.limits.cache_bytes,
         render_concurrency: config.limits.render_concurrency,
         metadata_retention: Duration::from_secs(config.limits.metadata_retention_seconds),
+        history_keep: Duration::from_secs(config.history.keep_seconds),
     })?;
     Ok(service)
 }

@@ -19,13 +19,30 @@ use crate::pool::Pool;
 use crate::reader::is_retriable;
 use crate::topic::{TopicDescription, description, without_id};
 
-/// ListOffsets' wire values of what is asked (KIP-734 for the greatest timestamp).
+/// ListOffsets' wire values of what is asked.
 const LOG_START: i64 = -2;
 const LOG_END: i64 = -1;
-const MAX_TIMESTAMP: i64 = -3;
 
 /// Pause between two attempts while leaders move.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// How offsets are asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asking {
+    /// Whether records of open transactions are left out.
+    committed: bool,
+    /// Whether one partition's error fails the question, which is then asked again while leaders move.
+    strict: bool,
+}
+
+impl Asking {
+    /// Committed records; every partition must answer.
+    pub(crate) const COMMITTED: Self = Self { committed: true, strict: true };
+    /// All records; every partition must answer.
+    pub(crate) const UNCOMMITTED: Self = Self { committed: false, strict: true };
+    /// Committed records; partitions that fail answer with their error.
+    pub(crate) const LENIENT: Self = Self { committed: true, strict: false };
+}
 
 /// A Kafka cluster. Clones share clients and counters.
 #[derive(Clone)]
@@ -181,7 +198,10 @@ impl KafkaCluster {
         topic: &TopicName,
         partitions: &[KafkaPartition],
     ) -> Result<BTreeMap<KafkaPartition, PartitionOffsets>, KafkaError> {
-        let ask = |what| self.list_offsets(topic, partitions.iter().map(move |p| (p.0, what)));
+        let ask = |what| {
+            let specs = partitions.iter().map(move |p| (p.0, what));
+            self.list_offsets(topic, specs, Asking::COMMITTED)
+        };
         let (ends, starts) = tokio::try_join!(ask(LOG_END), ask(LOG_START))?;
         // A log has a start and an end. While a broker goes away, librdkafka may answer without an
         // error and without an offset; an empty table must not come of that.
@@ -208,47 +228,20 @@ impl KafkaCluster {
             .collect())
     }
 
-    /// For each partition the first offset whose timestamp is at or after the one given
-    /// (milliseconds since the epoch), or `None` where there is none or the broker cannot say: that
-    /// is no bound.
+    /// The high watermarks of the partitions named: where their logs end, records of open
+    /// transactions included.
     ///
     /// # Errors
     /// As [`Self::offsets`].
-    pub async fn offsets_for_times(
-        &self,
-        topic: &TopicName,
-        times_ms: &[(KafkaPartition, i64)],
-    ) -> Result<BTreeMap<KafkaPartition, Option<Offset>>, KafkaError> {
-        // Negative numbers mean something else on the wire; no record is older than 0 for Kafka.
-        let specs = times_ms.iter().map(|(p, ms)| (p.0, (*ms).max(0)));
-        let found = self.list_offsets(topic, specs).await?;
-        Ok(found
-            .into_iter()
-            .map(|(partition, listed)| {
-                (partition, (listed.offset >= 0).then_some(Offset(listed.offset)))
-            })
-            .collect())
-    }
-
-    /// For each partition the offset and the timestamp (milliseconds since the epoch) of the record
-    /// with the greatest timestamp (KIP-734), or `None` for an empty partition.
-    ///
-    /// # Errors
-    /// As [`Self::offsets`]; brokers before 3.0 answer [`KafkaError::Broker`].
-    pub async fn max_timestamps(
+    pub async fn high_watermarks(
         &self,
         topic: &TopicName,
         partitions: &[KafkaPartition],
-    ) -> Result<BTreeMap<KafkaPartition, Option<(Offset, i64)>>, KafkaError> {
-        let specs = partitions.iter().map(|p| (p.0, MAX_TIMESTAMP));
-        let found = self.list_offsets(topic, specs).await?;
-        Ok(found
-            .into_iter()
-            .map(|(partition, listed)| {
-                let there = listed.offset >= 0 && listed.timestamp_ms >= 0;
-                (partition, there.then_some((Offset(listed.offset), listed.timestamp_ms)))
-            })
-            .collect())
+    ) -> Result<BTreeMap<KafkaPartition, Offset>, KafkaError> {
+        let specs = partitions.iter().map(|p| (p.0, LOG_END));
+        let ends = self.list_offsets(topic, specs, Asking::UNCOMMITTED).await?;
+        let known = ends.into_iter().filter(|(_, end)| end.offset >= 0);
+        Ok(known.map(|(partition, end)| (partition, Offset(end.offset))).collect())
     }
 
     /// The topic's configuration (`cleanup.policy`, `max.message.bytes`, …), defaults included.
@@ -289,10 +282,11 @@ impl KafkaCluster {
         .await
     }
 
-    async fn list_offsets(
+    pub(crate) async fn list_offsets(
         &self,
         topic: &TopicName,
         specs: impl Iterator<Item = (i32, i64)>,
+        asking: Asking,
     ) -> Result<BTreeMap<KafkaPartition, ListedOffset>, KafkaError> {
         let specs: Vec<(i32, i64)> = specs.collect();
         if specs.is_empty() {
@@ -303,8 +297,10 @@ impl KafkaCluster {
             .ask(&what, Some(topic), |queue, timeout| {
                 let (topic, specs) = (topic.clone(), specs.clone());
                 async move {
-                    let listed = queue.list_offsets(topic.as_str(), &specs, true, timeout).await?;
-                    match listed.iter().find(|l| l.error != 0) {
+                    let Asking { committed, strict } = asking;
+                    let listed =
+                        queue.list_offsets(topic.as_str(), &specs, committed, timeout).await?;
+                    match listed.iter().find(|l| l.error != 0 && strict) {
                         None => Ok(listed),
                         Some(first) => Err(Code::new(first.error)),
                     }

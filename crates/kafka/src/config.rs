@@ -106,7 +106,7 @@ const FIXED: &[(&str, &str)] = &[
     ("enable.partition.eof", "true"),
     ("allow.auto.create.topics", "false"),
     // A stopped fetch's long poll blocks the next fetch through the same connection, so it is short.
-    ("fetch.wait.max.ms", "20"),
+    ("fetch.wait.max.ms", "5"),
     // librdkafka's default of a second makes bulk reads nine times slower.
     ("fetch.queue.backoff.ms", "2"),
 ];
@@ -237,6 +237,13 @@ mod tests {
         let properties = with("check.crcs", "false").client_properties(ClientKind::Bulk);
         assert_eq!(properties["check.crcs"], "false");
         assert_eq!(properties["isolation.level"], "read_committed");
+    }
+
+    #[test]
+    fn a_rack_reaches_the_clients_that_fetch() {
+        for kind in [ClientKind::Small, ClientKind::Bulk] {
+            assert_eq!(with("client.rack", "a").client_properties(kind)["client.rack"], "a");
+        }
     }
 
     #[test]

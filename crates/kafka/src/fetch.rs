@@ -1,7 +1,7 @@
 //! Fetching one exact range of one partition's committed records.
 //!
-//! A fetch is complete only when a record at or past the range's end was seen, or the end of the
-//! partition at a last stable offset at or past it. Delivered records alone prove nothing:
+//! A fetch is complete only when the record of the range's last offset or one past it was seen, or the
+//! end of the partition at a last stable offset at or past the range's end. Delivered records alone prove nothing:
 //! transaction markers and aborted records take offsets and are never delivered.
 
 use std::time::{Duration, Instant};

@@ -16,6 +16,7 @@ mod metrics;
 mod pool;
 mod reader;
 mod registry;
+mod times;
 mod topic;
 
 pub use cluster::KafkaCluster;

@@ -308,7 +308,8 @@ impl Reader {
             self.block.note_leader_epoch(epoch);
         }
         self.next = Offset(offset.0 + 1);
-        Ok(false)
+        // Records come in order: behind the last offset there is nothing to wait for.
+        Ok(self.next >= self.range.end())
     }
 
     /// Hands the block on; waits while the reader is busy.

@@ -225,6 +225,58 @@ async fn offsets_are_found_by_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_times_are_looked_up_together() {
+    let brokers = brokers_or_return!();
+    let topic = create(&brokers, "many-times", 100, &[]).await;
+    let cluster = cluster(&brokers);
+    let writer = writer(&brokers, &[]);
+    for partition in 0..100 {
+        write(&writer, &tp(&topic, partition), 0, 100);
+    }
+    // Clocks that run out of order, and no answer for one partition that does not exist.
+    let asked: Vec<(KafkaPartition, i64)> = (0..100)
+        .flat_map(|p| (0..9).map(move |n| (KafkaPartition(p), 1_000_000 + n * 10)))
+        .collect();
+    let mut times: Vec<Duration> = Vec::new();
+    for _ in 0..20 {
+        let begun = Instant::now();
+        let found = cluster.first_offsets_at(&topic, &asked).await.unwrap();
+        times.push(begun.elapsed());
+        let expected = asked.iter().map(|(_, time)| Some(Offset(time - 1_000_000)));
+        assert!(found.into_iter().eq(expected));
+    }
+    times.sort();
+    eprintln!("9 times of 100 partitions: median {:?}, worst {:?}", times[10], times[19]);
+    let late = [(KafkaPartition(0), 1_000_050), (KafkaPartition(0), 2_000_000)];
+    let found = cluster.first_offsets_at(&topic, &late).await.unwrap();
+    assert_eq!(found, [Some(Offset(50)), None]);
+    let missing = TopicName::new("there-is-no-such-topic").unwrap();
+    let error = cluster.first_offsets_at(&missing, &late).await.unwrap_err();
+    assert!(matches!(error, KafkaError::NoSuchTopic { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_transaction_holds_the_last_stable_offset_back() {
+    let brokers = brokers_or_return!();
+    let topic = create(&brokers, "held", 1, &[]).await;
+    let cluster = cluster(&brokers);
+    write(&writer(&brokers, &[]), &tp(&topic, 0), 0, 10);
+    let open = writer(&brokers, &[("transactional.id", topic.as_str())]);
+    open.init_transactions(Duration::from_secs(10)).unwrap();
+    open.begin_transaction().unwrap();
+    write(&open, &tp(&topic, 0), 10, 15);
+    let ends = async || {
+        let zero = [KafkaPartition(0)];
+        let written = cluster.high_watermarks(&topic, &zero).await.unwrap()[&zero[0]];
+        let stable = cluster.offsets(&topic, &zero).await.unwrap()[&zero[0]].last_stable;
+        (written.0, stable.0)
+    };
+    assert_eq!(ends().await, (15, 10));
+    open.abort_transaction(Duration::from_secs(10)).unwrap();
+    eventually("the marker", async || ends().await == (16, 16)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn topics_are_described() {
     let brokers = brokers_or_return!();
     let topic = create(&brokers, "described", 3, &[("cleanup.policy", "compact")]).await;

@@ -20,5 +20,5 @@ pub use object_key::{
 };
 pub use offset::{LeaderEpoch, Offset, OffsetRange, PartitionOffsets};
 pub use offset_set::{InvalidOffsetSet, OffsetSet};
-pub use record::{KafkaRecord, RecordBlock, RecordHeader, TimestampType};
+pub use record::{EARLIEST_TIMESTAMP_MS, KafkaRecord, RecordBlock, RecordHeader, TimestampType};
 pub use topic::{KafkaPartition, RegistrySchemaId, TopicId, TopicName, TopicPartition};

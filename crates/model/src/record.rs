@@ -2,6 +2,10 @@
 
 use crate::offset::{LeaderEpoch, Offset};
 
+/// The earliest timestamp that is shown, in milliseconds since the epoch: the first day of the year 1. Many
+/// engines have no earlier one; a record that is dated before it is shown without a timestamp.
+pub const EARLIEST_TIMESTAMP_MS: i64 = -62_135_596_800_000;
+
 /// Where a record's timestamp came from (`message.timestamp.type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TimestampType {

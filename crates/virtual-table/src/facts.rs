@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use isk_model::{ColumnMetrics, DataFileKey, KafkaPartition, TopicId};
+use isk_model::{ColumnMetrics, DataFileKey, KafkaPartition, Offset, OffsetRange, TopicId};
 use serde::{Deserialize, Serialize};
 
 use crate::api::ServiceError;
@@ -71,6 +71,26 @@ impl ChunkFacts {
         self.columns.iter().map(|s| (s.field_id, column(s))).collect()
     }
 
+    /// The Parquet file's true length in bytes.
+    pub(crate) fn file_size(&self) -> u64 {
+        self.file_size
+    }
+
+    /// BLAKE3 of the file.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    /// The encoding that these facts are of.
+    pub(crate) fn encoding(&self) -> Encoding {
+        Encoding {
+            rows: self.rows,
+            file_size: self.file_size,
+            digest: self.digest,
+            columns: self.columns(),
+        }
+    }
+
     /// The size to declare for the chunk: the true one, or the next that is not dead.
     pub(crate) fn size_to_declare(&self) -> u64 {
         let mut size = self.file_size;
@@ -80,19 +100,21 @@ impl ChunkFacts {
         size
     }
 
-    fn first(encoding: &Encoding, declared: u64) -> Self {
+    fn first(encoding: &Encoding) -> Self {
         let mut facts = Self {
             rows: 0,
             file_size: 0,
             digest: [0; 32],
             columns: Vec::new(),
-            served: vec![declared],
+            served: Vec::new(),
             dead: Vec::new(),
         };
         facts.take(encoding);
         facts
     }
 
+    /// Takes the latest encoding in. The name that the next plan will give it is bound to its bytes
+    /// from now on: engines answer from a plan's numbers without reading the file.
     fn take(&mut self, encoding: &Encoding) {
         self.rows = encoding.rows;
         self.file_size = encoding.file_size;
@@ -106,14 +128,20 @@ impl ChunkFacts {
             upper: m.upper.clone(),
         };
         self.columns = encoding.columns.iter().map(stored).collect();
+        self.served.push(self.size_to_declare());
     }
 
-    /// Takes a new encoding in. `Err` when `declared` names an object that had other bytes.
-    fn learn(&mut self, encoding: &Encoding, declared: u64) -> Result<(), BytesChanged> {
+    /// Takes a new encoding in: names that had other bytes are dead.
+    fn prove(&mut self, encoding: &Encoding) {
         if encoding.digest != self.digest {
             self.dead.append(&mut self.served);
             self.take(encoding);
         }
+    }
+
+    /// Takes a new encoding in. `Err` when `declared` names an object that had other bytes.
+    fn learn(&mut self, encoding: &Encoding, declared: u64) -> Result<(), BytesChanged> {
+        self.prove(encoding);
         if self.dead.contains(&declared) {
             return Err(BytesChanged);
         }
@@ -132,13 +160,23 @@ struct GrowingFacts {
     facts: ChunkFacts,
 }
 
+/// Bytes of facts held in memory, about.
+const MEMORY_BYTES: u64 = 64 << 20;
+
 /// All facts, by recipe. They are on disk before the first byte they describe is served: what was once
 /// served under a name must be known after a restart, or other bytes could follow under the same name.
 pub(crate) struct FactBook {
     store: Arc<Store>,
     memory: moka::sync::Cache<String, Option<Arc<ChunkFacts>>>,
     writing: std::sync::Mutex<()>,
-    generations: std::sync::Mutex<HashMap<(TopicId, KafkaPartition), u64>>,
+    generations: std::sync::Mutex<HashMap<(TopicId, KafkaPartition), BTreeMap<i64, u64>>>,
+    /// Counts changes, so that what was read before one is not remembered after it.
+    changes: std::sync::Mutex<u64>,
+}
+
+/// The number of the stretch of offsets that a chunk lies in: the widest chunks have 2^22 offsets.
+fn stretch(offset: Offset) -> i64 {
+    offset.0 >> 22
 }
 
 /// The name of a recipe: the object key without its declared size.
@@ -149,35 +187,72 @@ pub(crate) fn recipe(key: &DataFileKey) -> String {
 impl FactBook {
     /// Opens the book on a store.
     pub(crate) fn new(store: Arc<Store>) -> Self {
-        let memory = moka::sync::Cache::new(200_000);
-        Self { store, memory, writing: Default::default(), generations: Default::default() }
+        let weight = |recipe: &String, facts: &Option<Arc<ChunkFacts>>| {
+            // A column's metrics with their bounds take about 150 bytes.
+            let columns = facts.as_ref().map_or(0, |facts| facts.columns.len());
+            u32::try_from(2 * recipe.len() + 200 + columns * 150).unwrap_or(u32::MAX)
+        };
+        let memory = moka::sync::Cache::builder().weigher(weight).max_capacity(MEMORY_BYTES);
+        let memory = memory.build();
+        let (writing, generations, changes) = Default::default();
+        Self { store, memory, writing, generations, changes }
     }
 
     /// The facts of a recipe, if it has been encoded.
     pub(crate) fn get(&self, recipe: &str) -> Option<Arc<ChunkFacts>> {
-        self.memory.get_with_by_ref(recipe, || {
-            // Facts that cannot be read are facts not known.
-            let full = self.store.get::<ChunkFacts>(Kind::Facts, recipe).ok().flatten();
-            let growing = || {
-                let kept: Option<GrowingFacts> =
-                    self.store.get(Kind::GrowingFacts, recipe).ok().flatten();
-                kept.map(|growing| growing.facts)
-            };
-            full.or_else(growing).map(Arc::new)
-        })
+        if let Some(known) = self.memory.get(recipe) {
+            return known;
+        }
+        let changes = *self.changes();
+        // Facts that cannot be read are facts not known.
+        let full = self.store.get::<ChunkFacts>(Kind::Facts, recipe).ok().flatten();
+        let growing = || {
+            let kept: Option<GrowingFacts> =
+                self.store.get(Kind::GrowingFacts, recipe).ok().flatten();
+            kept.map(|growing| growing.facts)
+        };
+        let read = full.or_else(growing).map(Arc::new);
+        let now = self.changes();
+        if *now == changes {
+            self.memory.insert(recipe.to_owned(), read.clone());
+        }
+        read
     }
 
-    /// A number that grows whenever something new is known of a chunk of this Kafka partition. It is
-    /// asked for before the facts are: what is learnt in between is at worst planned twice.
-    pub(crate) fn generation(&self, topic: TopicId, partition: KafkaPartition) -> u64 {
+    fn changes(&self) -> std::sync::MutexGuard<'_, u64> {
+        self.changes.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// A number that grows whenever something new is known of a chunk in this range of a Kafka partition,
+    /// or near it. It is asked for before the facts are: what is learnt in between is at worst planned
+    /// twice.
+    pub(crate) fn generation(
+        &self,
+        topic: TopicId,
+        partition: KafkaPartition,
+        range: OffsetRange,
+    ) -> u64 {
         let generations = self.generations.lock().unwrap_or_else(|e| e.into_inner());
-        generations.get(&(topic, partition)).copied().unwrap_or(0)
+        let Some(stretches) = generations.get(&(topic, partition)) else { return 0 };
+        let last = Offset(range.end().0 - 1);
+        stretches.range(stretch(range.start())..=stretch(last)).map(|(_, count)| count).sum()
     }
 
     /// Forgets the facts of growing chunks that were learnt longer ago than `retention`.
     pub(crate) fn sweep(&self, retention: Duration) -> Result<(), ServiceError> {
         let oldest = now_ms().saturating_sub(retention.as_millis() as u64);
         self.store.retain(Kind::GrowingFacts, |growing: &GrowingFacts| growing.learnt_ms >= oldest)
+    }
+
+    /// Takes an encoding in that nobody may have been served yet. `full` says whether the chunk has
+    /// stopped growing: its facts are kept for good.
+    pub(crate) fn prove(
+        &self,
+        key: &DataFileKey,
+        encoding: &Encoding,
+        full: bool,
+    ) -> Result<(), ServiceError> {
+        self.change(key, encoding, full, |facts| facts.prove(encoding))
     }
 
     /// Takes an encoding of `key` in.
@@ -187,14 +262,31 @@ impl FactBook {
         encoding: &Encoding,
         full: bool,
     ) -> Result<Result<(), BytesChanged>, ServiceError> {
-        let recipe = recipe(key);
+        let declared = key.declared_size;
+        if let Some(known) = self.get(&recipe(key))
+            && known.digest == encoding.digest
+            && known.served.contains(&declared)
+        {
+            return Ok(Ok(()));
+        }
+        self.change(key, encoding, full, |facts| facts.learn(encoding, declared))
+    }
+
+    fn change<T>(
+        &self,
+        key: &DataFileKey,
+        encoding: &Encoding,
+        full: bool,
+        change: impl FnOnce(&mut ChunkFacts) -> T,
+    ) -> Result<T, ServiceError> {
         let _one_at_a_time = self.writing.lock().unwrap_or_else(|e| e.into_inner());
+        let recipe = recipe(key);
         let known = self.get(&recipe);
         let mut facts = match &known {
             Some(facts) => (**facts).clone(),
-            None => ChunkFacts::first(encoding, key.declared_size),
+            None => ChunkFacts::first(encoding),
         };
-        let verdict = facts.learn(encoding, key.declared_size);
+        let outcome = change(&mut facts);
         if known.as_deref() != Some(&facts) {
             if full {
                 self.store.put(Kind::Facts, &recipe, &facts)?;
@@ -202,11 +294,15 @@ impl FactBook {
                 let growing = GrowingFacts { learnt_ms: now_ms(), facts: facts.clone() };
                 self.store.put(Kind::GrowingFacts, &recipe, &growing)?;
             }
+            let mut changes = self.changes();
+            *changes += 1;
             self.memory.insert(recipe, Some(Arc::new(facts)));
+            drop(changes);
             let mut generations = self.generations.lock().unwrap_or_else(|e| e.into_inner());
-            *generations.entry((key.topic_id, key.partition)).or_default() += 1;
+            let stretches = generations.entry((key.topic_id, key.partition)).or_default();
+            *stretches.entry(stretch(key.range.start())).or_default() += 1;
         }
-        Ok(verdict)
+        Ok(outcome)
     }
 }
 
@@ -216,8 +312,26 @@ fn now_ms() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use isk_model::{LeaderEpoch, RenderDigest, SchemaVersion, TopicName};
+
     use super::*;
+
+    /// Some key of a topic of this name.
+    pub(crate) fn key(topic: &str) -> DataFileKey {
+        DataFileKey {
+            topic: TopicName::new(topic).unwrap(),
+            topic_id: TopicId(1),
+            partition: KafkaPartition(0),
+            range: OffsetRange::new(Offset(0), Offset(16)).unwrap(),
+            leader_epoch: LeaderEpoch(0),
+            schema: SchemaVersion::default(),
+            render: RenderDigest(0),
+            layout: None,
+            covered: None,
+            declared_size: 0,
+        }
+    }
 
     fn encoding(fill: u8, file_size: u64) -> Encoding {
         Encoding { rows: 3, file_size, digest: [fill; 32], columns: BTreeMap::new() }
@@ -225,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_name_whose_bytes_changed_is_dead_and_the_next_plan_has_another() {
-        let mut facts = ChunkFacts::first(&encoding(1, 100), 500);
+        let mut facts = ChunkFacts::first(&encoding(1, 100));
         assert_eq!(facts.learn(&encoding(1, 100), 500), Ok(()));
         assert_eq!(facts.learn(&encoding(1, 100), 100), Ok(()));
         assert_eq!(facts.size_to_declare(), 100);
@@ -237,5 +351,49 @@ mod tests {
         assert_eq!(facts.learn(&encoding(2, 100), next), Ok(()));
         // The old bytes do not come back to life under the old name either.
         assert_eq!(facts.learn(&encoding(1, 100), 100), Err(BytesChanged));
+    }
+
+    #[test]
+    fn a_name_that_a_plan_has_counted_by_is_bound_to_its_bytes_before_anybody_reads_it() {
+        let mut facts = ChunkFacts::first(&encoding(1, 100));
+        let planned = facts.size_to_declare();
+        // The cleaner runs between the plan and the first read of the file.
+        assert_eq!(facts.learn(&encoding(2, 90), planned), Err(BytesChanged));
+        assert_eq!(facts.learn(&encoding(2, 90), facts.size_to_declare()), Ok(()));
+    }
+
+    #[test]
+    fn facts_outlive_the_book_and_growing_ones_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(&dir.path().join("isk.redb")).unwrap());
+        let book = FactBook::new(Arc::clone(&store));
+        let (full, growing) = (key("full"), key("growing"));
+        assert_eq!(book.get(&recipe(&full)), None);
+        book.prove(&full, &encoding(1, 100), true).unwrap();
+        book.prove(&growing, &encoding(2, 200), false).unwrap();
+        assert_eq!(book.get(&recipe(&full)).unwrap().encoding(), encoding(1, 100));
+        let again = FactBook::new(Arc::clone(&store));
+        assert_eq!(again.get(&recipe(&full)).unwrap().encoding(), encoding(1, 100));
+        assert_eq!(again.get(&recipe(&growing)).unwrap().encoding(), encoding(2, 200));
+        assert_eq!(again.get(&recipe(&key("unknown"))), None);
+        std::thread::sleep(Duration::from_millis(20));
+        again.sweep(Duration::from_millis(1)).unwrap();
+        let swept = FactBook::new(store);
+        assert!(swept.get(&recipe(&full)).is_some() && swept.get(&recipe(&growing)).is_none());
+    }
+
+    #[test]
+    fn what_is_learnt_at_the_end_of_a_log_leaves_plans_of_its_beginning_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(&dir.path().join("isk.redb")).unwrap());
+        let book = FactBook::new(store);
+        let range = |start, end| OffsetRange::new(Offset(start), Offset(end)).unwrap();
+        let all = [range(0, 1 << 22), range(1 << 22, 1 << 23), range(5, 1 << 30)];
+        let numbers = || all.map(|range| book.generation(TopicId(1), KafkaPartition(0), range));
+        assert_eq!(numbers(), [0, 0, 0]);
+        let end = DataFileKey { range: range((1 << 23) - 16, 1 << 23), ..key("t") };
+        book.prove(&end, &encoding(1, 100), true).unwrap();
+        book.prove(&end, &encoding(1, 100), true).unwrap();
+        assert_eq!(numbers(), [0, 1, 1]);
     }
 }

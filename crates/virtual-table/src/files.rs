@@ -23,7 +23,8 @@ pub(crate) fn group_files(inputs: &Inputs, group: &Group) -> (Vec<PlannedFile>, 
     for &(partition, range) in &group.parts {
         for chunk in chunks(range, k) {
             let Some(covered) = inputs.covered() else {
-                files.push(planned_file(inputs, partition, chunk, None));
+                let cut = cut(inputs, partition, chunk).into_iter();
+                files.extend(cut.map(|piece| planned_file(inputs, partition, piece, None)));
                 continue;
             };
             for Piece { chunk, left_out } in covered.pieces(partition, chunk) {
@@ -34,6 +35,17 @@ pub(crate) fn group_files(inputs: &Inputs, group: &Group) -> (Vec<PlannedFile>, 
         }
     }
     (files, attachments)
+}
+
+/// The pieces that the end of a followed partition is cut into. A chunk that is proven is one.
+fn cut(inputs: &Inputs, partition: KafkaPartition, chunk: OffsetChunk) -> Vec<OffsetChunk> {
+    let whole = || recipe(&data_key(inputs, partition, chunk.range, None));
+    match inputs.cuts.get(&partition) {
+        Some(cuts) if cuts.cut(chunk.range) && inputs.facts.get(&whole()).is_none() => {
+            cuts.pieces(chunk)
+        }
+        _ => vec![chunk],
+    }
 }
 
 /// The recipe of a range, its size not yet declared.
@@ -82,15 +94,14 @@ fn planned_file(
                 rows: facts.rows(),
                 columns: columns(inputs, &facts),
                 // What the cleaner leaves may be fewer rows than were counted.
-                keep_delete_entry: inputs.compacted.then(delete_uri),
+                keep_delete_entry: inputs.cleaning.may_touch(partition, key.range).then(delete_uri),
             };
             (facts.size_to_declare(), proven)
         }
         None => {
             let bound = inputs.pin.size_bound(key.range, inputs.max_message_bytes);
-            let unproven =
-                Evidence::Unproven { delete_uri: delete_uri(), timestamp_upper_ms: None };
-            (bound, unproven)
+            let timestamp_upper_ms = inputs.times.upper_bound(partition, key.range);
+            (bound, Evidence::Unproven { delete_uri: delete_uri(), timestamp_upper_ms })
         }
     };
     let data_uri = uri(bucket, &ObjectKey::Data(DataFileKey { declared_size, ..key }));

@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use isk_kafka::{FetchLimits, TopicDescription};
 use isk_model::{KafkaPartition, Offset, OffsetRange, PartitionOffsets, TopicPartition};
 
 use crate::api::{COLDSET, LoadedTable, MERGED, ServiceError, UNMOVED};
 use crate::beside::relabelled;
+use crate::lineage::TickCuts;
 use crate::metrics::add;
 use crate::plan::{Inputs, View, render_digest};
 use crate::service::Service;
 use crate::store::Kind;
 use crate::tick::Tick;
+use crate::time_index_ask::TopicTimes;
 use crate::topic_pin::{SAMPLE_OFFSETS, SAMPLE_PARTITIONS, TopicPin};
 use crate::topics::kafka_error;
 
@@ -50,14 +53,15 @@ impl Service {
     /// A view of a topic, planned anew, or found not to have changed since the last plan.
     pub(crate) async fn tick(&self, view: View, topic: &str) -> Result<Arc<Tick>, ServiceError> {
         add(&self.metrics.tables_loaded, 1);
+        let begun = Instant::now();
         let topic = self.topics.get(topic).await?;
         let (columns, offsets, cluster_id, settings) = tokio::join!(
             self.schemas.current(&topic.name, topic.id),
-            self.kafka.offsets(&topic.name, &topic.partitions),
+            self.offsets(&topic),
             self.kafka.cluster_id(),
             self.topics.settings(&topic.name),
         );
-        let (mut columns, mut offsets) = (columns?, offsets.map_err(|e| kafka_error(&e))?);
+        let (mut columns, mut offsets) = (columns?, offsets?);
         let cluster_id = cluster_id.map_err(|e| kafka_error(&e))?;
         let beside = match view {
             View::Hot => None,
@@ -72,7 +76,16 @@ impl Service {
         }
         let pin = self.pin(&topic, &offsets).await?;
         let epochs = self.epochs.observe(&topic, &offsets)?;
+        let cleaning = self.cleanings.observe(&topic, settings.compacted, &offsets)?;
+        let times = self.times.observe(&topic, &offsets, pin.chunk_exponent()).await;
+        let notes = self.notes(&topic, &offsets, &times, settings.tiered);
+        // A followed topic ends where it is proven.
+        let cuts = match view {
+            View::Hot => self.tips.show(&topic, &mut offsets),
+            View::Unmoved | View::Merged => BTreeMap::new(),
+        };
         let inputs = Inputs {
+            notes,
             view,
             cluster_id,
             render: render_digest(&columns, self.renders.profile())?,
@@ -82,11 +95,71 @@ impl Service {
             epochs,
             pin,
             max_message_bytes: settings.max_message_bytes,
-            compacted: settings.compacted,
+            cleaning,
+            times,
             facts: Arc::clone(&self.facts),
+            cuts,
             beside,
+            tick_cuts: TickCuts::new(),
         };
-        self.settle(inputs).await
+        match view {
+            View::Hot => self.settle_history(inputs, begun).await,
+            View::Unmoved | View::Merged => self.settle(inputs).await,
+        }
+    }
+
+    /// The topic's last tick if the inputs are the same, else one that follows it.
+    async fn settle_history(
+        &self,
+        inputs: Inputs,
+        begun: Instant,
+    ) -> Result<Arc<Tick>, ServiceError> {
+        let mut history = self.histories.lock(&inputs.topic).await?;
+        let Some(known) = history.as_ref() else {
+            return Err(ServiceError::Internal("a history that was opened is not there".into()));
+        };
+        if let Some(tick) = known.since(begun) {
+            return Ok(tick);
+        }
+        let (manifests, metrics) = (Arc::clone(&self.manifests), Arc::clone(&self.metrics));
+        let settled = tokio::task::spawn_blocking(move || {
+            let Some(history) = history.as_mut() else {
+                return Err(ServiceError::Internal("a history vanished".into()));
+            };
+            let (tick, new) = history.settle(inputs, begun, &manifests)?;
+            if new {
+                add(&metrics.plans_built, 1);
+            }
+            Ok(tick)
+        });
+        settled
+            .await
+            .unwrap_or_else(|e| Err(ServiceError::Internal(format!("planning panicked: {e}"))))
+    }
+
+    /// What of the topic's log holds readers back, as properties of the table.
+    fn notes(
+        &self,
+        topic: &TopicDescription,
+        offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
+        times: &TopicTimes,
+        tiered: bool,
+    ) -> BTreeMap<String, String> {
+        let ahead = times.dated_ahead().map(|named| ("isk.future-dated".to_owned(), named));
+        let tiered = tiered.then(|| ("isk.tiered".to_owned(), "true".to_owned()));
+        let held_back = self.transactions.observe(topic, offsets);
+        ahead.into_iter().chain(tiered).chain(held_back).collect()
+    }
+
+    /// The log starts and ends of a topic's partitions, asked after this was called. Those who ask at
+    /// the same time share an answer.
+    pub(crate) async fn offsets(
+        &self,
+        topic: &TopicDescription,
+    ) -> Result<BTreeMap<KafkaPartition, PartitionOffsets>, ServiceError> {
+        let key = (topic.name.clone(), topic.partitions.len());
+        let ask = || self.kafka.offsets(&topic.name, &topic.partitions);
+        self.offset_bursts.ask(key, ask).await.map_err(|e| kafka_error(&e))
     }
 
     /// The last tick if the inputs are the same, else a new one.
@@ -110,7 +183,7 @@ impl Service {
     }
 
     /// The topic's pin; sampled from a few records when the topic is first seen with some.
-    async fn pin(
+    pub(crate) async fn pin(
         &self,
         topic: &TopicDescription,
         offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,

@@ -67,6 +67,16 @@ impl ManifestBook {
         groups.iter().map(|(group, fingerprint)| make(group, fingerprint)).collect()
     }
 
+    /// The manifests of these groups of a table, as [`Self::manifests`].
+    pub(crate) fn of(
+        &self,
+        inputs: &Inputs,
+        head: &TableHead,
+        groups: Vec<Group>,
+    ) -> Result<Vec<Arc<GroupManifests>>, ServiceError> {
+        self.manifests(inputs, head, &fingerprints(inputs, head, groups)?.0)
+    }
+
     /// Keeps a file of the table's metadata folder.
     pub(crate) fn put(
         &self,
@@ -95,10 +105,11 @@ impl ManifestBook {
     }
 }
 
-/// The groups of a table with their fingerprints, and the fingerprint of the whole.
+/// These groups of a table with their fingerprints, and the fingerprint of the whole.
 pub(crate) fn fingerprints(
     inputs: &Inputs,
     head: &TableHead,
+    all: Vec<Group>,
 ) -> Result<(Vec<(Group, Fingerprint)>, Fingerprint), ServiceError> {
     let shared = shared_fingerprint(inputs, head)?;
     let mut whole = blake3::Hasher::new();
@@ -109,7 +120,7 @@ pub(crate) fn fingerprints(
     let cold = head.cold.as_ref().map_or("", |cold| cold.metadata_location.as_str());
     part(&mut whole, cold.as_bytes());
     let mut groups = Vec::new();
-    for group in inputs.groups() {
+    for group in all {
         let fingerprint = group_fingerprint(inputs, shared, &group);
         whole.update(&fingerprint.0);
         groups.push((group, fingerprint));
@@ -127,7 +138,7 @@ fn shared_fingerprint(inputs: &Inputs, head: &TableHead) -> Result<Fingerprint, 
     part(&mut hash, head.table_uuid.as_bytes());
     let merged = inputs.merged();
     let text = format!(
-        "{:?} {} {:?} {} {:?} {} {:?} {:?} {} {} {:?} {:?}",
+        "{:?} {} {:?} {} {:?} {} {:?} {:?} {} {:?} {:?} {:?}",
         inputs.view,
         head.schema_id,
         head.placement,
@@ -137,7 +148,7 @@ fn shared_fingerprint(inputs: &Inputs, head: &TableHead) -> Result<Fingerprint, 
         inputs.table.version,
         inputs.render,
         inputs.max_message_bytes,
-        inputs.compacted,
+        inputs.cleaning,
         inputs.pin,
         merged.map(|merged| (merged.layout.digest, &merged.widened)),
     );
@@ -154,13 +165,21 @@ fn group_fingerprint(inputs: &Inputs, shared: Fingerprint, group: &Group) -> Fin
         hash.update(&partition.0.to_le_bytes());
         hash.update(&range.start().0.to_le_bytes());
         hash.update(&range.end().0.to_le_bytes());
-        let facts = inputs.facts.generation(inputs.topic.id, partition);
+        let facts = inputs.facts.generation(inputs.topic.id, partition, range);
         hash.update(&facts.to_le_bytes());
         for (start, epoch) in
             inputs.epochs.get(&partition).iter().flat_map(|h| h.below(range.end()))
         {
             hash.update(&start.to_le_bytes());
             hash.update(&epoch.to_le_bytes());
+        }
+        hash.update(&[0xff; 16]);
+        for (time, offset) in inputs.times.of(partition, range) {
+            hash.update(&time.to_le_bytes());
+            hash.update(&offset.0.to_le_bytes());
+        }
+        for cut in inputs.cuts.get(&partition).into_iter().flat_map(|cuts| cuts.within(range)) {
+            hash.update(&cut.0.to_le_bytes());
         }
         hash.update(&[0xff; 16]);
         if let Some(covered) = inputs.covered() {

@@ -46,6 +46,13 @@ impl MetadataStore {
         std::fs::rename(&part, &path).map_err(|e| failed(&path, &e))
     }
 
+    /// Keeps a file that is there from being swept away for the retention time.
+    pub(crate) fn touch(&self, topic: &TopicName, name: &str) {
+        if let Ok(file) = std::fs::File::open(self.folder(topic).join(name)) {
+            let _ = file.set_modified(SystemTime::now());
+        }
+    }
+
     /// The file's bytes, or `None` when there is no such file.
     pub(crate) fn get(&self, topic: &TopicName, name: &str) -> Result<Option<Bytes>, ServiceError> {
         let path = self.folder(topic).join(name);
@@ -54,6 +61,27 @@ impl MetadataStore {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(failed(&path, &e)),
         }
+    }
+
+    /// The name of a topic's file that begins so, or `None` where none does.
+    pub(crate) fn named(
+        &self,
+        topic: &TopicName,
+        prefix: &str,
+    ) -> Result<Option<String>, ServiceError> {
+        let folder = self.folder(topic);
+        let files = match std::fs::read_dir(&folder) {
+            Ok(files) => files,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(failed(&folder, &e)),
+        };
+        for file in files {
+            let name = file.map_err(|e| failed(&folder, &e))?.file_name();
+            if let Some(name) = name.to_str().filter(|name| name.starts_with(prefix)) {
+                return Ok(Some(name.to_owned()));
+            }
+        }
+        Ok(None)
     }
 
     /// The file's length, or `None` when there is no such file.
@@ -119,6 +147,8 @@ mod tests {
         assert_eq!(store.get(&topic, "a.avro").unwrap().unwrap(), "one");
         assert_eq!(store.size(&topic, "a.avro").unwrap(), Some(3));
         assert_eq!(store.get(&topic, "b.avro").unwrap(), None);
+        assert_eq!(store.named(&topic, "a.").unwrap().as_deref(), Some("a.avro"));
+        assert_eq!(store.named(&topic, "b.").unwrap(), None);
         assert_eq!(store.sweep(Duration::from_secs(60)).unwrap(), 0);
         let old = std::fs::File::open(dir.path().join("metadata/orders/a.avro")).unwrap();
         old.set_modified(SystemTime::now() - Duration::from_secs(120)).unwrap();

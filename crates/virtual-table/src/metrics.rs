@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Metrics {
     pub(crate) tables_loaded: AtomicU64,
     pub(crate) plans_built: AtomicU64,
+    pub(crate) scans_planned: AtomicU64,
     pub(crate) chunks_rendered: AtomicU64,
     pub(crate) render_errors: AtomicU64,
     pub(crate) rows_rendered: AtomicU64,
@@ -19,6 +20,10 @@ pub(crate) struct Metrics {
     decode_failures: Mutex<BTreeMap<String, u64>>,
     /// By cold table: of offsets that neither it nor Kafka has.
     holes: Mutex<BTreeMap<String, u64>>,
+    /// By topic: of partitions with a record that is dated ahead.
+    dated_ahead: Mutex<BTreeMap<String, u64>>,
+    /// By topic: of offsets between the last stable offset and the high watermark.
+    behind_transactions: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Metrics {
@@ -28,6 +33,16 @@ impl Metrics {
             let mut all = self.decode_failures.lock().unwrap_or_else(|e| e.into_inner());
             *all.entry(topic.to_owned()).or_default() += by;
         }
+    }
+
+    /// Notes how many partitions of a topic have a record that is dated ahead.
+    pub(crate) fn set_dated_ahead(&self, topic: &str, partitions: u64) {
+        set(&self.dated_ahead, topic, partitions);
+    }
+
+    /// Notes how many of a topic's offsets lie behind the start of an open transaction.
+    pub(crate) fn set_behind_transactions(&self, topic: &str, offsets: u64) {
+        set(&self.behind_transactions, topic, offsets);
     }
 
     /// Notes how many offsets are in neither a cold table nor Kafka. A hole that grows is logged.
@@ -49,9 +64,10 @@ impl Metrics {
     pub(crate) fn render(&self, kafka: &isk_kafka::KafkaMetricsSnapshot, cached: u64) -> String {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut out = String::new();
-        let counters: [(&str, &str, u64); 17] = [
+        let counters: [(&str, &str, u64); 18] = [
             ("tables_loaded_total", "Tables loaded.", get(&self.tables_loaded)),
             ("plans_built_total", "Snapshots planned anew.", get(&self.plans_built)),
+            ("scans_planned_total", "Scans planned for clients.", get(&self.scans_planned)),
             ("chunks_rendered_total", "Chunks encoded.", get(&self.chunks_rendered)),
             ("render_errors_total", "Chunks that failed to encode.", get(&self.render_errors)),
             ("rows_rendered_total", "Rows encoded.", get(&self.rows_rendered)),
@@ -85,6 +101,23 @@ impl Metrics {
             // A topic name holds nothing that a label value would have to escape.
             let _ = writeln!(out, "isk_decode_failures_total{{topic=\"{topic}\"}} {value}");
         }
+        for (name, help, values) in [
+            (
+                "future_dated_partitions",
+                "Partitions with a record dated more than a minute ahead, as of the last lookup.",
+                &self.dated_ahead,
+            ),
+            (
+                "lso_lag_offsets",
+                "Offsets behind the start of an open transaction, as of a recent load of the table.",
+                &self.behind_transactions,
+            ),
+        ] {
+            let _ = writeln!(out, "# HELP isk_{name} {help}\n# TYPE isk_{name} gauge");
+            for (topic, value) in values.lock().unwrap_or_else(|e| e.into_inner()).iter() {
+                let _ = writeln!(out, "isk_{name}{{topic=\"{topic}\"}} {value}");
+            }
+        }
         let _ = writeln!(
             out,
             "# HELP isk_hole_offsets Offsets that neither the cold table nor Kafka has.\n\
@@ -95,6 +128,14 @@ impl Metrics {
             let _ = writeln!(out, "isk_hole_offsets{{table=\"{table}\"}} {value}");
         }
         out
+    }
+}
+
+/// Sets a topic's gauge. One that was never above zero is not shown.
+fn set(gauge: &Mutex<BTreeMap<String, u64>>, topic: &str, value: u64) {
+    let mut all = gauge.lock().unwrap_or_else(|e| e.into_inner());
+    if value > 0 || all.contains_key(topic) {
+        all.insert(topic.to_owned(), value);
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use isk_iceberg_table::{Group, Placement, TableHead, groups};
 use isk_kafka::TopicDescription;
 use isk_model::{
-    KafkaPartition, ObjectKey, PartitionOffsets, RenderDigest, SchemaVersion, TopicName,
+    KafkaPartition, ObjectKey, OffsetRange, PartitionOffsets, RenderDigest, SchemaVersion,
+    TopicName,
 };
 use isk_parquet_file::{RenderProfile, empty_delete_file};
 use isk_schema::{MAPPING_VERSION, TableSchema};
@@ -15,14 +16,18 @@ use uuid::Uuid;
 
 use crate::api::{HOTSET, MERGED, ServiceError};
 use crate::beside::{Beside, Merged};
+use crate::cleaning::Cleaning;
 use crate::covered::Covered;
 use crate::epochs::EpochHistory;
 use crate::facts::FactBook;
+use crate::lineage::{Ends, TickCuts, split};
+use crate::tail::Cuts;
+use crate::time_index_ask::TopicTimes;
 use crate::topic_pin::TopicPin;
 
 /// Counts changes to rows that neither the schema mapping nor the render profile know of: the
 /// metadata columns' content, the policy for records that do not decode.
-const ROWS_VERSION: u32 = 1;
+const ROWS_VERSION: u32 = 2;
 
 /// Namespace of the UUIDs of tables: a table's UUID comes from its cluster and topic id.
 const TABLE_UUIDS: Uuid = Uuid::from_u128(0x3f0c_7a52_6c1e_4b0e_9a57_2d1f_7d2b_6b11);
@@ -60,11 +65,19 @@ pub(crate) struct Inputs {
     pub epochs: BTreeMap<KafkaPartition, EpochHistory>,
     pub pin: TopicPin,
     pub max_message_bytes: u64,
-    /// Whether the log's cleaner may remove records from the middle of the log.
-    pub compacted: bool,
+    /// Where the log's cleaner may remove records from the middle of the log.
+    pub cleaning: Cleaning,
+    /// How late records can be.
+    pub times: TopicTimes,
+    /// Properties of the table beside those that follow from all else.
+    pub notes: BTreeMap<String, String>,
     pub facts: Arc<FactBook>,
+    /// Where the ends of partitions are cut into pieces, if they are.
+    pub cuts: BTreeMap<KafkaPartition, Cuts>,
     /// The cold table that the topic is seen beside.
     pub beside: Option<Beside>,
+    /// Where files are cut so that what a tick added stays files of its own.
+    pub tick_cuts: TickCuts,
 }
 
 impl Inputs {
@@ -80,8 +93,24 @@ impl Inputs {
 
     /// The groups that all that is readable of the topic falls into.
     pub(crate) fn groups(&self) -> Vec<Group> {
-        let readable = self.offsets.iter().filter_map(|(&p, log)| Some((p, log.readable()?)));
-        groups(readable, self.pin.chunk_exponent())
+        self.groups_between(None, None)
+    }
+
+    /// The groups of what is readable from `from` on and before `to`. A partition that these do not know
+    /// is all behind them.
+    pub(crate) fn groups_between(&self, from: Option<&Ends>, to: Option<&Ends>) -> Vec<Group> {
+        let readable = self.offsets.iter().filter_map(|(&partition, log)| {
+            let all = log.readable()?;
+            let known = |ends: &Ends| ends.get(&partition).copied().unwrap_or(all.start());
+            let start = from.map_or(all.start(), known).max(all.start());
+            let end = to.map_or(all.end(), known).min(all.end());
+            Some((partition, OffsetRange::new(start, end)?))
+        });
+        let pieces = readable.flat_map(|(partition, range)| {
+            let cuts = self.tick_cuts.get(&partition).map_or(&[][..], Vec::as_slice);
+            split(range, cuts).into_iter().map(move |piece| (partition, piece))
+        });
+        groups(pieces, self.pin.chunk_exponent())
     }
 }
 
@@ -125,6 +154,7 @@ pub(crate) fn head(inputs: &Inputs, timestamp_ms: i64) -> TableHead {
         ("isk.value-schema-version".to_owned(), inputs.table.version.value.to_string()),
         ("isk.key-schema-version".to_owned(), inputs.table.version.key.to_string()),
     ]);
+    properties.extend(inputs.notes.clone());
     properties.extend(inputs.beside.iter().flat_map(|beside| beside.properties.clone()));
     TableHead {
         table_uuid: table_uuid(inputs),

@@ -1,6 +1,5 @@
 //! The gateway's path: parse key → columns → encoded file → pad → slice.
 
-use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,9 +13,12 @@ use isk_parquet_file::{PaddedLayout, Segment, empty_delete_file};
 
 use crate::api::{ObjectInfo, ObjectStream, ServiceError};
 use crate::beside::relabelled;
+use crate::cache::EncodedFile;
+use crate::encode::Rows;
+use crate::manners::Errand;
 use crate::metrics::add;
 use crate::plan::render_digest;
-use crate::render::{RenderedFile, Rows};
+use crate::render::Order;
 use crate::service::Service;
 
 /// Bytes handed to the client at once.
@@ -82,17 +84,13 @@ impl Service {
         if render_digest(&table, self.renders.profile())? != key.render {
             return Err(gone(key, "it was planned with other settings or columns".into()));
         }
+        let full = self.is_full(&topic, key);
         let rows = Rows { table, row_ids, left_out };
-        let file = match self.renders.get(key, rows).await {
-            Ok(file) => file,
-            Err(error) => {
-                if matches!(error, ServiceError::Gone { .. }) {
-                    self.epochs.rewritten(&topic, key.partition, key.range.start())?;
-                }
-                return Err(error);
-            }
-        };
-        self.learn(&topic, key, &file)?;
+        let order = Order { key: key.clone(), rows, full, errand: Errand::Read };
+        let file = self.encoded(&topic, order).await?;
+        self.facts.learn(key, &file.encoding, full)?.map_err(|_| {
+            gone(key, "Kafka's log cleaner or retention has changed its records".into())
+        })?;
         let layout = PaddedLayout::new(file.body_len, file.footer_len, key.declared_size);
         let layout = layout.map_err(|e| {
             if let Some(pin) = self.pinned(&topic) {
@@ -108,18 +106,25 @@ impl Service {
         Ok(stream_segments(file, segments))
     }
 
-    /// Takes the facts of an encoding in, and refuses an object whose bytes have changed.
-    fn learn(
+    /// The file of an order. Where the log no longer holds what was ordered, the next plan asks for it
+    /// under another name.
+    pub(crate) async fn encoded(
         &self,
         topic: &TopicDescription,
-        key: &DataFileKey,
-        file: &RenderedFile,
-    ) -> Result<(), ServiceError> {
+        order: Order,
+    ) -> Result<Arc<EncodedFile>, ServiceError> {
+        let (partition, start) = (order.key.partition, order.key.range.start());
+        let file = self.renders.get(order).await;
+        if let Err(ServiceError::Gone { .. }) = file {
+            self.epochs.rewritten(topic, partition, start)?;
+        }
+        file
+    }
+
+    /// Whether a file ends where its chunk does.
+    fn is_full(&self, topic: &TopicDescription, key: &DataFileKey) -> bool {
         let width = self.pinned(topic).map(|pin| pin.chunk_exponent().width());
-        let full = width.is_some_and(|width| key.range.end().0 % width == 0);
-        self.facts.learn(key, &file.encoding, full)?.map_err(|_| {
-            gone(key, "Kafka's log cleaner or retention has changed its records".into())
-        })
+        width.is_some_and(|width| key.range.end().0 % width == 0)
     }
 
     /// A key that belongs to a served topic. Costs no question to the brokers beyond the topic's
@@ -194,7 +199,7 @@ fn no_such_metadata(key: &ObjectKey) -> ServiceError {
 }
 
 /// The bytes of the segments, read piece by piece as the client takes them.
-fn stream_segments(file: Arc<RenderedFile>, segments: Vec<Segment>) -> ObjectStream {
+fn stream_segments(file: Arc<EncodedFile>, segments: Vec<Segment>) -> ObjectStream {
     let body_len = file.body_len;
     let pieces = segments.into_iter().flat_map(pieces);
     stream::iter(pieces)
@@ -229,19 +234,13 @@ fn pieces(segment: Segment) -> impl Iterator<Item = Segment> {
     })
 }
 
-async fn read_file(file: Arc<RenderedFile>, range: Range<u64>) -> Result<Bytes, ServiceError> {
-    let read = tokio::task::spawn_blocking(move || {
-        let mut from = file.open()?;
-        from.seek(SeekFrom::Start(range.start))?;
-        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
-        from.read_exact(&mut bytes)?;
-        Ok::<_, std::io::Error>(Bytes::from(bytes))
-    });
+async fn read_file(file: Arc<EncodedFile>, range: Range<u64>) -> Result<Bytes, ServiceError> {
+    let read = tokio::task::spawn_blocking(move || file.read(range));
     match read.await {
-        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Ok(bytes)) => Ok(bytes.into()),
         Ok(Err(error)) => Err(ServiceError::Unavailable {
             what: "an encoded file in the cache".into(),
-            reason: format!("{error}; was the cache folder below data_dir removed?"),
+            reason: format!("{error}; was it written to? It is made again for the next read"),
         }),
         Err(error) => Err(ServiceError::Internal(format!("reading panicked: {error}"))),
     }

@@ -1,102 +1,81 @@
-//! From offsets to the bytes of a Parquet file: fetch, decode, encode. Each file is made once,
-//! however many readers ask for it, and kept on disk while there is room.
+//! Encoded files: each is made once, however many readers ask for it, and kept on disk while there is
+//! room.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::{Int64Type, TimestampMicrosecondType};
-use arrow_array::{Array, BooleanArray, RecordBatch};
-use arrow_schema::SchemaRef;
-use arrow_select::filter::filter_record_batch;
-use isk_decode::{DecodeFailure, TopicDecoder, WriterSchema, arrow_schema};
-use isk_iceberg_table::ROW_ID_FIELD;
-use isk_kafka::{BlockStream, FetchError, FetchLimits, KafkaCluster};
-use isk_model::{Boundary, DataFileKey, LeftOut, Offset, RegistrySchemaId, TopicPartition};
-use isk_parquet_file::{ParquetRenderer, RenderProfile};
-use isk_schema::TableSchema;
-use tempfile::TempPath;
-use tokio::sync::Semaphore;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use isk_kafka::{FetchLimits, KafkaCluster};
+use isk_model::{DataFileKey, TopicPartition};
+use isk_parquet_file::RenderProfile;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::api::ServiceError;
-use crate::facts::{Encoding, recipe};
-use crate::layout::{add_row_ids, with_row_ids};
+use crate::cache::{Claim, EncodedFile, FileCache};
+use crate::encode::{Failure, Job, Made, Rows};
+use crate::facts::{FactBook, recipe};
+use crate::manners::{Errand, Manners, REST, Readers};
 use crate::metrics::{Metrics, add};
+use crate::open_files::OpenFiles;
 use crate::topic_schema::TopicSchemas;
 
-/// Failures logged one by one, per chunk; the rest are only counted.
-const LOGGED_FAILURES: usize = 10;
+/// Ends of partitions encoded at the same time for those who follow them.
+const FOLLOWING: usize = 2;
 
-/// An encoded file on disk. It goes when the last reader lets go of it.
-pub(crate) struct RenderedFile {
-    path: TempPath,
-    /// Bytes before the footer.
-    pub(crate) body_len: u64,
-    /// Bytes of the footer.
-    pub(crate) footer_len: u64,
-    /// What was learnt.
-    pub(crate) encoding: Encoding,
+/// How often room is made on a full disk before a read fails, and for how many bytes at least.
+const TRIES_ON_A_FULL_DISK: usize = 4;
+const ROOM: u64 = 64 << 20;
+
+/// A file that somebody wants.
+pub(crate) struct Order {
+    pub key: DataFileKey,
+    pub rows: Rows,
+    /// Whether the chunk no longer grows.
+    pub full: bool,
+    pub errand: Errand,
 }
 
-impl RenderedFile {
-    /// Opens the file for reading.
-    pub(crate) fn open(&self) -> std::io::Result<File> {
-        File::open(&self.path)
-    }
-}
-
-/// What the rows of a file are, as its recipe says.
-#[derive(Clone)]
-pub(crate) struct Rows {
-    pub table: Arc<TableSchema>,
-    /// Whether a column of row ids follows the table's.
-    pub row_ids: bool,
-    /// The records that are left out.
-    pub left_out: Option<Arc<LeftOut>>,
-}
+/// A file that is being found or made, whoever waits for it.
+type Flight = Shared<BoxFuture<'static, Result<Arc<EncodedFile>, ServiceError>>>;
 
 /// Makes and keeps encoded files.
 pub(crate) struct Renders {
     kafka: KafkaCluster,
     schemas: Arc<TopicSchemas>,
     metrics: Arc<Metrics>,
+    facts: Arc<FactBook>,
     profile: RenderProfile,
-    folder: PathBuf,
-    slots: Arc<Semaphore>,
-    files: moka::future::Cache<String, Arc<RenderedFile>>,
+    cache: Arc<FileCache>,
+    readers: Arc<Readers>,
+    /// Those of each errand: readers', followers', joiners' and the prover's.
+    slots: [Semaphore; 4],
+    open: OpenFiles,
+    flights: Mutex<HashMap<String, Flight>>,
 }
 
 impl Renders {
-    /// Keeps files of up to `cache_bytes` in `folder`, and encodes `concurrency` chunks at a time.
+    /// Keeps files in `cache`, and encodes `concurrency` chunks at a time for readers.
     pub(crate) fn new(
         kafka: KafkaCluster,
         schemas: Arc<TopicSchemas>,
         metrics: Arc<Metrics>,
-        folder: &Path,
-        cache_bytes: u64,
+        facts: Arc<FactBook>,
+        cache: FileCache,
         concurrency: usize,
-    ) -> Result<Self, ServiceError> {
-        // What an earlier process left behind has no owner any more.
-        let _ = std::fs::remove_dir_all(folder);
-        std::fs::create_dir_all(folder).map_err(|e| disk(folder, &e))?;
-        let kib = |file: &Arc<RenderedFile>| {
-            u32::try_from(file.encoding.file_size.div_ceil(1024)).unwrap_or(u32::MAX)
-        };
-        let files = moka::future::Cache::builder()
-            .weigher(move |_, file| kib(file))
-            .max_capacity(cache_bytes / 1024)
-            .build();
-        Ok(Self {
+    ) -> Self {
+        Self {
             kafka,
             schemas,
             metrics,
+            facts,
             profile: RenderProfile::default(),
-            folder: folder.to_owned(),
-            slots: Arc::new(Semaphore::new(concurrency)),
-            files,
-        })
+            cache: Arc::new(cache),
+            readers: Arc::default(),
+            slots: [concurrency, FOLLOWING, 1, 1].map(Semaphore::new),
+            open: OpenFiles::default(),
+            flights: Mutex::default(),
+        }
     }
 
     /// The profile that files are encoded with.
@@ -106,265 +85,222 @@ impl Renders {
 
     /// Bytes of the files kept.
     pub(crate) fn cached_bytes(&self) -> u64 {
-        self.files.weighted_size() * 1024
+        self.cache.bytes()
     }
 
     /// The file of a recipe: from disk, or encoded now. Concurrent callers share one encoding, which
-    /// goes on when they leave.
+    /// goes on when they leave. What it has shown is among the facts when this returns.
     pub(crate) async fn get(
         self: &Arc<Self>,
-        key: &DataFileKey,
-        rows: Rows,
-    ) -> Result<Arc<RenderedFile>, ServiceError> {
-        let this = Arc::clone(self);
-        let owned = key.clone();
-        let made = self.files.try_get_with(recipe(key), async move {
-            tokio::spawn(async move { this.render(&owned, rows).await })
-                .await
-                .map_err(|e| ServiceError::Internal(format!("an encoding task failed: {e}")))?
-        });
-        made.await.map_err(|e| (*e).clone())
+        order: Order,
+    ) -> Result<Arc<EncodedFile>, ServiceError> {
+        let recipe = recipe(&order.key);
+        if let Some(file) = self.open.get(&recipe) {
+            if file.is_untouched() {
+                self.cache.touch(&recipe);
+                return Ok(file);
+            }
+            self.open.close(&recipe);
+        }
+        let _waiting = matches!(order.errand, Errand::Read).then(|| self.readers.wait_for(&recipe));
+        let flight = self.flight(recipe, order);
+        flight.await
     }
 
-    /// Fetches, decodes and encodes one chunk.
-    async fn render(
-        self: Arc<Self>,
-        key: &DataFileKey,
-        rows: Rows,
-    ) -> Result<Arc<RenderedFile>, ServiceError> {
-        let _slot = self.slots.acquire().await;
+    /// The flight that brings a file: the one that is under way, or a new one.
+    fn flight(self: &Arc<Self>, recipe: String, order: Order) -> Flight {
+        let mut flights = self.flights();
+        if let Some(flight) = flights.get(&recipe) {
+            return flight.clone();
+        }
+        let landing = Landing { renders: Arc::clone(self), recipe: recipe.clone() };
+        let task = tokio::spawn(async move {
+            let Landing { renders, recipe } = &landing;
+            let file = renders.find_or_make(recipe, &order).await?;
+            renders.open.insert(recipe, Arc::clone(&file));
+            Ok(file)
+        });
+        let ended = |e| Err(ServiceError::Internal(format!("an encoding task failed: {e}")));
+        let flight = async move { task.await.unwrap_or_else(ended) }.boxed().shared();
+        flights.insert(recipe, flight.clone());
+        flight
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<String, Flight>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn find_or_make(
+        &self,
+        recipe: &str,
+        order: &Order,
+    ) -> Result<Arc<EncodedFile>, ServiceError> {
+        if let Some(facts) = self.facts.get(recipe) {
+            let (cache, name) = (Arc::clone(&self.cache), recipe.to_owned());
+            let found = tokio::task::spawn_blocking(move || cache.find(&name, &facts)).await;
+            if let Ok(Some(file)) = found {
+                return Ok(Arc::new(file));
+            }
+        }
+        let _slot = self.slot(recipe, &order.errand).await;
         let begun = std::time::Instant::now();
-        let tp = TopicPartition { topic: key.topic.clone(), partition: key.partition };
-        let limits =
-            FetchLimits { topic_id: Some(key.topic_id), max_epoch: Some(key.leader_epoch) };
-        let blocks = self.kafka.fetch(&tp, key.range, limits);
-        let decoder = TopicDecoder::new(Arc::clone(&rows.table), key.partition)
-            .map_err(|e| ServiceError::Internal(format!("no decoder for {key}: {e}")))?;
-        let job = Job {
-            key: key.clone(),
-            decoder,
-            metadata_columns: rows.table.value_columns(),
-            rows,
-            schemas: Arc::clone(&self.schemas),
-            metrics: Arc::clone(&self.metrics),
-            runtime: tokio::runtime::Handle::current(),
-        };
-        let (folder, profile) = (self.folder.clone(), self.profile.clone());
-        let encoded = tokio::task::spawn_blocking(move || job.run(blocks, &folder, &profile))
-            .await
-            .unwrap_or_else(|e| Err(ServiceError::Internal(format!("encoding panicked: {e}"))));
-        match encoded {
+        match self.make(recipe, order).await {
             Ok(file) => {
                 add(&self.metrics.chunks_rendered, 1);
                 add(&self.metrics.rows_rendered, file.encoding.rows);
                 add(&self.metrics.bytes_rendered, file.encoding.file_size);
                 tracing::debug!(
-                    key = %key, rows = file.encoding.rows, bytes = file.encoding.file_size,
+                    key = %order.key, rows = file.encoding.rows, bytes = file.encoding.file_size,
                     ms = begun.elapsed().as_millis() as u64, "chunk encoded"
                 );
                 Ok(Arc::new(file))
             }
             Err(error) => {
                 add(&self.metrics.render_errors, 1);
-                tracing::warn!(key = %key, %error, "a chunk could not be encoded");
+                tracing::warn!(key = %order.key, %error, "a chunk could not be encoded");
                 Err(error)
             }
         }
     }
-}
 
-/// One encoding on a blocking thread.
-struct Job {
-    key: DataFileKey,
-    decoder: TopicDecoder,
-    /// The place of the first metadata column, that of Kafka partitions; offsets and timestamps follow.
-    metadata_columns: usize,
-    rows: Rows,
-    schemas: Arc<TopicSchemas>,
-    metrics: Arc<Metrics>,
-    runtime: tokio::runtime::Handle,
-}
-
-impl Job {
-    fn run(
-        mut self,
-        mut blocks: BlockStream,
-        folder: &Path,
-        profile: &RenderProfile,
-    ) -> Result<RenderedFile, ServiceError> {
-        let file = tempfile::Builder::new()
-            .prefix("chunk-")
-            .suffix(".parquet")
-            .tempfile_in(folder)
-            .map_err(|e| disk(folder, &e))?;
-        let (file, path) = file.into_parts();
-        let sink = HashingWriter {
-            inner: BufWriter::with_capacity(1 << 18, file),
-            hash: blake3::Hasher::new(),
+    /// Waits for the errand's turn. Where a reader comes to wait for the same file meanwhile, it becomes the
+    /// reader's errand: whoever has the slot may be giving way to that very reader.
+    async fn slot(&self, recipe: &str, errand: &Errand) -> Option<SemaphorePermit<'_>> {
+        let [reading, following, joining, proving] = &self.slots;
+        let own = match errand {
+            Errand::Read => return reading.acquire().await.ok(),
+            Errand::Follow => following,
+            Errand::Join => joining,
+            Errand::Prove(_) => proving,
         };
-        let encode = |e: &dyn std::fmt::Display| ServiceError::Unavailable {
-            what: format!("encoding {}", self.key),
-            reason: format!("{e}; is the disk of data_dir full?"),
-        };
-        let mut schema = arrow_schema(&self.rows.table)
-            .map_err(|e| ServiceError::Internal(format!("the table has no Arrow schema: {e}")))?;
-        if self.rows.row_ids {
-            schema = with_row_ids(&schema);
-        }
-        let mut renderer =
-            ParquetRenderer::new(sink, Arc::clone(&schema), profile).map_err(|e| encode(&e))?;
-        let mut failures = Failures::default();
-        while let Some(block) = blocks.blocking_next() {
-            let block = block.map_err(|e| fetch_error(&self.key, &e))?;
-            for id in self.decoder.missing_writers(&block) {
-                let writer = self.writer(id)?;
-                self.decoder.add_writer(id, writer);
-            }
-            let decoded = self
-                .decoder
-                .decode(&block)
-                .map_err(|e| ServiceError::Internal(format!("decoding {}: {e}", self.key)))?;
-            failures.note(&self.key, &decoded.failures);
-            let mut batch = self.uncovered(decoded.batch)?;
-            if self.rows.row_ids {
-                batch = self.identified(&batch, &schema)?;
-            }
-            if batch.num_rows() > 0 {
-                renderer.write(&batch).map_err(|e| encode(&e))?;
-            }
-        }
-        let mut rendered = renderer.finish().map_err(|e| encode(&e))?;
-        // They are no column of the table.
-        rendered.columns.remove(&ROW_ID_FIELD);
-        let digest = rendered.sink.finish().map_err(|e| disk(folder, &e))?;
-        failures.report(&self.key, &self.metrics);
-        Ok(RenderedFile {
-            path,
-            body_len: rendered.body_len,
-            footer_len: rendered.footer_len,
-            encoding: Encoding {
-                rows: rendered.rows,
-                file_size: rendered.body_len + rendered.footer_len,
-                digest,
-                columns: rendered.columns,
-            },
-        })
-    }
-
-    /// The rows of a batch that no cold table has. One without a timestamp lies before no boundary.
-    fn uncovered(&self, batch: RecordBatch) -> Result<RecordBatch, ServiceError> {
-        let Some(left_out) = &self.rows.left_out else { return Ok(batch) };
-        let offsets = batch.column(self.metadata_columns + 1).as_primitive::<Int64Type>();
-        let times =
-            batch.column(self.metadata_columns + 2).as_primitive::<TimestampMicrosecondType>();
-        let earlier = |row: usize| match left_out.before {
-            Some(Boundary(ms)) => times.is_valid(row) && times.value(row) < ms.saturating_mul(1000),
-            None => false,
-        };
-        let keep = |(row, &offset): (usize, &i64)| {
-            Some(!left_out.offsets.contains(Offset(offset)) && !earlier(row))
-        };
-        let keep: BooleanArray = offsets.values().iter().enumerate().map(keep).collect();
-        filter_record_batch(&batch, &keep)
-            .map_err(|e| ServiceError::Internal(format!("leaving rows out of {}: {e}", self.key)))
-    }
-
-    /// The rows with their ids.
-    fn identified(
-        &self,
-        batch: &RecordBatch,
-        schema: &SchemaRef,
-    ) -> Result<RecordBatch, ServiceError> {
-        add_row_ids(batch, self.key.partition, self.metadata_columns + 1, schema)
-            .map_err(|e| ServiceError::Internal(format!("row ids of {}: {e}", self.key)))
-    }
-
-    /// The schema some record was written with. A registry that does not answer fails the read; one
-    /// that answers that there is no such schema makes the record undecodable.
-    fn writer(&self, id: RegistrySchemaId) -> Result<WriterSchema, ServiceError> {
-        self.runtime.block_on(self.schemas.writer(id))
-    }
-}
-
-/// The records of one chunk that did not decode.
-#[derive(Default)]
-struct Failures {
-    count: u64,
-}
-
-impl Failures {
-    fn note(&mut self, key: &DataFileKey, failures: &[DecodeFailure]) {
-        for failure in failures {
-            self.count += 1;
-            if self.count <= LOGGED_FAILURES as u64 {
-                tracing::warn!(
-                    topic = %key.topic, partition = key.partition.0, offset = failure.offset.0,
-                    part = ?failure.part, schema_id = failure.schema_id.map(|id| id.0),
-                    cause = %failure.cause, "a record did not decode; its row has nulls there"
-                );
+        let mut turn = std::pin::pin!(own.acquire());
+        loop {
+            tokio::select! {
+                permit = &mut turn => return permit.ok(),
+                () = tokio::time::sleep(REST) => {
+                    if self.readers.wait_for_this(recipe) {
+                        return reading.acquire().await.ok();
+                    }
+                }
             }
         }
     }
 
-    fn report(&self, key: &DataFileKey, metrics: &Metrics) {
-        metrics.add_decode_failures(key.topic.as_str(), self.count);
-        if self.count > LOGGED_FAILURES as u64 {
-            tracing::warn!(
-                topic = %key.topic, partition = key.partition.0, range = %key.range,
-                failures = self.count, "more records of this chunk did not decode"
-            );
+    /// Encodes a chunk, notes its facts and keeps the file. On a full disk, files that were used longest
+    /// ago make room; a prover's errand is not worth that.
+    async fn make(&self, recipe: &str, order: &Order) -> Result<EncodedFile, ServiceError> {
+        let mut tries = 1;
+        let made = loop {
+            match self.encode(recipe, order).await {
+                Ok(made) => break made,
+                Err(Failure::Other(error)) => return Err(error),
+                Err(Failure::DiskFull { written, error }) => {
+                    if tries == TRIES_ON_A_FULL_DISK || matches!(order.errand, Errand::Prove(_)) {
+                        return Err(error);
+                    }
+                    tries += 1;
+                    let freed = self.make_room(written.saturating_mul(2).max(ROOM));
+                    tracing::warn!(freed, "the disk of data_dir is full; encoded files make room");
+                    if freed == 0 {
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        self.facts.prove(&order.key, &made.encoding, order.full)?;
+        let claim = match order.errand {
+            Errand::Read | Errand::Follow | Errand::Join => Claim::Oldest,
+            Errand::Prove(_) => Claim::FreeRoom,
+        };
+        let (cache, recipe) = (Arc::clone(&self.cache), recipe.to_owned());
+        let kept = tokio::task::spawn_blocking(move || {
+            let Made { file, path, body_len, footer_len, encoding } = made;
+            cache.keep(&recipe, file, path, (body_len, footer_len, encoding), claim)
+        });
+        match kept.await {
+            Ok(kept) => kept.map_err(|e| self.cache.failed(&e)),
+            Err(e) => Err(ServiceError::Internal(format!("keeping a file panicked: {e}"))),
         }
     }
-}
 
-/// What a failed fetch means to the reader of a planned file.
-fn fetch_error(key: &DataFileKey, error: &FetchError) -> ServiceError {
-    match error {
-        FetchError::Expired { .. }
-        | FetchError::Rewritten { .. }
-        | FetchError::LeaderEpochChanged { .. }
-        | FetchError::NoSuchPartition { .. } => {
-            ServiceError::Gone { key: key.to_string(), reason: error.to_string() }
-        }
-        FetchError::Timeout { .. }
-        | FetchError::EndNotReached { .. }
-        | FetchError::Corrupt { .. }
-        | FetchError::Kafka { .. }
-        | FetchError::Interrupted { .. } => {
-            ServiceError::Unavailable { what: "Kafka".into(), reason: error.to_string() }
-        }
+    /// Fetches, decodes and encodes one chunk.
+    async fn encode(&self, recipe: &str, order: &Order) -> Result<Made, Failure> {
+        let key = &order.key;
+        let tp = TopicPartition { topic: key.topic.clone(), partition: key.partition };
+        let limits =
+            FetchLimits { topic_id: Some(key.topic_id), max_epoch: Some(key.leader_epoch) };
+        let blocks = self.kafka.fetch(&tp, key.range, limits);
+        let job = Job {
+            key: key.clone(),
+            rows: order.rows.clone(),
+            schemas: Arc::clone(&self.schemas),
+            metrics: Arc::clone(&self.metrics),
+            manners: Manners::new(&order.errand, Arc::clone(&self.readers), recipe),
+            runtime: tokio::runtime::Handle::current(),
+        };
+        let (cache, profile) = (Arc::clone(&self.cache), self.profile.clone());
+        tokio::task::spawn_blocking(move || job.run(blocks, &cache, &profile)).await.unwrap_or_else(
+            |e| Err(ServiceError::Internal(format!("encoding panicked: {e}")).into()),
+        )
+    }
+
+    /// Drops files, and the handles that keep their bytes on disk.
+    fn make_room(&self, bytes: u64) -> u64 {
+        let freed = self.cache.make_room(bytes);
+        self.open.close_all();
+        freed
     }
 }
 
-fn disk(folder: &Path, error: &std::io::Error) -> ServiceError {
-    ServiceError::Unavailable {
-        what: format!("the cache folder {}", folder.display()),
-        reason: format!("{error}; is it writable and the disk not full?"),
+/// The end of a flight, however it ends.
+struct Landing {
+    renders: Arc<Renders>,
+    recipe: String,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.renders.flights().remove(&self.recipe);
     }
 }
 
-/// Passes bytes on and digests them: with BLAKE3, since SHA-256 took a tenth of an encoding's time on
-/// processors without instructions for it.
-struct HashingWriter<W> {
-    inner: W,
-    hash: blake3::Hasher,
-}
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
 
-impl HashingWriter<BufWriter<File>> {
-    fn finish(mut self) -> std::io::Result<[u8; 32]> {
-        self.inner.flush()?;
-        Ok(self.hash.finalize().into())
+    use isk_kafka::KafkaConfig;
+
+    use super::*;
+    use crate::store::Store;
+
+    /// One that never asks its broker anything.
+    fn renders(folder: &std::path::Path) -> Renders {
+        let mut config = KafkaConfig::default();
+        config.properties.insert("bootstrap.servers".into(), "127.0.0.1:1".into());
+        let store = Arc::new(Store::open(&folder.join("isk.redb")).unwrap());
+        Renders::new(
+            KafkaCluster::connect(config).unwrap(),
+            Arc::new(TopicSchemas::new(None, Arc::clone(&store))),
+            Arc::default(),
+            Arc::new(FactBook::new(store)),
+            FileCache::open(&folder.join("cache"), 0, |_| None).unwrap(),
+            1,
+        )
     }
-}
 
-impl<W: Write> Write for HashingWriter<W> {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        let n = self.inner.write(buf)?;
-        self.hash.update(&buf[..n]);
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
+    #[tokio::test]
+    async fn who_comes_to_read_what_waits_its_turn_takes_it_out_of_the_queue() {
+        let dir = tempfile::tempdir().unwrap();
+        let renders = renders(dir.path());
+        // One is being joined, and rests, since a reader waits for another that is to be joined, too.
+        let _joining = renders.slot("first", &Errand::Join).await.unwrap();
+        let slow = Duration::from_secs(20);
+        let second = tokio::time::timeout(slow, renders.slot("second", &Errand::Join));
+        let reader = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            renders.readers.wait_for("second")
+        };
+        let (second, _reader) = tokio::join!(second, reader);
+        assert!(second.unwrap().is_some());
     }
 }

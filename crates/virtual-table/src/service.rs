@@ -1,36 +1,53 @@
 //! The service behind both HTTP edges: what it is made of, and what the catalog lists.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use iceberg::spec::Manifest;
 use isk_coldset::Upstream;
-use isk_kafka::{KafkaCluster, SchemaRegistry};
-use isk_model::{ContentDigest, TopicName};
+use isk_kafka::{KafkaCluster, KafkaError, SchemaRegistry};
+use isk_model::{ContentDigest, KafkaPartition, PartitionOffsets, TopicName};
 
 use crate::api::{COLDSET, HOTSET, Listing, MERGED, ServiceError, cold_error};
+use crate::bursts::Bursts;
+use crate::cache::FileCache;
+use crate::cleaning::Cleanings;
 use crate::cold_view::ColdView;
 use crate::coverage::Coverages;
 use crate::epochs::Epochs;
 use crate::facts::FactBook;
+use crate::histories::Histories;
 use crate::layout::Layout;
 use crate::listing::{Page, Room};
 use crate::load_table::hot_table;
 use crate::manifests::ManifestBook;
 use crate::metadata_store::MetadataStore;
 use crate::metrics::Metrics;
+use crate::open_transactions::OpenTransactions;
 use crate::plan::View;
+use crate::prover::{Prover, ProverConfig};
 use crate::render::Renders;
 use crate::store::Store;
 use crate::table_mapping::TableMapping;
+use crate::thinning::SPAN;
 use crate::tick::Tick;
+use crate::time_index_ask::TimeIndex;
+use crate::tips::Tips;
 use crate::topic_pin::TopicPin;
 use crate::topic_schema::TopicSchemas;
 use crate::topics::{TopicFilter, Topics, kafka_error};
 
+/// How long after its tick a followed topic's end is shown: a tick and the encoding of what is new.
+const FRESH: Duration = Duration::from_millis(500);
+
 /// How often metadata files that nobody names are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
+
+/// Entries of parsed manifests that are kept for scans planned here: a few tens of MiB.
+const PARSED_ENTRIES: u64 = 20_000;
 
 /// What a [`Service`] is made of.
 #[derive(Debug)]
@@ -41,6 +58,8 @@ pub struct ServiceConfig {
     pub registry: Option<SchemaRegistry>,
     /// Which topics are served.
     pub topics: TopicFilter,
+    /// What is encoded without anybody asking for it.
+    pub prover: ProverConfig,
     /// The upstream catalog of cold tables, if there is one.
     pub coldset: Option<Upstream>,
     /// Which cold tables the topics are one with.
@@ -53,7 +72,12 @@ pub struct ServiceConfig {
     pub render_concurrency: usize,
     /// How long metadata files that no plan names any more are kept.
     pub metadata_retention: Duration,
+    /// How long each tick of a topic is kept as a snapshot that streams can go on from.
+    pub history_keep: Duration,
 }
+
+/// The offsets of a topic's partitions.
+type TopicOffsets = BTreeMap<KafkaPartition, PartitionOffsets>;
 
 /// Topics as tables and objects. Cheap to share behind an `Arc`.
 pub struct Service {
@@ -68,13 +92,21 @@ pub struct Service {
     pub(crate) store: Arc<Store>,
     pub(crate) pins: moka::sync::Cache<String, TopicPin>,
     pub(crate) epochs: Epochs,
+    pub(crate) times: TimeIndex,
+    pub(crate) cleanings: Cleanings,
+    pub(crate) transactions: OpenTransactions,
     pub(crate) facts: Arc<FactBook>,
     pub(crate) manifests: Arc<ManifestBook>,
     pub(crate) renders: Arc<Renders>,
     pub(crate) metadata: Arc<MetadataStore>,
+    pub(crate) parsed: moka::sync::Cache<String, Arc<Manifest>>,
+    pub(crate) histories: Histories,
     pub(crate) ticks: moka::sync::Cache<(View, TopicName), Arc<Tick>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) metadata_retention: Duration,
+    pub(crate) offset_bursts: Bursts<(TopicName, usize), Result<TopicOffsets, KafkaError>>,
+    pub(crate) tips: Tips,
+    pub(crate) prover: Prover,
     sweeping: AtomicBool,
 }
 
@@ -93,17 +125,21 @@ impl Service {
         let metadata = Arc::new(MetadataStore::open(data_dir)?);
         let metrics = Arc::new(Metrics::default());
         let schemas = Arc::new(TopicSchemas::new(config.registry, Arc::clone(&store)));
+        let kafka = config.kafka;
+        let facts = Arc::new(FactBook::new(Arc::clone(&store)));
+        let known = |recipe: &str| facts.get(recipe);
+        let cache = FileCache::open(&data_dir.join("cache"), config.cache_bytes, known)?;
         let renders = Renders::new(
-            config.kafka.clone(),
+            kafka.clone(),
             Arc::clone(&schemas),
             Arc::clone(&metrics),
-            &data_dir.join("cache"),
-            config.cache_bytes,
+            Arc::clone(&facts),
+            cache,
             config.render_concurrency,
-        )?;
+        );
         Ok(Self {
-            topics: Topics::new(config.kafka.clone(), config.topics),
-            kafka: config.kafka,
+            topics: Topics::new(kafka.clone(), config.topics),
+            kafka: kafka.clone(),
             coldset: config.coldset,
             tables: config.tables,
             coverages: Arc::new(Coverages::new(Arc::clone(&store))),
@@ -112,13 +148,26 @@ impl Service {
             schemas,
             pins: moka::sync::Cache::new(10_000),
             epochs: Epochs::new(Arc::clone(&store)),
-            facts: Arc::new(FactBook::new(Arc::clone(&store))),
+            times: TimeIndex::new(kafka.clone(), Arc::clone(&store), Arc::clone(&metrics)),
+            cleanings: Cleanings::new(Arc::clone(&store)),
+            transactions: OpenTransactions::new(kafka, Arc::clone(&metrics)),
+            parsed: moka::sync::Cache::builder()
+                .weigher(|_, manifest: &Arc<Manifest>| {
+                    u32::try_from(manifest.entries().len()).unwrap_or(u32::MAX)
+                })
+                .max_capacity(PARSED_ENTRIES)
+                .build(),
+            facts,
             manifests: Arc::new(ManifestBook::new(
                 Arc::clone(&metadata),
                 config.metadata_retention,
             )),
             renders: Arc::new(renders),
             metadata,
+            offset_bursts: Bursts::new(),
+            tips: Tips::new(Arc::clone(&store), config.prover.follow_interval + FRESH),
+            prover: Prover::new(config.prover),
+            histories: Histories::new(Arc::clone(&store), config.history_keep),
             store,
             ticks: moka::sync::Cache::new(10_000),
             metrics,
@@ -134,6 +183,7 @@ impl Service {
         }
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
+            self.sweep_histories().await;
             let (metadata, retention) = (Arc::clone(&self.metadata), self.metadata_retention);
             match tokio::task::spawn_blocking(move || metadata.sweep(retention)).await {
                 Ok(Ok(0)) => {}
@@ -141,9 +191,22 @@ impl Service {
                 Ok(Err(error)) => tracing::warn!(%error, "old metadata files cannot be swept away"),
                 Err(error) => tracing::warn!(%error, "sweeping failed"),
             }
-            if let Err(error) = self.facts.sweep(self.metadata_retention) {
+            if let Err(error) = self.facts.sweep(self.metadata_retention.max(SPAN)) {
                 tracing::warn!(%error, "old facts cannot be swept away");
             }
+        }
+    }
+
+    /// Keeps the files that histories name, and forgets the histories of topics that are gone.
+    async fn sweep_histories(&self) {
+        self.histories.rest();
+        let forgotten = match self.topics.names().await {
+            Ok(topics) => self.histories.forget_others(&topics),
+            // Nothing is known of topics now.
+            Err(_) => Ok(()),
+        };
+        if let Err(error) = forgotten.and_then(|()| self.histories.touch(&self.metadata)) {
+            tracing::warn!(%error, "the histories of topics cannot be looked through");
         }
     }
 
@@ -286,6 +349,8 @@ impl Service {
 
     /// Counters and gauges in the Prometheus text format.
     pub fn metrics_text(&self) -> String {
-        self.metrics.render(&self.kafka.metrics().snapshot(), self.renders.cached_bytes())
+        let kafka = self.kafka.metrics().snapshot();
+        let served = self.metrics.render(&kafka, self.renders.cached_bytes());
+        served + &self.prover.render(self.tips.age())
     }
 }

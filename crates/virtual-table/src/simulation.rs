@@ -14,13 +14,16 @@ use isk_model::{
 use isk_schema::{FieldIdMap, TableSchema, table_schema};
 
 use crate::api::{LoadedTable, ServiceError};
+use crate::cleaning::{Cleaned, Cleaning};
 use crate::epochs::EpochHistory;
 use crate::facts::{Encoding, FactBook};
+use crate::lineage::TickCuts;
 use crate::manifests::ManifestBook;
 use crate::metadata_store::MetadataStore;
 use crate::plan::{Inputs, View};
 use crate::store::Store;
 use crate::tick::Tick;
+use crate::time_index_ask::TopicTimes;
 use crate::topic_pin::TopicPin;
 
 /// Raw bytes of an imagined record: chunks hold 2^19 of them.
@@ -30,9 +33,9 @@ const RECORD_BYTES: u64 = 80;
 pub struct ImaginedTopic {
     topic: Arc<TopicDescription>,
     table: Arc<TableSchema>,
-    offsets: BTreeMap<KafkaPartition, PartitionOffsets>,
+    pub(crate) offsets: BTreeMap<KafkaPartition, PartitionOffsets>,
     facts: Arc<FactBook>,
-    book: ManifestBook,
+    pub(crate) book: ManifestBook,
     last: Option<Arc<Tick>>,
 }
 
@@ -110,7 +113,8 @@ impl ImaginedTopic {
         })
     }
 
-    fn inputs(&self) -> Inputs {
+    /// All that a plan of the topic depends on now.
+    pub(crate) fn inputs(&self) -> Inputs {
         let epochs = self.offsets.iter().map(|(&partition, log)| {
             let mut history = EpochHistory::default();
             history.observe(log.leader_epoch, log.last_stable);
@@ -126,9 +130,13 @@ impl ImaginedTopic {
             epochs: epochs.collect(),
             pin: pin(),
             max_message_bytes: 1 << 20,
-            compacted: false,
+            cleaning: Cleaning::AsCleaned(Arc::new(Cleaned::Never)),
+            times: TopicTimes::default(),
+            notes: BTreeMap::new(),
             facts: Arc::clone(&self.facts),
+            cuts: BTreeMap::new(),
             beside: None,
+            tick_cuts: TickCuts::new(),
         }
     }
 }

@@ -24,6 +24,10 @@ pub(crate) enum Kind {
     GrowingFacts,
     /// [`crate::epochs::EpochHistory`] by topic id and partition.
     Epochs,
+    /// [`crate::time_index::PartitionTimes`] by topic id and partition.
+    Times,
+    /// [`crate::cleaning::Cleaned`] by topic id.
+    Cleaned,
     /// The offsets that a cold table covers, by topic id, table UUID and partition.
     Coverage,
     /// The snapshots, manifests and data files of cold tables whose coverage was learnt.
@@ -39,6 +43,12 @@ pub(crate) enum Kind {
     ColdAnew,
     /// [`crate::coverage_book::BookTitle`] by topic id and table UUID.
     ColdTitle,
+    /// Where the end of a followed partition is cut, by topic id and partition.
+    Cuts,
+    /// [`crate::history::Line`] by topic.
+    Lineage,
+    /// [`crate::history::Record`]s by topic and number.
+    Snapshots,
 }
 
 impl Kind {
@@ -49,6 +59,8 @@ impl Kind {
             Self::Facts => "chunk_facts",
             Self::GrowingFacts => "growing_chunk_facts",
             Self::Epochs => "epochs",
+            Self::Times => "times",
+            Self::Cleaned => "cleaned",
             Self::Coverage => "coverage",
             Self::ColdSeen => "cold_seen",
             Self::ColdOwner => "cold_owners",
@@ -56,6 +68,9 @@ impl Kind {
             Self::Boundary => "cold_boundaries",
             Self::ColdAnew => "cold_anew",
             Self::ColdTitle => "cold_titles",
+            Self::Cuts => "cuts",
+            Self::Lineage => "lineages",
+            Self::Snapshots => "snapshots",
         })
     }
 }
@@ -153,6 +168,23 @@ impl Store {
         write().map_err(|e| failed("write", &e))
     }
 
+    /// Carries changes out, all of them or none; they are on disk when this returns.
+    pub(crate) fn apply(&self, changes: &Changes) -> Result<(), ServiceError> {
+        let write = || -> Result<(), redb::Error> {
+            let tx = self.db.begin_write()?;
+            for (kind, key, value) in &changes.0 {
+                let mut table = tx.open_table(kind.table())?;
+                match value {
+                    Some(bytes) => table.insert(key.as_str(), bytes.as_slice())?,
+                    None => table.remove(key.as_str())?,
+                };
+            }
+            tx.commit()?;
+            Ok(())
+        };
+        write().map_err(|e| failed("write", &e))
+    }
+
     /// The values whose keys begin with `prefix`, in the order of keys.
     ///
     /// # Errors
@@ -211,6 +243,28 @@ impl Store {
             Ok(())
         };
         sweep().map_err(|e| failed("sweep", &e))
+    }
+}
+
+/// Changes of several kinds that belong together.
+#[derive(Default)]
+pub(crate) struct Changes(Vec<(Kind, String, Option<Vec<u8>>)>);
+
+impl Changes {
+    pub(crate) fn put<T: Serialize>(
+        &mut self,
+        kind: Kind,
+        key: String,
+        value: &T,
+    ) -> Result<(), ServiceError> {
+        let bytes = serde_json::to_vec(value)
+            .map_err(|e| ServiceError::Internal(format!("a stored value has no JSON: {e}")))?;
+        self.0.push((kind, key, Some(bytes)));
+        Ok(())
+    }
+
+    pub(crate) fn remove(&mut self, kind: Kind, key: String) {
+        self.0.push((kind, key, None));
     }
 }
 

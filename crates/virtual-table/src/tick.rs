@@ -20,7 +20,7 @@ use crate::read_object::{constant_info, info_of};
 ///
 /// DuckDB up to 1.5 reads a table as of its transaction's start, and refuses one whose only snapshot
 /// is younger; a query's own start is always a little before its `loadTable`, and clocks differ.
-const BACKDATED_MS: i64 = 60_000;
+pub(crate) const BACKDATED_MS: i64 = 60_000;
 
 /// The last plan of a topic, and what came of it. The same plan is the same snapshot.
 pub(crate) struct Tick {
@@ -43,27 +43,77 @@ impl Tick {
         book: &ManifestBook,
     ) -> Result<Arc<Self>, ServiceError> {
         let head = head(&inputs, now_ms() - BACKDATED_MS);
-        let (groups, fingerprint) = fingerprints(&inputs, &head)?;
+        let (groups, fingerprint) = fingerprints(&inputs, &head, inputs.groups())?;
         if let Some(last) = last.filter(|last| last.fingerprint == fingerprint) {
             return Ok(Arc::clone(last));
         }
         let manifests = book.manifests(&inputs, &head, &groups)?;
-        let same =
-            |last: &&Arc<Self>| same_but_for_time(&last.head, &head) && last.manifests == manifests;
-        match last.filter(same) {
+        match last.filter(|last| last.holds(&head, &manifests)) {
             // What is known anew changes nothing.
-            Some(last) => Ok(Arc::new(Self {
-                loaded: last.loaded.clone(),
-                files: last.files.clone(),
-                head: last.head.clone(),
-                made: last.made,
-                objects: OnceLock::new(),
-                inputs,
-                manifests,
-                fingerprint,
-            })),
+            Some(last) => Ok(last.known_anew(inputs, manifests, fingerprint)),
             None => publish(inputs, head, manifests, fingerprint, book).map(Arc::new),
         }
+    }
+
+    /// The tick after its files were published.
+    pub(crate) fn published(
+        inputs: Inputs,
+        head: TableHead,
+        manifests: Vec<Arc<GroupManifests>>,
+        fingerprint: Fingerprint,
+        [metadata, manifest_list]: [&NamedFile; 2],
+    ) -> Self {
+        let location = location(inputs.view, &inputs.topic.name);
+        let mut credential_prefixes = vec![location.clone()];
+        let cold = head.cold.as_ref().and_then(|cold| cold.metadata.get("location")?.as_str());
+        credential_prefixes.extend(cold.map(bucket_of));
+        let key = metadata_key(&inputs.topic, &metadata.name);
+        let loaded = LoadedTable {
+            metadata_location: uri(inputs.view.bucket(), &key),
+            metadata: metadata.bytes.clone(),
+            location,
+            credential_prefixes,
+        };
+        let size = |file: &NamedFile| (file.name.clone(), file.bytes.len() as u64);
+        Self {
+            files: [metadata, manifest_list].map(size).to_vec(),
+            inputs,
+            head,
+            manifests,
+            fingerprint,
+            made: Instant::now(),
+            loaded,
+            objects: OnceLock::new(),
+        }
+    }
+
+    /// Whether it was published under this fingerprint.
+    pub(crate) fn is(&self, fingerprint: Fingerprint) -> bool {
+        self.fingerprint == fingerprint
+    }
+
+    /// Whether it is a table of this head and these manifests, whenever it was planned.
+    pub(crate) fn holds(&self, head: &TableHead, manifests: &[Arc<GroupManifests>]) -> bool {
+        same_but_for_time(&self.head, head) && self.manifests == manifests
+    }
+
+    /// The same tick, and what its fingerprint has come to be.
+    pub(crate) fn known_anew(
+        &self,
+        inputs: Inputs,
+        manifests: Vec<Arc<GroupManifests>>,
+        fingerprint: Fingerprint,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            loaded: self.loaded.clone(),
+            files: self.files.clone(),
+            head: self.head.clone(),
+            made: self.made,
+            objects: OnceLock::new(),
+            inputs,
+            manifests,
+            fingerprint,
+        })
     }
 
     /// How long ago it was published.
@@ -114,28 +164,8 @@ fn publish(
     for file in [&built.manifest_list, &built.metadata] {
         book.put(topic, &file.name, &file.bytes)?;
     }
-    let location = location(inputs.view, &topic.name);
-    let mut credential_prefixes = vec![location.clone()];
-    let cold = head.cold.as_ref().and_then(|cold| cold.metadata.get("location")?.as_str());
-    credential_prefixes.extend(cold.map(bucket_of));
-    let name = &built.metadata.name;
-    let loaded = LoadedTable {
-        metadata_location: uri(inputs.view.bucket(), &metadata_key(topic, name)),
-        metadata: built.metadata.bytes.clone(),
-        location,
-        credential_prefixes,
-    };
-    let size = |file: &NamedFile| (file.name.clone(), file.bytes.len() as u64);
-    Ok(Tick {
-        files: [&built.metadata, &built.manifest_list].map(size).to_vec(),
-        inputs,
-        head,
-        manifests,
-        fingerprint,
-        made: Instant::now(),
-        loaded,
-        objects: OnceLock::new(),
-    })
+    let files = [&built.metadata, &built.manifest_list];
+    Ok(Tick::published(inputs, head, manifests, fingerprint, files))
 }
 
 /// Two tables are one snapshot when they differ in nothing but the moment they were planned.
@@ -151,7 +181,8 @@ fn key_of(uri: &str) -> Option<ObjectKey> {
     uri.strip_prefix("s3://")?.split_once('/')?.1.parse().ok()
 }
 
-fn now_ms() -> i64 {
+/// Milliseconds since the epoch.
+pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

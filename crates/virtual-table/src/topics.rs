@@ -13,8 +13,9 @@ use crate::api::{HOTSET, ServiceError};
 /// How long a topic's description is believed: a new partition or a recreated topic shows after it.
 const DESCRIPTION_TTL: Duration = Duration::from_secs(1);
 
-/// How long a topic's configuration is believed.
-const CONFIG_TTL: Duration = Duration::from_secs(30);
+/// How long a topic's configuration is believed: for so long, a topic that begins to be compacted may
+/// still be planned as one that is not.
+const CONFIG_TTL: Duration = Duration::from_secs(5);
 
 /// Kafka's default of `max.message.bytes`, with its batch overhead.
 const DEFAULT_MAX_MESSAGE_BYTES: u64 = 1_048_588;
@@ -38,6 +39,11 @@ impl TopicFilter {
         Ok(Self { include: whole(include)?, exclude: whole(exclude)? })
     }
 
+    /// Whether no topic at all is served.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.include.is_empty()
+    }
+
     /// Whether a topic of this name is served. Kafka's internal topics never are.
     pub fn serves(&self, name: &TopicName) -> bool {
         let name = name.as_str();
@@ -51,7 +57,21 @@ pub(crate) struct TopicSettings {
     /// `max.message.bytes`.
     pub max_message_bytes: u64,
     /// Whether `cleanup.policy` holds `compact`.
-    pub compacted: bool,
+    pub compacted: Compacted,
+    /// Whether older segments lie in a remote store (`remote.storage.enable`), where reading them costs
+    /// money and time. What reads by itself leaves such topics alone, unless it is told to.
+    pub tiered: bool,
+}
+
+/// Whether a topic's log is compacted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compacted {
+    /// It is not.
+    No,
+    /// It is.
+    Yes,
+    /// The configuration was not to be seen: it may be.
+    Unknown,
 }
 
 /// The topics of a cluster, as far as they are served.
@@ -102,7 +122,11 @@ impl Topics {
         });
         asked.await.unwrap_or_else(|error| {
             tracing::warn!(topic = %name, %error, "the topic's configuration is unknown; it is taken for compacted");
-            TopicSettings { max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES, compacted: true }
+            TopicSettings {
+                max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
+                compacted: Compacted::Unknown,
+                tiered: false,
+            }
         })
     }
 }
@@ -110,9 +134,11 @@ impl Topics {
 fn settings(config: &BTreeMap<String, String>) -> TopicSettings {
     let max = config.get("max.message.bytes").and_then(|v| v.parse().ok());
     let policy = config.get("cleanup.policy").map_or("", String::as_str);
+    let compacted = policy.split(',').any(|p| p.trim() == "compact");
     TopicSettings {
         max_message_bytes: max.unwrap_or(DEFAULT_MAX_MESSAGE_BYTES),
-        compacted: policy.split(',').any(|p| p.trim() == "compact"),
+        compacted: if compacted { Compacted::Yes } else { Compacted::No },
+        tiered: config.get("remote.storage.enable").is_some_and(|v| v == "true"),
     }
 }
 
@@ -142,10 +168,22 @@ mod tests {
 
     #[test]
     fn a_policy_of_two_is_compacted_too() {
-        let config = |policy: &str| {
-            settings(&BTreeMap::from([("cleanup.policy".to_owned(), policy.to_owned())]))
-        };
-        assert!(config("compact,delete").compacted && config("delete, compact").compacted);
-        assert!(!config("delete").compacted);
+        let compacted = |policy: &str| of("cleanup.policy", policy).compacted;
+        for policy in ["compact,delete", "delete, compact", "compact"] {
+            assert_eq!(compacted(policy), Compacted::Yes, "{policy}");
+        }
+        assert_eq!(compacted("delete"), Compacted::No);
+    }
+
+    #[test]
+    fn tiered_topics_are_known() {
+        assert!(of("remote.storage.enable", "true").tiered);
+        assert!(!of("remote.storage.enable", "false").tiered);
+        // Brokers before 2.8 do not have the setting.
+        assert!(!of("cleanup.policy", "delete").tiered);
+    }
+
+    fn of(key: &str, value: &str) -> TopicSettings {
+        settings(&BTreeMap::from([(key.to_owned(), value.to_owned())]))
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use isk_catalog_http::{CatalogService, CatalogSettings, VendedS3, router};
 use isk_coldset::Upstream;
-use isk_virtual_table::{LoadedTable, ServiceError};
+use isk_virtual_table::{ContentFile, LoadedTable, ScanFile, ScanPlan, ScanRequest, ServiceError};
 
 /// Tables of `hotset` in memory. The table `broken` and those named `down…` fail.
 pub struct Memory {
@@ -62,6 +62,38 @@ impl CatalogService for Memory {
             location: format!("s3://hotset/{table}"),
             credential_prefixes: vec![format!("s3://hotset/{table}")],
         })
+    }
+
+    /// One file of Kafka partition 1; the table `wide` in one part.
+    async fn plan_scan(
+        &self,
+        namespace: &str,
+        table: &str,
+        request: &ScanRequest,
+    ) -> Result<ScanPlan, ServiceError> {
+        let loaded = self.load_table(namespace, table).await?;
+        let file = |name: &str| ContentFile {
+            uri: format!("s3://hotset/{table}/data/{name}"),
+            spec_id: 0,
+            partition: (1, 1024),
+            size: 1000,
+            records: 10,
+        };
+        let plan = ScanPlan {
+            snapshot_id: 2,
+            credential_prefixes: loaded.credential_prefixes,
+            ..ScanPlan::default()
+        };
+        if table == "wide" && request.part.is_none() {
+            return Ok(ScanPlan { parts: vec![(0, 1)], ..plan });
+        }
+        let data = ScanFile {
+            file: file("data"),
+            deletes: vec![0],
+            split_offsets: vec![4],
+            stats: [].into(),
+        };
+        Ok(ScanPlan { files: vec![data], deletes: vec![file("delete")], ..plan })
     }
 
     async fn ready(&self) -> Result<(), ServiceError> {

@@ -12,6 +12,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ISK_PORT", "s3.port"),
     ("ISK_S3_PORT", "s3.port"),
     ("ISK_CATALOG_PORT", "catalog.port"),
+    ("ISK_SERVER_PLANNING", "catalog.server_planning"),
     ("ISK_EXTERNAL_HOSTNAME", "external_hostname"),
     ("ISK_EXTERNAL_URL", "s3.external_url"),
     ("ISK_BIND", "bind"),
@@ -26,9 +27,18 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ISK_REGISTRY_CA_FILE", "registry.ca_file"),
     ("ISK_TOPICS_INCLUDE", "topics.include"),
     ("ISK_TOPICS_EXCLUDE", "topics.exclude"),
+    ("ISK_PROVER_ENABLED", "prover.enabled"),
+    ("ISK_PROVER_TOPICS", "prover.topics"),
+    ("ISK_PROVER_RATE_BYTES_PER_SECOND", "prover.rate_bytes_per_second"),
+    ("ISK_PROVER_BUDGET_BYTES_PER_DAY", "prover.budget_bytes_per_day"),
+    ("ISK_PROVER_TIERED", "prover.tiered"),
+    ("ISK_PROVER_INTERVAL_SECONDS", "prover.interval_seconds"),
+    ("ISK_FOLLOW_TOPICS", "follow.topics"),
+    ("ISK_FOLLOW_INTERVAL_MS", "follow.interval_ms"),
     ("ISK_CACHE_BYTES", "limits.cache_bytes"),
     ("ISK_RENDER_CONCURRENCY", "limits.render_concurrency"),
     ("ISK_METADATA_RETENTION_SECONDS", "limits.metadata_retention_seconds"),
+    ("ISK_HISTORY_KEEP_SECONDS", "history.keep_seconds"),
     ("ISK_REQUEST_TIMEOUT_MS", "limits.request_timeout_ms"),
     ("ISK_FETCH_PROGRESS_TIMEOUT_MS", "limits.fetch_progress_timeout_ms"),
     ("ISK_COLDSET_NAMESPACE", "coldset.namespace"),
@@ -141,16 +151,23 @@ fn set_property(table: &mut Table, section: &str, key: String, value: &str) -> R
 
 /// Text from the environment as the kind of value its key takes.
 fn parse(key: &str, name: &str, value: &str) -> Result<Value> {
-    let is_number = key.ends_with("port") || key.starts_with("limits.");
+    if matches!(key, "prover.enabled" | "prover.tiered" | "catalog.server_planning") {
+        let switch = value.trim().parse::<bool>();
+        return switch.map(Value::Boolean).map_err(|_| {
+            anyhow!("{name}={value:?} is neither true nor false (configuration key {key})")
+        });
+    }
+    if key.ends_with(".topics") || key.starts_with("topics.") {
+        let patterns = value.split(',').map(str::trim).filter(|p| !p.is_empty());
+        return Ok(Value::Array(patterns.map(|p| Value::String(p.to_owned())).collect()));
+    }
+    let is_number = key.ends_with("port")
+        || ["limits.", "prover.", "follow."].iter().any(|section| key.starts_with(section));
     if is_number {
         let number = value.trim().parse::<i64>();
         return number.map(Value::Integer).map_err(|_| {
             anyhow!("{name}={value:?} is not a whole number (configuration key {key})")
         });
-    }
-    if key.starts_with("topics.") {
-        let patterns = value.split(',').map(|p| Value::String(p.trim().to_owned()));
-        return Ok(Value::Array(patterns.collect()));
     }
     Ok(Value::String(value.to_owned()))
 }

@@ -1,0 +1,149 @@
+//! Who wants a file encoded, and who gives way to whom.
+//!
+//! Readers wait for an answer and go first. What follows a partition's end is small and goes beside them.
+//! All else has time: it rests while a reader waits for anything but the very file that it is encoding,
+//! and the prover does not go faster than its pace.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::pace::Pace;
+
+/// How long who gives way rests before looking again whether readers wait.
+pub(crate) const REST: Duration = Duration::from_millis(10);
+
+/// Why a file is encoded.
+#[derive(Clone)]
+pub(crate) enum Errand {
+    /// Somebody reads it.
+    Read,
+    /// It is the end of a followed partition.
+    Follow,
+    /// It is to take the place of several pieces at the end of a followed partition.
+    Join,
+    /// Nobody asked for it: it is to be proven, at this pace.
+    Prove(Arc<Pace>),
+}
+
+/// The files that readers wait for, by recipe, with how many do.
+#[derive(Default)]
+pub(crate) struct Readers(Mutex<HashMap<String, usize>>);
+
+impl Readers {
+    /// Notes that a reader waits for a file, until what is returned is dropped.
+    pub(crate) fn wait_for(self: &Arc<Self>, recipe: &str) -> Waiting {
+        *self.lock().entry(recipe.to_owned()).or_default() += 1;
+        Waiting { readers: Arc::clone(self), recipe: recipe.to_owned() }
+    }
+
+    /// Whether a reader waits for this file.
+    pub(crate) fn wait_for_this(&self, recipe: &str) -> bool {
+        self.lock().contains_key(recipe)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A reader that waits.
+pub(crate) struct Waiting {
+    readers: Arc<Readers>,
+    recipe: String,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut waiting = self.readers.lock();
+        if let Some(count) = waiting.get_mut(&self.recipe) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(&self.recipe);
+            }
+        }
+    }
+}
+
+/// How one encoding behaves towards others.
+pub(crate) struct Manners {
+    errand: Errand,
+    readers: Arc<Readers>,
+    recipe: String,
+}
+
+impl Manners {
+    /// The manners of an errand.
+    pub(crate) fn new(errand: &Errand, readers: Arc<Readers>, recipe: &str) -> Self {
+        Self { errand: errand.clone(), readers, recipe: recipe.to_owned() }
+    }
+
+    /// Called for every block of so many bytes, from a thread that may be held up: returns when it is
+    /// this encoding's turn.
+    pub(crate) fn give_way(&self, bytes: u64) {
+        let turn = match &self.errand {
+            Errand::Read | Errand::Follow => return,
+            Errand::Join => Instant::now(),
+            Errand::Prove(pace) => Instant::now() + pace.take(bytes),
+        };
+        while self.must_wait(turn) {
+            std::thread::sleep(REST);
+        }
+    }
+
+    fn must_wait(&self, turn: Instant) -> bool {
+        let waiting = self.readers.lock();
+        // Who waits for this file is served soonest by going on.
+        !waiting.contains_key(&self.recipe) && (!waiting.is_empty() || Instant::now() < turn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manners(errand: &Errand, readers: &Arc<Readers>) -> Manners {
+        Manners::new(errand, Arc::clone(readers), "mine")
+    }
+
+    #[test]
+    fn the_prover_rests_while_readers_wait_for_something_else() {
+        let readers = Arc::new(Readers::default());
+        let fast = Errand::Prove(Arc::new(Pace::new(u64::MAX, None)));
+        let prover = manners(&fast, &readers);
+        let now = Instant::now();
+        assert!(!prover.must_wait(now));
+        let other = readers.wait_for("other");
+        assert!(prover.must_wait(now));
+        let mine = readers.wait_for("mine");
+        assert!(!prover.must_wait(now), "a reader waits for this very file");
+        drop(mine);
+        assert!(prover.must_wait(now));
+        let again = readers.wait_for("other");
+        drop(other);
+        assert!(prover.must_wait(now), "one of two readers is still there");
+        drop(again);
+        assert!(!prover.must_wait(now));
+    }
+
+    #[test]
+    fn the_prover_keeps_its_pace_unless_somebody_waits_for_its_file() {
+        let readers = Arc::new(Readers::default());
+        let slow = Errand::Prove(Arc::new(Pace::new(1, None)));
+        let prover = manners(&slow, &readers);
+        let later = Instant::now() + Duration::from_secs(60);
+        assert!(prover.must_wait(later));
+        let _reader = readers.wait_for("mine");
+        assert!(!prover.must_wait(later));
+        prover.give_way(1 << 30);
+    }
+
+    #[test]
+    fn readers_and_followers_never_wait() {
+        let readers = Arc::new(Readers::default());
+        let _other = readers.wait_for("other");
+        for errand in [Errand::Read, Errand::Follow] {
+            manners(&errand, &readers).give_way(1 << 40);
+        }
+    }
+}

@@ -1,0 +1,62 @@
+"""The engines that ask: each takes SQL and is one process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stack import clients, maven
+from stack.trino import Trino
+from stack.trino_kafka import TrinoKafka
+
+HEAP = "2g"
+
+
+class TrinoEngine:
+    """`server` is started; its catalogs are what it was made with."""
+
+    name = "trino"
+
+    def __init__(self, server: Trino) -> None:
+        self.server = server
+        self.cursor = server.connect().cursor()
+
+    @classmethod
+    def of(cls, catalogs: Mapping[str, Mapping[str, str]]) -> TrinoEngine:
+        return cls(Trino(catalogs, HEAP).start())
+
+    @classmethod
+    def of_kafka(cls, bootstrap: str, tables: Mapping[str, Mapping[str, Any]]) -> TrinoEngine:
+        return cls(TrinoKafka(bootstrap, tables, HEAP).start())
+
+    @property
+    def pid(self) -> int:
+        return self.server.process.pid
+
+    def timestamp(self, ms: int) -> str:
+        return f"from_unixtime({ms / 1000!r})"
+
+    def sql(self, text: str) -> list[tuple]:
+        return [tuple(row) for row in self.cursor.execute(text).fetchall()]
+
+    def __exit__(self, *_: object) -> None:
+        self.server.stop()
+
+
+class SparkEngine:
+    """One session; catalogs and views can be added to it."""
+
+    name = "spark"
+
+    def __init__(self, catalogs: Mapping[str, str]) -> None:
+        self.session = clients.spark_session(catalogs, HEAP, maven.classpath("spark-kafka"))
+        self.pid = self.session.sparkContext._gateway.proc.pid
+
+    def timestamp(self, ms: int) -> str:
+        return f"timestamp_millis({ms})"
+
+    def sql(self, text: str) -> list[tuple]:
+        return [tuple(row) for row in self.session.sql(text).collect()]
+
+    def __exit__(self, *_: object) -> None:
+        self.session.stop()

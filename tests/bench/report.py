@@ -1,0 +1,185 @@
+"""The report: what the last run's JSON says, as Markdown and a picture."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from . import chart, goals
+from .goals import ENGINES, FIRST, KAFKA, PROVEN, STATIC, Queries
+from .queries import QUERIES
+
+PARTS = ("raw", "queries_trino", "queries_spark", "planning", "stages", "cold")
+
+INTRODUCTION = """# Benchmarks
+
+Written by `make bench` and not by hand; [How it is measured](#how-it-is-measured) says more.
+The times are those of one machine; the ratios beside them were taken in the same run and are what carries over.
+
+{cores} cores ({cpu}), {memory_gib} GiB. {versions}.
+"""
+
+# Below this many narrow records the page warns.
+ENOUGH = 1_000_000
+FEW = """**A small run.** With so few records the fixed costs of engines and connections weigh more than the records: it shows that
+everything works, not how fast it is.
+"""
+
+METHOD = """## How it is measured
+
+- Real servers on one machine: an Apache Kafka broker, a registry, ISK, Trino, Spark, and for static Parquet a catalog and an
+  object store. Topics have 4 partitions and are not compressed. 99 % of the records are older than an hour. Values repeat
+  after 50,000 records, but for their ids.
+- Every contender answers each question in turn, round by round, so that noise falls on all of them. The round before the first
+  does not count. Times are medians of the rounds, with the least and the most in brackets. Answers must agree.
+- *First touch*: ISK starts with an empty data folder before each question, and reads another, small topic. *Proven*: it has encoded every chunk once.
+- *Static Parquet*: the same rows and columns in an Iceberg table, a file for each Kafka partition, written by PyIceberg into
+  S3Proxy. That store gives fewer bytes a second than most.
+- *Kafka connector*: of Trino {trino_kafka}, the newest that is published as a package, while ISK is asked by Trino {trino}. Its tables are
+  described by files, not by a registry, and one class of ours cuts the framing off. The rest is the connector as it comes.
+- *Kafka source*: Spark's own, with `from_avro` and the registry's schema; the last hour is given to it as `startingTimestamp`.
+- The raw floor is librdkafka that takes all records and looks at none.
+
+```sh
+make bench                                             # all of it: this page and its picture; JSON in target/bench
+make bench BENCH_FLAGS="--narrow 10000000 --wide 2000000"
+tests/bench/run --only trino first-touch kafka --scale 0.1    # parts of it; the page goes to target/bench
+tests/bench/run --report --docs                        # the page again from the last JSON of each part
+```
+"""
+
+
+def write(source: Path, target: Path) -> None:
+    """Reads the parts that are in `source`; writes `benchmarks.md` and its picture into `target`."""
+    read = {part: json.loads((source / f"{part}.json").read_text()) for part in PARTS if (source / f"{part}.json").exists()}
+    results = {part: one["results"] for part, one in read.items()}
+    results["queries"] = [run for engine in ENGINES for run in results.pop(f"queries_{engine}", [])]
+    target.mkdir(exist_ok=True)
+    picture = bool(results["queries"])
+    if picture:
+        (target / "benchmarks.svg").write_text(chart.svg(Queries(results["queries"])))
+    page = markdown({part: one["machine"] for part, one in read.items()}, results, picture)
+    (target / "benchmarks.md").write_text(page)
+    print(page)
+
+
+def markdown(machines: dict[str, Any], results: dict[str, Any], picture: bool) -> str:
+    about = next(iter(machines.values()))
+    versions = ", ".join(f"{name.capitalize()} {version}" for name, version in about["versions"].items())
+    runs: dict[tuple, list[str]] = {}
+    for part, one in machines.items():
+        sizes = " and ".join(f"{count:,} {kind}" for kind, count in one["records"].items())
+        runs.setdefault((sizes, one["commit"], f"`{one['command']}`", f"{one['load_before']:.1f}"), []).append(part)
+    sections = [INTRODUCTION.format(**(about | {"versions": versions}))]
+    sections.append(table(["parts", "records", "commit", "command", "load before"], [[", ".join(parts), *run] for run, parts in runs.items()]))
+    if min(one["records"]["narrow"] for one in machines.values()) < ENOUGH:
+        sections.append(FEW)
+    sections.append("## Goals\n\n" + table(["goal", "seen", ""], [[g.what, g.seen, "reached" if g.reached else "**not reached**"] for g in goals.all_of(results)]))
+    if picture:
+        sections.append("![Seconds by topic, engine and question](benchmarks.svg)\n")
+        sections += [of_topic(results, topic) for topic in Queries(results["queries"]).topics()]
+    if "stages" in results:
+        sections.append(of_stages(results["stages"]))
+    if "planning" in results:
+        sections.append(of_planning(results["planning"]))
+    if "cold" in results:
+        sections.append(of_cold(results["cold"]))
+    trinos = {"trino": about["versions"]["trino"], "trino_kafka": about["versions"]["trino with its Kafka connector"]}
+    return "\n".join([*sections, METHOD.format(**trinos)])
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def of_topic(results: dict[str, Any], topic: str) -> str:
+    """Seconds of each question, and the CPU seconds of all processes that had a part in it."""
+    queries = Queries(results["queries"])
+    text = f"## The {topic} topic\n\n"
+    raw = [run for run in results.get("raw", []) if run["topic"] == topic]
+    if raw:
+        text += f"Raw librdkafka took {spread([run['wall_s'] for run in raw])} s for all records, {spread([run['cpu_s'] for run in raw])} s of CPU.\n\n"
+    for engine in ENGINES:
+        contenders = [c for c in (STATIC, PROVEN, FIRST, KAFKA[engine]) if queries.seconds(topic, "count", c, engine) is not None]
+        if contenders:
+            text += f"Through {engine.capitalize()}, seconds:\n\n" + table(["", *contenders], [[q, *(spread([r["wall_s"] for r in queries.runs(topic, q, c, engine)]) for c in contenders)] for q in QUERIES[topic]])
+            text += "\nCPU seconds, all processes (of them ISK; its peak of memory):\n\n"
+            text += table(["", *contenders], [[q, *(cpu(queries.runs(topic, q, c, engine)) for c in contenders)] for q in QUERIES[topic]]) + "\n"
+    return text
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})" if values else ""
+
+
+def cpu(runs: list[dict[str, Any]]) -> str:
+    total = f"{statistics.median(sum(run['cpu_s'].values()) for run in runs):.1f}"
+    if "isk_peak_mib" not in runs[0]:
+        return total
+    own = statistics.median(run["cpu_s"]["isk"] for run in runs)
+    return f"{total} ({own:.1f}; {max(run['isk_peak_mib'] for run in runs):.0f} MiB)"
+
+
+def of_stages(stages: dict[str, Any]) -> str:
+    def nanoseconds(name: str):
+        return lambda r: f"{r['stages'][name]['cpu_s'] / r['records'] * 1e9:.0f}"
+
+    rows = [
+        ("records", lambda r: f"{r['records']:,}"),
+        ("bytes of a framed record", lambda r: f"{r['bytes_per_record']:.0f}"),
+        ("bytes of a record in Parquet", lambda r: f"{r['stages']['parquet_bytes'] / r['records']:.0f}"),
+        ("alone, ns of CPU a record: raw librdkafka", nanoseconds("librdkafka")),
+        ("arrow-avro", nanoseconds("arrow-avro")),
+        ("Parquet encoding", nanoseconds("encode")),
+        ("for comparison: fetching by isk-kafka", nanoseconds("fetch")),
+        ("framing", nanoseconds("framing")),
+        ("decoding by isk-decode, metadata columns too", nanoseconds("decode")),
+        ("Kafka to Parquet by ISK, ns of CPU a record", lambda r: f"{r['cpu_s'] / r['records'] * 1e9:.0f}"),
+        ("**of the stages' sum (librdkafka, arrow-avro, Parquet)**", lambda r: f"**{r['of_stages']:.2f}**"),
+        ("MiB of framed Avro a CPU second", lambda r: f"{r['mib_per_cpu_s']:.0f}"),
+        ("4 partitions, one encoding at a time: s of CPU; s", lambda r: cores(r, "1")),
+        ("two at a time", lambda r: cores(r, "2")),
+        ("peak of resident memory, MiB", lambda r: f"{r['peak_mib']:.0f}"),
+    ]
+    body = [[name, *(value(figures) for figures in stages.values())] for name, value in rows]
+    return "## From Kafka to Parquet\n\nThe fastest of the rounds, on one partition, but for the lines of 4 partitions.\n\n" + table(["", *stages], body)
+
+
+def cores(figures: dict[str, Any], number: str) -> str:
+    cost = figures["cores"][number]
+    return f"{cost['cpu_s']['median']:.2f}; {cost['wall_s']['median']:.2f}"
+
+
+def of_planning(planning: dict[str, Any]) -> str:
+    def shown(figures: dict[str, float]) -> str:
+        return f"{figures['median']:.1f} ({figures['min']:.1f}–{figures['max']:.1f})"
+
+    seen, hundred = planning["never_seen"], planning["hundred_partitions"]
+    rows = [
+        [f"loadTable of a never-seen topic, {seen['chunks']} chunks in 4 partitions", shown(seen["load_ms"])],
+        ["the same with its manifest list and manifests, read by PyIceberg", shown(seen["plan_ms"])],
+        ["loadTable of it again", shown(seen["load_again_ms"])],
+        ["loadTable of a topic of 100 partitions, nothing new", shown(hundred["unchanged"])],
+        ["the same after a new record", shown(hundred["changed"])],
+        ["from a record's acknowledgement to its row in Parquet", shown(planning["visible"])],
+    ]
+    limit, hour = planning["limit"], planning["last_hour"]
+    text = "## Planning\n\n" + table(["", "milliseconds"], rows)
+    text += f"\nA never-seen topic's first plan sampled {seen['records_sampled']:.0f} records to learn their size.\n"
+    text += f"\nLIMIT 10 through Trino at first touch: {limit['seconds']['tenth']['median']:.2f} s on {limit['records']['tenth']:,} records, "
+    text += f"{limit['seconds']['whole']['median']:.2f} s on {limit['records']['whole']:,}.\n"
+    text += f"The last hour at first touch read {hour['read']} of {hour['chunks']} chunks; {hour['matching']} hold such records.\n"
+    text += "\nPlanning imagined topics, without a broker, milliseconds:\n\n"
+    kinds = {"first_ms": "first", "unchanged_ms": "nothing new", "a_record_in_one_partition_ms": "a record in one partition", "a_record_in_each_partition_ms": "a record in each"}
+    lines = [[f"{t['partitions']:,}", f"{t['chunks']:,}", f"{t['records']:,}", *(f"{t[kind]:.1f}" for kind in kinds)] for t in planning["imagined"]]
+    return text + table(["partitions", "chunks", "records", *kinds.values()], lines)
+
+
+def of_cold(cold: dict[str, Any]) -> str:
+    load, rate = cold["load_ms"], cold["cold_mib_per_s"]
+    rows = [[name, f"{load[key]:.1f}"] for name, key in (("cold, from its own catalog", "cold"), ("hot", "hot"), ("merged", "merged"), ("merged, after a commit", "after_commit_ms"))]
+    text = f"## Merged and cold\n\nloadTable, cold table of {cold['files']} data files:\n\n" + table(["", "milliseconds"], rows)
+    return text + f"\nCold objects through the gateway came at {rate['ratio']:.2f} of the rate of their store ({rate['direct']:.0f} MiB/s).\n"

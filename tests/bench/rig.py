@@ -1,0 +1,101 @@
+"""The servers of a run. Broker and registry are there from the beginning; the others start when they are first asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from stack import clients
+from stack.isk import Isk
+from stack.kafka import Broker
+from stack.lake import Lake
+from stack.process import start_together
+from stack.registry import Registry
+from stack.trino import iceberg_catalog
+
+from .engines import SparkEngine, TrinoEngine
+from .isk_tables import WARM_UP, FirstTouch, Proven
+from .queries import Contender
+from .spark_kafka import SparkKafka
+from .static_parquet import StaticParquet
+from .topics import KINDS, Topic, fill
+from .trino_kafka import TrinoKafka
+
+
+class Rig:
+    """`sizes` says how many records each kind of topic has."""
+
+    def __init__(self, sizes: dict[str, int]) -> None:
+        self.sizes = sizes
+        self.broker = Broker()
+        self.registry = Registry()
+        self._open: list = []
+
+    def __enter__(self) -> Rig:
+        start_together([self.broker, self.registry])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for thing in reversed(self._open):
+            thing.__exit__(None, None, None)
+        self.registry.stop()
+        self.broker.stop()
+
+    def _opened(self, thing):
+        self._open.append(thing)
+        return thing
+
+    def isk(self, env: dict[str, str] | None = None) -> Isk:
+        """Another service over this broker and registry, not started."""
+        return Isk.beside(self.broker, self.registry, env)
+
+    @cached_property
+    def topics(self) -> dict[str, Topic]:
+        """The topics of the queries, by name."""
+        made = {}
+        for kind, count in self.sizes.items():
+            made[kind] = fill(self.broker.bootstrap, self.registry.url, kind, count)
+            print(f"{kind}: {count} records of {made[kind].bytes_per_record:.0f} bytes", flush=True)
+        return made
+
+    @cached_property
+    def fresh(self) -> Isk:
+        fill(self.broker.bootstrap, self.registry.url, "narrow", 1000, WARM_UP)
+        return self._opened(self.isk().start())
+
+    @cached_property
+    def proven(self) -> Isk:
+        return self._opened(self.isk().start())
+
+    @cached_property
+    def lake(self) -> Lake:
+        return self._opened(Lake().__enter__())
+
+    @cached_property
+    def trino(self) -> TrinoEngine:
+        catalogs = {name: iceberg_catalog(isk.catalog_uri, isk.s3_endpoint) for name, isk in (("fresh", self.fresh), ("proven", self.proven))}
+        keys = {"access_key": self.lake.access_key, "secret_key": self.lake.secret_key}
+        catalogs["lake"] = iceberg_catalog(self.lake.catalog_uri, self.lake.s3_endpoint, vended_credentials=False, **keys)
+        return self._opened(TrinoEngine.of(catalogs))
+
+    @cached_property
+    def trino_kafka(self) -> TrinoEngine:
+        return self._opened(TrinoEngine.of_kafka(self.broker.bootstrap, {kind: schema for kind, (schema, _) in KINDS.items()}))
+
+    @cached_property
+    def spark(self) -> SparkEngine:
+        catalogs = clients.spark_catalog("fresh", self.fresh.catalog_uri) | clients.spark_catalog("proven", self.proven.catalog_uri)
+        return self._opened(SparkEngine(catalogs | self.lake.spark_catalog("lake")))
+
+    def contenders(self, name: str, only: set[str]) -> list[Contender]:
+        """Those on this engine whose names (`first-touch`, `proven`, `static`, `kafka`) are in `only`."""
+        engine = getattr(self, name)
+        made: list[Contender] = []
+        if "first-touch" in only:
+            made.append(FirstTouch(engine, "fresh", self.fresh, self.broker))
+        if "proven" in only:
+            made.append(Proven(engine, "proven", self.proven, self.broker))
+        if "static" in only:
+            made.append(StaticParquet(engine, self.lake, self.proven))
+        if "kafka" in only:
+            made.append(TrinoKafka(self.trino_kafka, self.broker) if name == "trino" else SparkKafka(engine, self.broker))
+        return made
