@@ -11,7 +11,9 @@ use apache_avro::{Schema, to_avro_datum};
 use arrow_avro::reader::ReaderBuilder;
 use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaStore};
 use isk_decode::{TopicDecoder, WriterSchema};
-use isk_model::{KafkaPartition, Offset, RecordBlock, RegistrySchemaId, TimestampType};
+use isk_model::{
+    KafkaPartition, Offset, RecordBlock, RegistrySchemaId, SchemaFormat, TimestampType,
+};
 use isk_schema::{FieldIdMap, SchemaText, table_schema};
 
 const ROWS: i64 = 8192;
@@ -151,7 +153,13 @@ fn compare(name: &str, schema: &str, value: fn(i64) -> Value) {
     });
 
     let id = RegistrySchemaId(ID);
-    let writer = SchemaText { version: 1, id, text: schema.to_owned(), references: vec![] };
+    let writer = SchemaText {
+        version: 1,
+        id,
+        format: SchemaFormat::Avro,
+        text: schema.to_owned(),
+        references: vec![],
+    };
     let table =
         table_schema(std::slice::from_ref(&writer), &[], &mut FieldIdMap::default()).unwrap();
     let mut decoder = TopicDecoder::new(Arc::new(table), KafkaPartition(0)).unwrap();

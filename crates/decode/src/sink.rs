@@ -72,6 +72,11 @@ impl Structs {
         self.nulls.append_non_null();
     }
 
+    /// The number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.nulls.len()
+    }
+
     /// Hands over each column by itself; nulls of whole rows are in the columns too.
     fn finish_columns(&mut self, fields: &Fields) -> Result<Vec<ArrayRef>, ArrowError> {
         self.nulls.finish();

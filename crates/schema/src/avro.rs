@@ -1,4 +1,5 @@
-//! Avro types after parsing: names resolved, logical types checked, nothing recursive.
+//! Types after parsing: names resolved, logical types checked, nothing recursive. They are Avro's; what
+//! other schemas say is told in their words, with two logical types that Avro has not.
 
 use std::sync::Arc;
 
@@ -80,6 +81,10 @@ pub enum Logical {
     Uuid,
     /// Months, days, milliseconds: three unsigned little-endian 32-bit numbers, on `fixed(12)`.
     Duration,
+    /// Any JSON value as its text, on `string`: what has no one type in a JSON Schema.
+    Json,
+    /// The members of a JSON object that its record does not name, on `map`: a record's last field.
+    Rest,
 }
 
 /// A named type of constant length.

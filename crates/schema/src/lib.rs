@@ -1,4 +1,4 @@
-//! Registry schemas to table schemas: Avro types, Iceberg types, stable field ids, evolution.
+//! Registry schemas to table schemas: Avro and JSON Schema types, Iceberg types, stable field ids, evolution.
 //!
 //! [`table_schema`] is the entry point: it takes the version histories of a topic's value and key
 //! subjects, walks them in order, and gives the table's columns as of the last versions. The
@@ -31,6 +31,29 @@
 //! underlying type. Every column is optional, nested ones too, except the keys of maps. A
 //! value that is no record at the top is one column named `value`. Recursive types are refused.
 //!
+//! # How JSON Schemas become columns
+//!
+//! | JSON Schema (drafts 4 to 2020-12) | Iceberg |
+//! |---|---|
+//! | `boolean`, `integer`, `number`, `string` | `boolean`, `long`, `double`, `string` |
+//! | `string` of format `date-time`, `date`, `uuid` | `timestamptz`, `date`, `uuid`; other formats: `string` (a `time` has an offset, which no column of times could keep) |
+//! | `object` with `properties` | `struct`; with `additionalProperties` other than `false`, or `patternProperties`, beside them: a last column `additionalProperties map<string, ..>` of the members that are not named |
+//! | `object` with `additionalProperties` of some schema, or `patternProperties`, alone | `map<string, ..>` |
+//! | `object` without properties and with no others allowed | `boolean`, true where the object is present |
+//! | `array` | `list`; of tuples: of what the elements have in common |
+//! | `null` alone | `string`, always null |
+//! | a list of types, `oneOf`, `anyOf` with `null` and one type | that type |
+//! | `integer` or `number`; strings of several formats | `double`; `string` |
+//! | `allOf`, `$ref` beside other words | what holds for all: the properties of all |
+//! | `oneOf`, `anyOf`, `then`, `else` beside `properties` | the properties of all, each under a type that shows it in all |
+//! | `enum`, `const` without a type | the type of the values |
+//! | anything else: several types, no type, an object or elements of which nothing is said, a schema inside of itself, a `$ref` to what nobody has | `string`, the value's JSON text |
+//! | Kafka Connect's `connect.type` `int8`, `int16`, `int32`; `float32`; `bytes` | `int`; `float`; `binary`, from Base64 |
+//! | Kafka Connect's `Decimal`, `Date`, `Time`, `Timestamp` | `decimal(p, s)`, `date`, `time`, `timestamptz` |
+//!
+//! Columns are in the order of the schema's text, or of `connect.index`. Words that only say which values
+//! are allowed (`required`, `pattern`, `minimum`, ...) have no part in this: every column is optional.
+//!
 //! # Column names
 //!
 //! A column has its Avro field's name, with two exceptions. A dot becomes `_`, since engines take it
@@ -52,6 +75,10 @@
 mod avro;
 mod error;
 mod ids;
+mod json_connect;
+mod json_document;
+mod json_meet;
+mod json_schema;
 mod logical;
 mod mapping;
 mod merge;
@@ -74,6 +101,6 @@ pub use metadata::{
 pub use parse::parse;
 pub use table::{KeyKind, SchemaText, TableSchema, ValueKind, table_schema};
 
-/// The version of the mapping from Avro types to Iceberg types, column names included. A change to
+/// The version of the mapping from registered types to Iceberg types, column names included. A change to
 /// what existing schemas map to raises it, so that an upgrade never changes a table under its readers.
 pub const MAPPING_VERSION: u32 = 1;
