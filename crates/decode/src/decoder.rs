@@ -6,9 +6,9 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::{ArrowError, Fields, SchemaRef};
 use isk_model::{KafkaPartition, KafkaRecord, Offset, RecordBlock, RegistrySchemaId, SchemaFormat};
-use isk_schema::{AvroType, KeyKind, SchemaText, TableSchema, ValueKind};
+use isk_schema::{AvroType, KeyKind, ProtoSchema, SchemaError, SchemaText, TableSchema, ValueKind};
 
-use crate::budget::MAX_BLOCK_CELLS;
+use crate::budget::{Budget, MAX_BLOCK_CELLS};
 use crate::columns::arrow_schema;
 use crate::cursor::Cursor;
 use crate::error::{DecodeError, Fault, Read};
@@ -16,6 +16,7 @@ use crate::frame;
 use crate::json;
 use crate::metadata;
 use crate::plan::Plan;
+use crate::protobuf;
 use crate::resolve;
 use crate::run;
 use crate::sink::Sink;
@@ -117,10 +118,9 @@ impl TopicDecoder {
     /// Gives a writer schema. A schema that cannot be read as the table's makes its records failures.
     pub fn add_writer(&mut self, id: RegistrySchemaId, schema: WriterSchema) {
         let parsed = match schema {
-            WriterSchema::Known(text) => text
-                .parse()
-                .map(|ty| (text.format, ty))
-                .map_err(|e| format!("writer schema {id}: {e}")),
+            WriterSchema::Known(text) => {
+                Parsed::of(&text).map_err(|e| format!("writer schema {id}: {e}"))
+            }
             WriterSchema::Missing { cause } => {
                 Err(format!("writer schema {id} does not exist: {cause}"))
             }
@@ -179,6 +179,34 @@ type Writer = Result<Rows, String>;
 enum Rows {
     Avro(Plan),
     Json(json::JsonRows),
+    Protobuf(protobuf::ProtoRows),
+}
+
+/// A writer's schema, read.
+enum Parsed {
+    Avro(AvroType),
+    Json(AvroType),
+    Protobuf(ProtoSchema),
+}
+
+impl Parsed {
+    fn of(text: &SchemaText) -> Result<Self, SchemaError> {
+        Ok(match text.format {
+            SchemaFormat::Avro => Self::Avro(text.parse()?),
+            SchemaFormat::Json => Self::Json(text.parse()?),
+            SchemaFormat::Protobuf => {
+                Self::Protobuf(ProtoSchema::parse(&text.text, &text.references)?)
+            }
+        })
+    }
+
+    fn format(&self) -> SchemaFormat {
+        match self {
+            Self::Avro(_) => SchemaFormat::Avro,
+            Self::Json(_) => SchemaFormat::Json,
+            Self::Protobuf(_) => SchemaFormat::Protobuf,
+        }
+    }
 }
 
 /// Why decoding a block stopped.
@@ -217,15 +245,11 @@ impl PartDecoder {
         }
     }
 
-    fn add_writer(
-        &mut self,
-        id: RegistrySchemaId,
-        parsed: &Result<(SchemaFormat, AvroType), String>,
-    ) {
+    fn add_writer(&mut self, id: RegistrySchemaId, parsed: &Result<Parsed, String>) {
         if let Self::Framed(decoder) = self {
             let writer = match parsed {
-                Ok((format, ty)) => {
-                    decoder.plan(*format, ty).map_err(|why| format!("writer schema {id}: {why}"))
+                Ok(parsed) => {
+                    decoder.plan(parsed).map_err(|why| format!("writer schema {id}: {why}"))
                 }
                 Err(cause) => Err(cause.clone()),
             };
@@ -261,7 +285,8 @@ impl PartDecoder {
 }
 
 impl FramedDecoder {
-    fn plan(&self, format: SchemaFormat, writer: &AvroType) -> Writer {
+    fn plan(&self, writer: &Parsed) -> Writer {
+        let format = writer.format();
         if format != self.format {
             return Err(format!("it is of type {format}, and the table follows {}", self.format));
         }
@@ -269,9 +294,13 @@ impl FramedDecoder {
             RecordPart::Value => ("value", true),
             RecordPart::Key => (isk_schema::KAFKA_KEY.name, false),
         };
-        Ok(match format {
-            SchemaFormat::Avro => Rows::Avro(resolve::rows(writer, &self.reader, name, spread)?),
-            SchemaFormat::Json => Rows::Json(json::rows(writer, &self.reader, name, spread)),
+        Ok(match writer {
+            Parsed::Avro(writer) => Rows::Avro(resolve::rows(writer, &self.reader, name, spread)?),
+            Parsed::Json(writer) => Rows::Json(json::rows(writer, &self.reader, name, spread)),
+            Parsed::Protobuf(writer) => {
+                let column = (!spread).then_some(name);
+                Rows::Protobuf(protobuf::rows(writer, &self.reader, column))
+            }
         })
     }
 
@@ -338,6 +367,13 @@ fn row(
             let mut scanner = json::Scanner::new(payload, *cells)?;
             let result = json::row(plan, &mut scanner, rows);
             *cells = scanner.budget.block;
+            result
+        }
+        Ok(Rows::Protobuf(plan)) => {
+            let mut budget = Budget::new(payload.len(), *cells);
+            let mut run = protobuf::Run { budget: &mut budget, check_utf8 };
+            let result = protobuf::row(plan, payload, &mut run, rows);
+            *cells = budget.block;
             result
         }
         Err(cause) => Err(Fault::new(cause.as_str())),

@@ -1,4 +1,4 @@
-//! Record bytes to Arrow: Confluent framing, Avro, JSON, and the metadata columns.
+//! Record bytes to Arrow: Confluent framing, Avro, JSON, Protobuf, and the metadata columns.
 //!
 //! [`TopicDecoder`] turns [`isk_model::RecordBlock`]s of one Kafka partition into Arrow record batches
 //! with the columns of a [`isk_schema::TableSchema`]. Each record is exactly one row, in order.
@@ -36,6 +36,14 @@
 //! is missing. A member that the schema does not name is ignored, unless `additionalProperties` gave it a
 //! column. An object that has one key twice is a failure, as parsers differ about which value counts.
 //!
+//! # Protobuf
+//!
+//! The path that follows the schema's id names the message; records of other messages than the table shows are
+//! failures. Fields are matched by number, whatever they are called, and every rule of the wire format holds. A field
+//! without presence that is not there is its type's default, any other null, and so is a field that the writer's
+//! schema does not have. An enum's number without a name is shown as its digits, a `uint64` as a decimal. Unknown
+//! fields are passed over. A map that has one key twice is a failure.
+//!
 //! A topic follows the format of its newest schema: records in another format are failures.
 //!
 //! # Hostile payloads
@@ -54,6 +62,7 @@ mod frame;
 mod json;
 mod metadata;
 mod plan;
+mod protobuf;
 mod resolve;
 mod run;
 mod sink;

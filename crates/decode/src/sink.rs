@@ -65,6 +65,20 @@ impl Maps {
     }
 }
 
+impl Maps {
+    /// Ends the row, whose keys must differ.
+    pub(crate) fn end_distinct(&mut self) -> Read<()> {
+        let start = self.ends.last();
+        let mut keys: Vec<&[u8]> = (start..self.keys.len()).map(|i| self.keys.get(i)).collect();
+        keys.sort_unstable();
+        if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
+            let key = String::from_utf8_lossy(pair[0]).into_owned();
+            return Err(Fault::new("an object has it twice").within(&key));
+        }
+        self.end()
+    }
+}
+
 impl Structs {
     /// Ends the row, each column of which has been given a value.
     #[inline]

@@ -46,6 +46,11 @@ impl Offsets {
         self.0.push(self.0.last().copied().unwrap_or_default());
     }
 
+    /// Where the last row ends.
+    pub(crate) fn last(&self) -> usize {
+        self.0.last().map_or(0, |end| end.as_usize())
+    }
+
     /// Where a row begins and ends.
     pub(crate) fn range(&self, row: usize) -> (usize, usize) {
         let at = |i: usize| self.0.get(i).map_or(0, |end| end.as_usize());

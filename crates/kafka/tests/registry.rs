@@ -268,9 +268,9 @@ async fn credentials_are_sent_and_never_shown() {
 #[tokio::test]
 async fn other_kinds_of_schemas_and_broken_references_stay_as_they_are() {
     let server = Server::start().await;
-    server.on("/schemas/ids/7", json(r#"{"schema":"{}","schemaType":"PROTOBUF"}"#));
+    server.on("/schemas/ids/7", json(r#"{"schema":"{}","schemaType":"THRIFT"}"#));
     let error = server.registry().schema(ID).await.unwrap_err();
-    assert!(error.is_deterministic() && error.to_string().contains("PROTOBUF"), "{error}");
+    assert!(error.is_deterministic() && error.to_string().contains("THRIFT"), "{error}");
 
     let reference = r#"{"name":"a","subject":"a","version":1}"#;
     server.on("/schemas/ids/7", json(format!(r#"{{"schema":"x","references":[{reference}]}}"#)));

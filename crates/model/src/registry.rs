@@ -9,6 +9,8 @@ pub enum SchemaFormat {
     Avro,
     /// JSON Schema.
     Json,
+    /// Protocol Buffers.
+    Protobuf,
 }
 
 impl SchemaFormat {
@@ -17,12 +19,13 @@ impl SchemaFormat {
         match self {
             Self::Avro => "AVRO",
             Self::Json => "JSON",
+            Self::Protobuf => "PROTOBUF",
         }
     }
 
     /// The format of a registry's name, whatever its case.
     pub fn of_name(name: &str) -> Option<Self> {
-        let all = [Self::Avro, Self::Json];
+        let all = [Self::Avro, Self::Json, Self::Protobuf];
         all.into_iter().find(|format| name.eq_ignore_ascii_case(format.name()))
     }
 }
@@ -36,7 +39,8 @@ impl fmt::Display for SchemaFormat {
 /// A schema that another one refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SchemaReference {
-    /// What it is called by the one that refers to it: a full name in Avro, a `$ref` in JSON Schema.
+    /// What it is called by the one that refers to it: a full name in Avro, a `$ref` in JSON Schema, an
+    /// import in Protobuf.
     pub name: String,
     /// Its text.
     pub text: String,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::protobuf::ProtoField;
+
 /// An Avro type: how it is encoded, and what that means.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AvroType {
@@ -135,6 +137,8 @@ pub struct RecordField {
     pub ty: AvroType,
     /// What a reader takes when a writer has no such field, in Avro's JSON form.
     pub default: Option<Value>,
+    /// Where it is on Protobuf's wire, if it is of a Protobuf message.
+    pub proto: Option<ProtoField>,
 }
 
 /// A union as columns see it.

@@ -47,7 +47,7 @@ pub(crate) fn rest_field(fields: &[RecordField], value: AvroType) -> RecordField
         name.push('_');
     }
     let ty = AvroType { kind: Kind::Map(Arc::new(value)), logical: Some(Logical::Rest) };
-    RecordField { name, aliases: Vec::new(), doc: None, ty, default: None }
+    RecordField { name, aliases: Vec::new(), doc: None, ty, default: None, proto: None }
 }
 
 /// The one type that values of any of these types can be shown under.

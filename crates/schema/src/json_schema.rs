@@ -260,6 +260,7 @@ impl<'a> Mapper<'a> {
                 doc: schema.text("description").map(str::to_owned),
                 ty: self.schema(schema, inner)?.ty(),
                 default: None,
+                proto: None,
             });
         }
         Ok(fields)

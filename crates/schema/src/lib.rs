@@ -85,6 +85,7 @@ mod merge;
 mod metadata;
 mod names;
 mod parse;
+mod protobuf;
 mod table;
 
 pub use avro::{
@@ -99,6 +100,7 @@ pub use metadata::{
     KAFKA_TIMESTAMP_TYPE, KAFKA_VALUE, MetadataColumn,
 };
 pub use parse::parse;
+pub use protobuf::{ProtoField, ProtoSchema, ProtoValue};
 pub use table::{KeyKind, SchemaText, TableSchema, ValueKind, table_schema};
 
 /// The version of the mapping from registered types to Iceberg types, column names included. A change to

@@ -231,6 +231,7 @@ impl Parser {
                 doc: field.get("doc").and_then(Value::as_str).map(str::to_owned),
                 ty: size.add(ty, inner)?,
                 default: field.get("default").cloned(),
+                proto: None,
             });
         }
         let record = RecordType { name: name.clone(), aliases, fields: out };

@@ -15,6 +15,7 @@ use crate::json_schema;
 use crate::mapping::{self, Columns, PartType};
 use crate::metadata;
 use crate::parse::parse;
+use crate::protobuf::ProtoSchema;
 
 /// One registered version of a subject's schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,7 @@ impl SchemaText {
         match self.format {
             SchemaFormat::Avro => parse(&self.text, &self.references),
             SchemaFormat::Json => json_schema::parse(&self.text, &self.references),
+            SchemaFormat::Protobuf => ProtoSchema::parse(&self.text, &self.references)?.root(),
         }
     }
 }

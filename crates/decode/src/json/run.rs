@@ -54,9 +54,8 @@ fn run(plan: &JsonPlan, scanner: &mut Scanner<'_>, sink: &mut Sink) -> Read<()> 
             s.end()?;
         }
         (JsonPlan::Map(elements), Token::Object, Sink::Map(s)) => {
-            let start = s.keys.len();
             scanner.object(|scanner, key| entry(elements, scanner, key, s))?;
-            end_map(s, start)?;
+            s.end_distinct()?;
         }
         (JsonPlan::Json, _, Sink::Text(s)) => s.push(scanner.any()?.as_bytes())?,
         (JsonPlan::Int, Token::Number, Sink::Int(s)) => {
@@ -176,10 +175,6 @@ fn record(plan: &JsonRecord, scanner: &mut Scanner<'_>, s: &mut Structs) -> Read
         return Err(Fault::new(format!("{found} is found where an object belongs")));
     }
     let row = s.len();
-    let rest_start = plan.rest.as_ref().and_then(|(column, _)| match s.columns.get(*column) {
-        Some(Sink::Map(map)) => Some(map.keys.len()),
-        _ => None,
-    });
     // Producers write keys in the same order each time.
     let mut expected = 0;
     scanner.object(|scanner, key| {
@@ -204,10 +199,10 @@ fn record(plan: &JsonRecord, scanner: &mut Scanner<'_>, s: &mut Structs) -> Read
             },
         }
     })?;
-    if let (Some((column, _)), Some(start)) = (&plan.rest, rest_start)
+    if let Some((column, _)) = &plan.rest
         && let Some(Sink::Map(map)) = s.columns.get_mut(*column)
     {
-        end_map(map, start)?;
+        map.end_distinct()?;
     }
     for column in &mut s.columns {
         if column.len() == row {
@@ -242,15 +237,4 @@ fn entry(
         s.keys.push(key.raw.as_bytes())?;
     }
     run(&elements.plan, scanner, &mut s.values)
-}
-
-/// Ends a map's row, whose keys begin at `start` and must differ.
-fn end_map(s: &mut Maps, start: usize) -> Read<()> {
-    let mut keys: Vec<&[u8]> = (start..s.keys.len()).map(|i| s.keys.get(i)).collect();
-    keys.sort_unstable();
-    if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
-        let key = String::from_utf8_lossy(pair[0]).into_owned();
-        return Err(Fault::new("an object has it twice").within(&key));
-    }
-    s.end()
 }

@@ -83,7 +83,7 @@ pub enum RegistryError {
         limit: usize,
     },
     /// The schema is there but of a kind that is not understood. It stays so.
-    #[error("{what} is of type {schema_type}; AVRO and JSON are understood")]
+    #[error("{what} is of type {schema_type}; AVRO, JSON and PROTOBUF are understood")]
     UnsupportedType {
         /// The schema's id, or its subject and version.
         what: String,
