@@ -389,7 +389,7 @@ fn agrees(proto: &str, name: &str, path: &[u8], seed: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
     fn proto3_rows_are_what_prost_reflect_reads(seed in any::<u64>()) {

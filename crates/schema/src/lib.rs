@@ -1,4 +1,4 @@
-//! Registry schemas to table schemas: Avro and JSON Schema types, Iceberg types, stable field ids, evolution.
+//! Registry schemas to table schemas: Avro, JSON Schema and Protobuf types, Iceberg types, stable field ids, evolution.
 //!
 //! [`table_schema`] is the entry point: it takes the version histories of a topic's value and key
 //! subjects, walks them in order, and gives the table's columns as of the last versions. The
@@ -53,6 +53,27 @@
 //!
 //! Columns are in the order of the schema's text, or of `connect.index`. Words that only say which values
 //! are allowed (`required`, `pattern`, `minimum`, ...) have no part in this: every column is optional.
+//!
+//! # How Protobuf messages become columns
+//!
+//! | Protobuf (2, 3) | Iceberg |
+//! |---|---|
+//! | `double`, `float`, `bool`, `string`, `bytes` | `double`, `float`, `boolean`, `string`, `binary` |
+//! | `int32`, `sint32`, `sfixed32` | `int` |
+//! | `int64`, `sint64`, `sfixed64`, `uint32`, `fixed32` | `long` |
+//! | `uint64`, `fixed64` | `decimal(20, 0)` |
+//! | enum | `string`, the value's name, or its number where it has none |
+//! | message, group | `struct`; without fields: `boolean`, true where the message is present |
+//! | `repeated`, `map` | `list`, `map<string, ..>` |
+//! | `oneof` | a column for each of its fields, at most one of them not null |
+//! | `google.protobuf.Timestamp` | `timestamptz` (microseconds; nanoseconds are rounded down) |
+//! | `google.protobuf.Int64Value` and the other wrappers | the column of what they wrap |
+//! | `google.protobuf.Duration`, `Any`, `FieldMask`, `Empty` | as any message: `struct<seconds, nanos>`, `struct<type_url, value>`, `struct<paths>`, `boolean` |
+//! | a message inside of itself; `google.protobuf.Struct`, `Value`, `ListValue` | `binary`, the message's own bytes |
+//!
+//! The columns are those of one message of the file: the first at its top that no other message of the file
+//! holds, else the first. They are in the order of the fields' numbers. Extensions have no columns. A file may be
+//! registered as text or as a descriptor in Base64, as Confluent's Python client does.
 //!
 //! # Column names
 //!

@@ -115,7 +115,8 @@ fn imports_are_found_by_their_names_and_fields_keep_ids() {
     assert_eq!(columns(main.clone()), ["price struct<units long>", "n int"]);
     let more = version(2, r#"syntax = "proto3"; message M { string s = 3; int64 n = 2; }"#);
     let table = table(&[main.clone(), more]).unwrap();
-    let ids: Vec<_> = table.iceberg.as_struct().fields()[..2].iter().map(|f| (&*f.name, f.id)).collect();
+    let ids: Vec<_> =
+        table.iceberg.as_struct().fields()[..2].iter().map(|f| (&*f.name, f.id)).collect();
     assert_eq!(ids, [("n", 101), ("s", 103)]);
 
     main.references.clear();

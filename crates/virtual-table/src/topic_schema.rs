@@ -248,3 +248,31 @@ fn record_key(topic: &TopicName, id: TopicId) -> String {
 fn registry_error(error: &RegistryError) -> ServiceError {
     ServiceError::Unavailable { what: "the schema registry".into(), reason: error.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_comes_back_and_what_was_kept_before_there_were_formats_is_avro() {
+        let old: StoredSchema =
+            serde_json::from_str(r#"{"id":3,"text":"T","references":["R"]}"#).unwrap();
+        let text = old.text(2);
+        assert_eq!((text.version, text.id.0, text.format), (2, 3, SchemaFormat::Avro));
+        assert_eq!(text.references[0].text, "R");
+
+        let schema = RegisteredSchema {
+            version: 4,
+            id: RegistrySchemaId(5),
+            format: SchemaFormat::Protobuf,
+            text: "P".to_owned(),
+            references: vec![SchemaReference { name: "a.proto".to_owned(), text: "A".to_owned() }],
+        };
+        let kept = serde_json::to_string(&StoredSchema::new(schema.clone())).unwrap();
+        let text = serde_json::from_str::<StoredSchema>(&kept).unwrap().text(4);
+        assert_eq!((text.format, text.text), (schema.format, schema.text));
+        assert_eq!(text.references, schema.references);
+    }
+}
