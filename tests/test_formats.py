@@ -258,8 +258,8 @@ def test_protobuf(broker, registry, shop, pyiceberg, duckdb, make_topic, text):
     client = records.registry_client(registry.url)
     config = {"use.deprecated.format": False}
     if text:
-        client.register_schema("shop/money.proto", Schema('syntax = "proto3"; package shop; message Money { sint64 units = 1; string currency = 2; }', "PROTOBUF"))
-        client.register_schema(f"{topic}-value", Schema(PROTO_TEXT, "PROTOBUF", [SchemaReference("shop/money.proto", "shop/money.proto", -1)]))
+        client.register_schema(f"{topic}-money", Schema('syntax = "proto3"; package shop; message Money { sint64 units = 1; string currency = 2; }', "PROTOBUF"))
+        client.register_schema(f"{topic}-value", Schema(PROTO_TEXT, "PROTOBUF", [SchemaReference("shop/money.proto", f"{topic}-money", 1)]))
         config |= {"auto.register.schemas": False, "use.latest.version": True, "skip.known.types": True}
     serialize = ProtobufSerializer(shop, client, conf=config)
     values = [proto_order(shop, n) for n in range(300)]
