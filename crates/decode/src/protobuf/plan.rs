@@ -120,28 +120,7 @@ fn message(w: &RecordType, r: &RecordType) -> MessagePlan {
             cells: cells(&target.ty),
         });
     }
-    let group = |number: u32| {
-        let of = |f: &RecordField| f.proto.as_ref().filter(|p| p.number == number)?.oneof;
-        w.fields.iter().find_map(of)
-    };
-    let groups: Vec<Option<usize>> = fields.iter().map(|f| group(f.number)).collect();
-    let columns: Vec<(usize, u32)> = fields.iter().map(|f| (f.column, f.number)).collect();
-    for (i, field) in fields.iter_mut().enumerate() {
-        let others = (0..groups.len()).filter(|j| *j != i && groups[*j].is_some());
-        for j in others.filter(|j| groups[*j] == groups[i]) {
-            field.others.push(columns[j].0);
-        }
-        let same = |f: &&RecordField| {
-            f.proto.as_ref().is_some_and(|p| p.oneof.is_some() && p.oneof == groups[i])
-        };
-        field.other_numbers = w
-            .fields
-            .iter()
-            .filter(same)
-            .filter_map(number)
-            .filter(|n| *n != field.number)
-            .collect();
-    }
+    note_oneofs(w, &mut fields);
     // The plan is searched by number, and defaults are found by place.
     let mut order: Vec<usize> = (0..fields.len()).collect();
     order.sort_by_key(|i| fields[*i].number);
@@ -154,6 +133,24 @@ fn message(w: &RecordType, r: &RecordType) -> MessagePlan {
     }
     fields.sort_by_key(|field| field.number);
     MessagePlan { fields, absent }
+}
+
+/// Notes for each field what else is in its group.
+fn note_oneofs(w: &RecordType, fields: &mut [FieldPlan]) {
+    let groups: HashMap<u32, usize> = w
+        .fields
+        .iter()
+        .filter_map(|f| f.proto.as_ref())
+        .filter_map(|p| Some((p.number, p.oneof?)))
+        .collect();
+    let columns: Vec<(usize, u32)> = fields.iter().map(|f| (f.column, f.number)).collect();
+    for field in fields {
+        let Some(group) = groups.get(&field.number) else { continue };
+        let other = |number: &u32| *number != field.number && groups.get(number) == Some(group);
+        field.others =
+            columns.iter().filter(|(_, n)| other(n)).map(|(column, _)| *column).collect();
+        field.other_numbers = groups.keys().copied().filter(other).collect();
+    }
 }
 
 fn field_plan(w: &RecordField, r: &RecordField) -> (Many, ValuePlan) {

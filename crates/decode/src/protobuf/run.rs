@@ -158,46 +158,25 @@ fn one_field(
             if column.len() > row {
                 run.budget.charge(1, field.cells)?;
                 column.truncate(row);
-                if let Shown::Message(plan) = &field.value.shown {
-                    let Sink::Struct(inner) = column else { return Err(unfit()) };
+                if let (Shown::Message(plan), Sink::Struct(inner)) =
+                    (&field.value.shown, &mut *column)
+                {
                     wire.skip(field.number, layout)?;
                     let read = whole.len() - wire.0.len();
                     run.budget.charge(read as u64, 1)?;
-                    let together = parts(field, &whole[..read])?;
-                    return message(plan, &together, run, inner);
+                    return message(plan, &parts(field, &whole[..read])?, run, inner);
                 }
             }
-            if layout == WireType::Sized && packs(&field.value.wire) {
-                // A writer that has many, in a column of one: the last.
-                let mut packed = Wire(wire.sized()?);
-                while !packed.0.is_empty() {
-                    column.truncate(row);
-                    value(
-                        &field.value,
-                        scalar_layout(&field.value.wire),
-                        field.number,
-                        &mut packed,
-                        run,
-                        column,
-                    )?;
-                }
-                return Ok(());
-            }
-            value(&field.value, layout, field.number, wire, run, column)
+            // Of a writer that has many, the last.
+            each(field, layout, wire, |layout, wire| {
+                column.truncate(row);
+                value(&field.value, layout, field.number, wire, run, column)
+            })
         }
-        (Many::List, Sink::List(list)) => {
-            if layout == WireType::Sized && packs(&field.value.wire) {
-                let mut packed = Wire(wire.sized()?);
-                while !packed.0.is_empty() {
-                    let layout = scalar_layout(&field.value.wire);
-                    run.budget.charge(1, field.cells)?;
-                    value(&field.value, layout, field.number, &mut packed, run, &mut list.element)?;
-                }
-                return Ok(());
-            }
+        (Many::List, Sink::List(list)) => each(field, layout, wire, |layout, wire| {
             run.budget.charge(1, field.cells)?;
             value(&field.value, layout, field.number, wire, run, &mut list.element)
-        }
+        }),
         (Many::Map(key), Sink::Map(map)) if layout == WireType::Sized => {
             run.budget.charge(1, field.cells)?;
             entry(key, &field.value, wire.sized()?, run, map)
@@ -205,6 +184,24 @@ fn one_field(
         (Many::Map(_), Sink::Map(_)) => Err(layout_fault(layout)),
         _ => Err(unfit()),
     }
+}
+
+/// Reads the values behind one tag: one, or all that are packed.
+fn each<'a>(
+    field: &FieldPlan,
+    layout: WireType,
+    wire: &mut Wire<'a>,
+    mut one: impl FnMut(WireType, &mut Wire<'a>) -> Read<()>,
+) -> Read<()> {
+    let kind = &field.value.wire;
+    if layout != WireType::Sized || !packs(kind) {
+        return one(layout, wire);
+    }
+    let mut packed = Wire(wire.sized()?);
+    while !packed.0.is_empty() {
+        one(scalar_layout(kind), &mut packed)?;
+    }
+    Ok(())
 }
 
 /// The parts of a message that is in several, put together: which is the same as one of all their fields.
