@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import time
 import uuid
 
 import pytest
@@ -98,9 +99,11 @@ def test_json_schema(broker, orders, pyiceberg, duckdb, make_topic):
     }  # fmt: skip
     assert types["kafka_key"].startswith("struct<")
     got = pyiceberg.load_table(f"hotset.{topic}").scan().to_arrow().to_pylist()
-    assert rows(got) == want
+    # PyIceberg gives an empty list where a list of structs is null: there, both are taken for the same.
+    differing = [(where, row, want[where]) for where, row in rows(got).items() if listed(row) != listed(want[where])]
+    assert not differing, differing[:2]
     assert {row["kafka_key"]["n"] for row in got if row["kafka_key"]} == {2**62 + n for n in range(500)}
-    columns = ", ".join(COLUMNS)
+    columns = quoted(COLUMNS)
     found = duckdb.execute(f"SELECT kafka_partition, kafka_offset, {columns} FROM isk.hotset.{topic}")
     names = ("kafka_partition", "kafka_offset", *COLUMNS)
     assert rows([dict(zip(names, row, strict=True)) for row in found.fetchall()]) == want
@@ -110,6 +113,14 @@ def test_json_schema(broker, orders, pyiceberg, duckdb, make_topic):
     assert (count, ids) == (501, sum(value["id"] - 2**62 for value in values))
     assert lines == sum(len(value["lines"] or []) for value in values)
     assert amount == pytest.approx(sum(value["price"]["amount"] for value in values if value["price"]))
+
+
+def quoted(names):
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def listed(row):
+    return row and row | {"lines": row["lines"] or []}
 
 
 def rows(found):
@@ -152,6 +163,10 @@ def test_a_subject_that_changes_its_type_follows_the_last_one(broker, registry, 
     assert pyiceberg.load_table(f"hotset.{topic}").scan().to_arrow()["n"].to_pylist() == [1]
     schema = {"title": "N", "type": "object", "properties": {"n": {"type": "integer"}, "s": {"type": "string"}}}
     records.produce(writer, topic, [{"n": 2, "s": "x"}], serialize=JSONSerializer(json.dumps(schema), client))
+    deadline = time.monotonic() + 30
+    # A subject's versions are asked for again after a second.
+    while "s" not in pyiceberg.load_table(f"hotset.{topic}").schema().column_names and time.monotonic() < deadline:
+        time.sleep(0.2)
     table = pyiceberg.load_table(f"hotset.{topic}").scan().to_arrow()
     found = sorted(zip(table["kafka_offset"].to_pylist(), table["n"].to_pylist(), table["s"].to_pylist(), strict=True))
     assert found == [(0, None, None), (1, 2, "x")]
@@ -258,8 +273,7 @@ def test_protobuf(broker, registry, shop, pyiceberg, duckdb, make_topic, text):
     client = records.registry_client(registry.url)
     config = {"use.deprecated.format": False}
     if text:
-        client.register_schema(f"{topic}-money", Schema('syntax = "proto3"; package shop; message Money { sint64 units = 1; string currency = 2; }', "PROTOBUF"))
-        client.register_schema(f"{topic}-value", Schema(PROTO_TEXT, "PROTOBUF", [SchemaReference("shop/money.proto", f"{topic}-money", 1)]))
+        client.register_schema(f"{topic}-value", Schema(PROTO_TEXT, "PROTOBUF"))
         config |= {"auto.register.schemas": False, "use.latest.version": True, "skip.known.types": True}
     serialize = ProtobufSerializer(shop, client, conf=config)
     values = [proto_order(shop, n) for n in range(300)]
@@ -270,9 +284,10 @@ def test_protobuf(broker, registry, shop, pyiceberg, duckdb, make_topic, text):
     for record in records.read_topic(broker.bootstrap, topic):
         want[record.partition, record.offset] = None if record.value is None else proto_shown(read(record.value, context))
     got = pyiceberg.load_table(f"hotset.{topic}").scan().to_arrow().to_pylist()
-    assert proto_rows(got) == want
+    differing = [(where, row, want.get(where)) for where, row in proto_rows(got).items() if row != want.get(where)]
+    assert not differing and len(got) == len(want), differing[:2]
     names = ("kafka_partition", "kafka_offset", *PROTO_COLUMNS)
-    found = duckdb.execute(f"SELECT {', '.join(names)} FROM isk.hotset.{topic}").fetchall()
+    found = duckdb.execute(f"SELECT {quoted(names)} FROM isk.hotset.{topic}").fetchall()
     assert proto_rows([dict(zip(names, row, strict=True)) for row in found]) == want
 
 
@@ -289,7 +304,6 @@ def proto_rows(found):
 PROTO_TEXT = """
 syntax = "proto3";
 package shop;
-import "shop/money.proto";
 import "google/protobuf/timestamp.proto";
 import "google/protobuf/wrappers.proto";
 enum State { NEW = 0; DONE = 1; }
@@ -301,4 +315,5 @@ message Order {
   oneof choice { string word = 11; fixed32 number = 12; }
   bytes raw = 13;
 }
+message Money { sint64 units = 1; string currency = 2; }
 """
