@@ -2,7 +2,7 @@
 
 import datetime
 import json
-import time
+import struct
 import uuid
 
 import pytest
@@ -153,25 +153,6 @@ def test_json_poison_among_good_records(broker, registry, isk, pyiceberg, duckdb
     assert any("field n: a text is found where a whole number belongs" in line for line in log), log
 
 
-def test_a_subject_that_changes_its_type_follows_the_last_one(broker, registry, pyiceberg, make_topic):
-    topic = make_topic()
-    client = records.registry_client(registry.url)
-    client.set_compatibility(subject_name=f"{topic}-value", level="NONE")
-    avro = records.avro_serializer(registry.url, {"type": "record", "name": "N", "fields": [{"name": "n", "type": "long"}]})
-    writer = records.producer(broker.bootstrap)
-    records.produce(writer, topic, [{"n": 1}], serialize=avro)
-    assert pyiceberg.load_table(f"hotset.{topic}").scan().to_arrow()["n"].to_pylist() == [1]
-    schema = {"title": "N", "type": "object", "properties": {"n": {"type": "integer"}, "s": {"type": "string"}}}
-    records.produce(writer, topic, [{"n": 2, "s": "x"}], serialize=JSONSerializer(json.dumps(schema), client))
-    deadline = time.monotonic() + 30
-    # A subject's versions are asked for again after a second.
-    while "s" not in pyiceberg.load_table(f"hotset.{topic}").schema().column_names and time.monotonic() < deadline:
-        time.sleep(0.2)
-    table = pyiceberg.load_table(f"hotset.{topic}").scan().to_arrow()
-    found = sorted(zip(table["kafka_offset"].to_pylist(), table["n"].to_pylist(), table["s"].to_pylist(), strict=True))
-    assert found == [(0, None, None), (1, 2, "x")]
-
-
 # ---- Protobuf
 
 
@@ -271,11 +252,14 @@ def test_protobuf(broker, registry, shop, pyiceberg, duckdb, make_topic, text):
     """Registered by Confluent's serializer, as the descriptor that it sends, or before that as text, as Java producers do."""
     topic = make_topic(2)
     client = records.registry_client(registry.url)
-    config = {"use.deprecated.format": False}
+    serialize = ProtobufSerializer(shop, client, conf={"use.deprecated.format": False})
     if text:
-        client.register_schema(f"{topic}-value", Schema(PROTO_TEXT, "PROTOBUF"))
-        config |= {"auto.register.schemas": False, "use.latest.version": True, "skip.known.types": True}
-    serialize = ProtobufSerializer(shop, client, conf=config)
+        # The Python serializer cannot go by a text: its framing is made here, with the path of the second message.
+        number = client.register_schema(f"{topic}-value", Schema(PROTO_TEXT, "PROTOBUF"))
+
+        def serialize(value, _):
+            return struct.pack(">bI", 0, number) + b"\x02\x02" + value.SerializeToString()
+
     values = [proto_order(shop, n) for n in range(300)]
     records.produce(records.producer(broker.bootstrap), topic, [*values, None], serialize=serialize)
     read = ProtobufDeserializer(shop, {"use.deprecated.format": False})
