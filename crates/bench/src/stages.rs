@@ -9,7 +9,7 @@ use arrow_array::RecordBatch;
 use arrow_avro::reader::ReaderBuilder;
 use arrow_avro::schema::{AvroSchema, Fingerprint, FingerprintAlgorithm, SchemaStore};
 use isk_decode::{TopicDecoder, WriterSchema};
-use isk_model::{KafkaPartition, RecordBlock, RegistrySchemaId};
+use isk_model::{KafkaPartition, RecordBlock, RegistrySchemaId, SchemaFormat};
 use isk_parquet_file::{ParquetRenderer, RenderProfile};
 use isk_schema::{FieldIdMap, SchemaText, table_schema};
 
@@ -71,7 +71,13 @@ fn schema_id(blocks: &[RecordBlock]) -> anyhow::Result<RegistrySchemaId> {
 }
 
 fn decoder(schema: &str, id: RegistrySchemaId) -> anyhow::Result<TopicDecoder> {
-    let writer = SchemaText { version: 1, id, text: schema.to_owned(), references: vec![] };
+    let writer = SchemaText {
+        version: 1,
+        id,
+        format: SchemaFormat::Avro,
+        text: schema.to_owned(),
+        references: vec![],
+    };
     let table = table_schema(std::slice::from_ref(&writer), &[], &mut FieldIdMap::default())?;
     let mut decoder = TopicDecoder::new(Arc::new(table), KafkaPartition(0))?;
     decoder.add_writer(id, WriterSchema::Known(writer));

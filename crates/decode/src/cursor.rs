@@ -1,31 +1,19 @@
 //! Reading Avro's binary encoding from bytes nobody vouches for.
 
+use crate::budget::Budget;
 use crate::error::{Fault, Read};
-
-/// How many cells (values of columns, or bytes of defaults) the elements of arrays and maps of one
-/// block may unfold to. Records past it fail. The payload of a block has far fewer
-/// unless a few bytes of a writer become many columns of the reader.
-pub const MAX_BLOCK_CELLS: u64 = 64 << 20;
-
-/// The cells the elements of one record's arrays and maps may unfold to: so many for each of its
-/// bytes, and some more.
-const CELLS_PER_BYTE: u64 = 256;
-const CELLS_BASE: u64 = 4096;
 
 /// Bytes being read.
 pub(crate) struct Cursor<'a> {
     rest: &'a [u8],
     /// Whether each text is checked to be UTF-8 as it is read.
     pub check_utf8: bool,
-    record_cells: u64,
-    /// What is left for the block.
-    pub block_cells: u64,
+    pub budget: Budget,
 }
 
 impl<'a> Cursor<'a> {
     pub(crate) fn new(payload: &'a [u8], check_utf8: bool, block_cells: u64) -> Self {
-        let record_cells = (payload.len() as u64).saturating_mul(CELLS_PER_BYTE) + CELLS_BASE;
-        Self { rest: payload, check_utf8, record_cells, block_cells }
+        Self { rest: payload, check_utf8, budget: Budget::new(payload.len(), block_cells) }
     }
 
     /// Bytes not read yet.
@@ -170,33 +158,6 @@ impl<'a> Cursor<'a> {
                     element(self)?;
                 }
             }
-        }
-    }
-
-    /// Pays for `count` elements of `cells` cells each.
-    pub(crate) fn charge(&mut self, count: u64, cells: u64) -> Read<()> {
-        let cost = count.saturating_mul(cells.max(1));
-        match self.record_cells.checked_sub(cost) {
-            Some(left) => self.record_cells = left,
-            None => {
-                return Err(Fault::new(format!(
-                    "{count} elements of {cells} columns each are more than its bytes can mean"
-                )));
-            }
-        }
-        self.charge_block(cost)
-    }
-
-    /// Pays for cells out of the block's budget alone.
-    pub(crate) fn charge_block(&mut self, cells: u64) -> Read<()> {
-        match self.block_cells.checked_sub(cells) {
-            Some(left) => {
-                self.block_cells = left;
-                Ok(())
-            }
-            None => Err(Fault::new(format!(
-                "it and the records around it unfold to more than {MAX_BLOCK_CELLS} cells"
-            ))),
         }
     }
 }

@@ -5,15 +5,18 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::{ArrowError, Fields, SchemaRef};
-use isk_model::{KafkaPartition, KafkaRecord, Offset, RecordBlock, RegistrySchemaId};
-use isk_schema::{AvroType, KeyKind, SchemaText, TableSchema, ValueKind};
+use isk_model::{KafkaPartition, KafkaRecord, Offset, RecordBlock, RegistrySchemaId, SchemaFormat};
+use isk_schema::{AvroType, KeyKind, ProtoSchema, SchemaError, SchemaText, TableSchema, ValueKind};
 
+use crate::budget::{Budget, MAX_BLOCK_CELLS};
 use crate::columns::arrow_schema;
-use crate::cursor::{Cursor, MAX_BLOCK_CELLS};
+use crate::cursor::Cursor;
 use crate::error::{DecodeError, Fault, Read};
 use crate::frame;
+use crate::json;
 use crate::metadata;
 use crate::plan::Plan;
+use crate::protobuf;
 use crate::resolve;
 use crate::run;
 use crate::sink::Sink;
@@ -86,11 +89,15 @@ impl TopicDecoder {
             schema.fields().iter().skip(columns + KEY_COLUMN).take(1).cloned().collect();
         let value = match &table.value {
             ValueKind::None => PartDecoder::Raw,
-            ValueKind::Avro(reader) => PartDecoder::avro(RecordPart::Value, reader, value_fields)?,
+            ValueKind::Framed(format, reader) => {
+                PartDecoder::framed(RecordPart::Value, *format, reader, value_fields)?
+            }
         };
         let key = match &table.key {
             KeyKind::Bytes => PartDecoder::Raw,
-            KeyKind::Avro(reader) => PartDecoder::avro(RecordPart::Key, reader, key_fields)?,
+            KeyKind::Framed(format, reader) => {
+                PartDecoder::framed(RecordPart::Key, *format, reader, key_fields)?
+            }
         };
         Ok(Self { partition, schema, value, key })
     }
@@ -111,8 +118,9 @@ impl TopicDecoder {
     /// Gives a writer schema. A schema that cannot be read as the table's makes its records failures.
     pub fn add_writer(&mut self, id: RegistrySchemaId, schema: WriterSchema) {
         let parsed = match schema {
-            WriterSchema::Known(text) => isk_schema::parse(&text.text, &text.references)
-                .map_err(|e| format!("writer schema {id}: {e}")),
+            WriterSchema::Known(text) => {
+                Parsed::of(&text).map_err(|e| format!("writer schema {id}: {e}"))
+            }
             WriterSchema::Missing { cause } => {
                 Err(format!("writer schema {id} does not exist: {cause}"))
             }
@@ -151,11 +159,12 @@ impl TopicDecoder {
 enum PartDecoder {
     /// One column of bytes.
     Raw,
-    Avro(Box<AvroDecoder>),
+    Framed(Box<FramedDecoder>),
 }
 
-struct AvroDecoder {
+struct FramedDecoder {
     part: RecordPart,
+    format: SchemaFormat,
     reader: Arc<AvroType>,
     fields: Fields,
     /// The columns, as those of one struct.
@@ -164,7 +173,41 @@ struct AvroDecoder {
 }
 
 /// What is known of one writer schema: how to read its records, or why they cannot be read.
-type Writer = Result<Plan, String>;
+type Writer = Result<Rows, String>;
+
+/// How to read one payload as a row.
+enum Rows {
+    Avro(Plan),
+    Json(json::JsonRows),
+    Protobuf(protobuf::ProtoRows),
+}
+
+/// A writer's schema, read.
+enum Parsed {
+    Avro(AvroType),
+    Json(AvroType),
+    Protobuf(ProtoSchema),
+}
+
+impl Parsed {
+    fn of(text: &SchemaText) -> Result<Self, SchemaError> {
+        Ok(match text.format {
+            SchemaFormat::Avro => Self::Avro(text.parse()?),
+            SchemaFormat::Json => Self::Json(text.parse()?),
+            SchemaFormat::Protobuf => {
+                Self::Protobuf(ProtoSchema::parse(&text.text, &text.references)?)
+            }
+        })
+    }
+
+    fn format(&self) -> SchemaFormat {
+        match self {
+            Self::Avro(_) => SchemaFormat::Avro,
+            Self::Json(_) => SchemaFormat::Json,
+            Self::Protobuf(_) => SchemaFormat::Protobuf,
+        }
+    }
+}
 
 /// Why decoding a block stopped.
 enum Stop {
@@ -174,12 +217,17 @@ enum Stop {
 }
 
 impl PartDecoder {
-    fn avro(part: RecordPart, reader: &Arc<AvroType>, fields: Fields) -> Result<Self, DecodeError> {
+    fn framed(
+        part: RecordPart,
+        format: SchemaFormat,
+        reader: &Arc<AvroType>,
+        fields: Fields,
+    ) -> Result<Self, DecodeError> {
         let rows = Sink::rows(&fields).ok_or_else(|| {
             DecodeError::Schema(format!("no column can be made for one of {fields:?}"))
         })?;
         let (reader, writers) = (reader.clone(), HashMap::new());
-        Ok(Self::Avro(Box::new(AvroDecoder { part, reader, fields, rows, writers })))
+        Ok(Self::Framed(Box::new(FramedDecoder { part, format, reader, fields, rows, writers })))
     }
 
     fn missing<'a>(
@@ -187,7 +235,7 @@ impl PartDecoder {
         parts: impl Iterator<Item = Option<&'a [u8]>>,
         missing: &mut BTreeSet<RegistrySchemaId>,
     ) {
-        let Self::Avro(decoder) = self else { return };
+        let Self::Framed(decoder) = self else { return };
         let mut last = None;
         for (id, _) in parts.flatten().filter_map(|bytes| frame::parse(bytes).ok()) {
             if last != Some(id) && !decoder.writers.contains_key(&id) {
@@ -197,10 +245,12 @@ impl PartDecoder {
         }
     }
 
-    fn add_writer(&mut self, id: RegistrySchemaId, parsed: &Result<AvroType, String>) {
-        if let Self::Avro(decoder) = self {
+    fn add_writer(&mut self, id: RegistrySchemaId, parsed: &Result<Parsed, String>) {
+        if let Self::Framed(decoder) = self {
             let writer = match parsed {
-                Ok(ty) => decoder.plan(ty).map_err(|why| format!("writer schema {id}: {why}")),
+                Ok(parsed) => {
+                    decoder.plan(parsed).map_err(|why| format!("writer schema {id}: {why}"))
+                }
                 Err(cause) => Err(cause.clone()),
             };
             decoder.writers.insert(id, writer);
@@ -215,7 +265,7 @@ impl PartDecoder {
     ) -> Result<Vec<ArrayRef>, DecodeError> {
         let decoder = match self {
             Self::Raw => return Ok(vec![metadata::raw(block, part)?]),
-            Self::Avro(decoder) => decoder,
+            Self::Framed(decoder) => decoder,
         };
         let before = failures.len();
         let mut result = decoder.attempt(block, &part, false, failures);
@@ -234,14 +284,24 @@ impl PartDecoder {
     }
 }
 
-impl AvroDecoder {
-    fn plan(&self, writer: &AvroType) -> Writer {
-        match self.part {
-            RecordPart::Value => resolve::rows(writer, &self.reader, "value", true),
-            RecordPart::Key => {
-                resolve::rows(writer, &self.reader, isk_schema::KAFKA_KEY.name, false)
-            }
+impl FramedDecoder {
+    fn plan(&self, writer: &Parsed) -> Writer {
+        let format = writer.format();
+        if format != self.format {
+            return Err(format!("it is of type {format}, and the table follows {}", self.format));
         }
+        let (name, spread) = match self.part {
+            RecordPart::Value => ("value", true),
+            RecordPart::Key => (isk_schema::KAFKA_KEY.name, false),
+        };
+        Ok(match writer {
+            Parsed::Avro(writer) => Rows::Avro(resolve::rows(writer, &self.reader, name, spread)?),
+            Parsed::Json(writer) => Rows::Json(json::rows(writer, &self.reader, name, spread)),
+            Parsed::Protobuf(writer) => {
+                let column = (!spread).then_some(name);
+                Rows::Protobuf(protobuf::rows(writer, &self.reader, column))
+            }
+        })
     }
 
     /// Decodes the block once. `check_utf8`: each text by itself.
@@ -269,9 +329,7 @@ impl AvroDecoder {
                         _ => self.writers.get(&id).ok_or(Stop::Unknown(id))?,
                     };
                     last = Some((id, writer));
-                    let mut cur = Cursor::new(payload, check_utf8, cells);
-                    let result = row(writer, &mut cur, &mut self.rows);
-                    cells = cur.block_cells;
+                    let result = row(writer, payload, check_utf8, &mut cells, &mut self.rows);
                     result.err().map(|fault| (Some(id), fault))
                 }
             };
@@ -286,14 +344,38 @@ impl AvroDecoder {
     }
 }
 
-/// Reads one payload to its end, as one row.
-fn row(writer: &Writer, cur: &mut Cursor<'_>, rows: &mut Sink) -> Read<()> {
+/// Reads one payload to its end, as one row. `cells` is what the block may still unfold to.
+fn row(
+    writer: &Writer,
+    payload: &[u8],
+    check_utf8: bool,
+    cells: &mut u64,
+    rows: &mut Sink,
+) -> Read<()> {
     match writer {
-        Ok(plan) => run::run(plan, cur, rows)?,
-        Err(cause) => return Err(Fault::new(cause.as_str())),
-    }
-    match cur.remaining() {
-        0 => Ok(()),
-        more => Err(Fault::new(format!("{more} bytes are left behind its end"))),
+        Ok(Rows::Avro(plan)) => {
+            let mut cur = Cursor::new(payload, check_utf8, *cells);
+            let result = run::run(plan, &mut cur, rows);
+            *cells = cur.budget.block;
+            result?;
+            match cur.remaining() {
+                0 => Ok(()),
+                more => Err(Fault::new(format!("{more} bytes are left behind its end"))),
+            }
+        }
+        Ok(Rows::Json(plan)) => {
+            let mut scanner = json::Scanner::new(payload, *cells)?;
+            let result = json::row(plan, &mut scanner, rows);
+            *cells = scanner.budget.block;
+            result
+        }
+        Ok(Rows::Protobuf(plan)) => {
+            let mut budget = Budget::new(payload.len(), *cells);
+            let mut run = protobuf::Run { budget: &mut budget, check_utf8 };
+            let result = protobuf::row(plan, payload, &mut run, rows);
+            *cells = budget.block;
+            result
+        }
+        Err(cause) => Err(Fault::new(cause.as_str())),
     }
 }

@@ -1,4 +1,4 @@
-//! Record bytes to Arrow: Confluent framing, Avro, and the metadata columns.
+//! Record bytes to Arrow: Confluent framing, Avro, JSON, Protobuf, and the metadata columns.
 //!
 //! [`TopicDecoder`] turns [`isk_model::RecordBlock`]s of one Kafka partition into Arrow record batches
 //! with the columns of a [`isk_schema::TableSchema`]. Each record is exactly one row, in order.
@@ -27,27 +27,49 @@
 //! cannot be resolved makes each of its records a failure, as does a record that holds what cannot be
 //! (a branch, symbol or length out of range, a time beyond a day, a number beyond its column).
 //!
+//! # JSON
+//!
+//! JSON goes into the columns of a JSON Schema's type ([`isk_schema`] has the table), strictly: a value of
+//! another JSON type than its column, a fraction or a number beyond 64 bits in a column of whole numbers, a text
+//! that is no date-time, date, uuid or Base64 where its format says so, make the record a failure. `1.0` is a whole
+//! number. Numbers are exact in decimals and the nearest in doubles. Null is null in every column, and so is what
+//! is missing. A member that the schema does not name is ignored, unless `additionalProperties` gave it a
+//! column. An object that has one key twice is a failure, as parsers differ about which value counts.
+//!
+//! # Protobuf
+//!
+//! The path that follows the schema's id names the message; records of other messages than the table shows are
+//! failures. Fields are matched by number, whatever they are called, and every rule of the wire format holds. A field
+//! without presence that is not there is its type's default, any other null, and so is a field that the writer's
+//! schema does not have. An enum's number without a name is shown as its digits, a `uint64` as a decimal. Unknown
+//! fields are passed over. A map that has one key twice is a failure.
+//!
+//! A topic follows the format of its newest schema: records in another format are failures.
+//!
 //! # Hostile payloads
 //!
 //! No length or count is trusted: nothing is reserved for it, elements that take bytes must fit the bytes
 //! that are there, and what a payload may unfold to is bounded, for each record by its length and for
 //! a block by a constant ([`MAX_BLOCK_CELLS`]).
 
+mod budget;
 mod columns;
 mod cursor;
 mod decoder;
 mod default;
 mod error;
 mod frame;
+mod json;
 mod metadata;
 mod plan;
+mod protobuf;
 mod resolve;
 mod run;
 mod sink;
 mod skip;
 mod vectors;
 
+pub use budget::MAX_BLOCK_CELLS;
 pub use columns::arrow_schema;
-pub use cursor::MAX_BLOCK_CELLS;
 pub use decoder::{DecodeFailure, DecodedBatch, RecordPart, TopicDecoder, WriterSchema};
 pub use error::DecodeError;

@@ -114,7 +114,7 @@ fn integer(w: &AvroType, wire: Wire, r: &AvroType) -> Plan {
     Plan::Micros { wire, mul, div, time }
 }
 
-fn micros(unit: TimeUnit) -> (i64, i64) {
+pub(crate) fn micros(unit: TimeUnit) -> (i64, i64) {
     match unit {
         TimeUnit::Millis => (1000, 1),
         TimeUnit::Micros => (1, 1),
@@ -132,7 +132,7 @@ fn elements(w: &AvroType, r: &AvroType, key_size: usize) -> Result<ElementPlan, 
 
 /// How many cells one value of a reader's type unfolds to at most, defaults' bytes included, the
 /// elements of lists in it aside.
-fn cells(r: &AvroType) -> u64 {
+pub(crate) fn cells(r: &AvroType) -> u64 {
     match &r.kind {
         Kind::Union(branches) => branches.iter().map(cells).fold(1, u64::saturating_add),
         Kind::Record(record) => record.fields.iter().fold(1u64, |sum, field| {

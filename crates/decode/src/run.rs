@@ -90,10 +90,10 @@ pub(crate) fn run(plan: &Plan, cur: &mut Cursor<'_>, sink: &mut Sink) -> Read<()
             s.end();
         }
         (Plan::Default { bytes, plan }, sink) => {
-            cur.charge_block(bytes.len() as u64)?;
-            let mut inner = Cursor::new(bytes, cur.check_utf8, cur.block_cells);
+            cur.budget.charge_block(bytes.len() as u64)?;
+            let mut inner = Cursor::new(bytes, cur.check_utf8, cur.budget.block);
             run(plan, &mut inner, sink)?;
-            cur.block_cells = inner.block_cells;
+            cur.budget.block = inner.budget.block;
         }
         (Plan::Refuse(reason), _) => return Err(Fault::new(reason.as_str())),
         _ => return Err(unfit()),
@@ -128,7 +128,7 @@ fn blocks<'a>(
         if count == 0 {
             return Ok(());
         }
-        cur.charge(count, plan.cells)?;
+        cur.budget.charge(count, plan.cells)?;
         for _ in 0..count {
             element(cur)?;
         }
@@ -180,7 +180,7 @@ fn micros(wire: Wire, mul: i64, div: i64, time: bool, cur: &mut Cursor<'_>) -> R
 }
 
 /// A two's complement big-endian number, brought to the column's scale.
-fn decimal(bytes: &[u8], precision: u32, shift: i32) -> Read<i128> {
+pub(crate) fn decimal(bytes: &[u8], precision: u32, shift: i32) -> Read<i128> {
     let out_of_range = || Fault::new(format!("a decimal has more than {precision} digits"));
     let negative = bytes.first().is_some_and(|b| *b >= 0x80);
     let sign = if negative { 0xff } else { 0 };

@@ -65,11 +65,30 @@ impl Maps {
     }
 }
 
+impl Maps {
+    /// Ends the row, whose keys must differ.
+    pub(crate) fn end_distinct(&mut self) -> Read<()> {
+        let start = self.ends.last();
+        let mut keys: Vec<&[u8]> = (start..self.keys.len()).map(|i| self.keys.get(i)).collect();
+        keys.sort_unstable();
+        if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
+            let key = String::from_utf8_lossy(pair[0]).into_owned();
+            return Err(Fault::new("an object has it twice").within(&key));
+        }
+        self.end()
+    }
+}
+
 impl Structs {
     /// Ends the row, each column of which has been given a value.
     #[inline]
     pub(crate) fn end(&mut self) {
         self.nulls.append_non_null();
+    }
+
+    /// The number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.nulls.len()
     }
 
     /// Hands over each column by itself; nulls of whole rows are in the columns too.

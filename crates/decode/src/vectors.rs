@@ -46,6 +46,17 @@ impl Offsets {
         self.0.push(self.0.last().copied().unwrap_or_default());
     }
 
+    /// Where the last row ends.
+    pub(crate) fn last(&self) -> usize {
+        self.0.last().map_or(0, |end| end.as_usize())
+    }
+
+    /// Where a row begins and ends.
+    pub(crate) fn range(&self, row: usize) -> (usize, usize) {
+        let at = |i: usize| self.0.get(i).map_or(0, |end| end.as_usize());
+        (at(row), at(row + 1))
+    }
+
     /// Cuts to `rows` rows; gives where the last of them ends.
     pub(crate) fn truncate(&mut self, rows: usize) -> usize {
         self.0.truncate(rows + 1);
@@ -157,6 +168,18 @@ impl Texts {
         self.ends.push(self.data.len())?;
         self.nulls.append_non_null();
         Ok(())
+    }
+
+    /// Appends what `write` appends to the bytes of all texts.
+    pub(crate) fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Read<()>) -> Read<()> {
+        write(&mut self.data)?;
+        self.push(&[])
+    }
+
+    /// The text of a row.
+    pub(crate) fn get(&self, row: usize) -> &[u8] {
+        let (start, end) = self.ends.range(row);
+        self.data.get(start..end).unwrap_or_default()
     }
 
     pub(crate) fn null(&mut self) {

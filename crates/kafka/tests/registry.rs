@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use isk_kafka::{RegistryAuth, RegistryConfig, RegistryError, SchemaRegistry};
-use isk_model::RegistrySchemaId;
+use isk_kafka::{RegisteredSchema, RegistryAuth, RegistryConfig, RegistryError, SchemaRegistry};
+use isk_model::{RegistrySchemaId, SchemaFormat};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -112,6 +112,10 @@ impl Server {
     }
 }
 
+fn texts(schema: &RegisteredSchema) -> Vec<&str> {
+    schema.references.iter().map(|reference| reference.text.as_str()).collect()
+}
+
 const ID: RegistrySchemaId = RegistrySchemaId(7);
 
 #[tokio::test]
@@ -136,7 +140,7 @@ async fn a_schema_is_read_once_with_its_references_in_order() {
     for _ in 0..3 {
         let schema = registry.schema(ID).await.unwrap().unwrap();
         assert_eq!((schema.text.as_str(), schema.id, schema.version), ("outer", ID, 0));
-        assert_eq!(schema.references, ["A", "B"]);
+        assert_eq!(texts(&schema), ["A", "B"]);
     }
     assert_eq!(server.asked(), 3);
 }
@@ -264,9 +268,9 @@ async fn credentials_are_sent_and_never_shown() {
 #[tokio::test]
 async fn other_kinds_of_schemas_and_broken_references_stay_as_they_are() {
     let server = Server::start().await;
-    server.on("/schemas/ids/7", json(r#"{"schema":"{}","schemaType":"PROTOBUF"}"#));
+    server.on("/schemas/ids/7", json(r#"{"schema":"{}","schemaType":"THRIFT"}"#));
     let error = server.registry().schema(ID).await.unwrap_err();
-    assert!(error.is_deterministic() && error.to_string().contains("PROTOBUF"), "{error}");
+    assert!(error.is_deterministic() && error.to_string().contains("THRIFT"), "{error}");
 
     let reference = r#"{"name":"a","subject":"a","version":1}"#;
     server.on("/schemas/ids/7", json(format!(r#"{{"schema":"x","references":[{reference}]}}"#)));
@@ -278,7 +282,32 @@ async fn other_kinds_of_schemas_and_broken_references_stay_as_they_are() {
         format!(r#"{{"subject":"a","version":1,"id":1,"schema":"A","references":[{reference}]}}"#);
     server.on("/subjects/a/versions/1", json(circle));
     let schema = server.registry().schema(ID).await.unwrap().unwrap();
-    assert_eq!(schema.references, ["A"]);
+    assert_eq!(texts(&schema), ["A"]);
+}
+
+#[tokio::test]
+async fn references_of_json_schemas_keep_their_names() {
+    let server = Server::start().await;
+    server.on(
+        "/schemas/ids/7",
+        json(
+            r#"{"schema":"{}","schemaType":"JSON","references":[
+                {"name":"a.json","subject":"a","version":1},
+                {"name":"http://x/a.json","subject":"a","version":1}]}"#,
+        ),
+    );
+    let version =
+        |kind| json(format!(r#"{{"version":1,"id":1,"schema":"A","schemaType":"{kind}"}}"#));
+    server.on("/subjects/a/versions/1", version("JSON"));
+    let schema = server.registry().schema(ID).await.unwrap().unwrap();
+    assert_eq!(schema.format, SchemaFormat::Json);
+    let names: Vec<_> = schema.references.iter().map(|r| r.name.as_str()).collect();
+    assert_eq!(names, ["a.json", "http://x/a.json"]);
+
+    // What is of another kind cannot be referred to.
+    server.on("/subjects/a/versions/1", version("AVRO"));
+    let error = server.registry().schema(ID).await.unwrap_err();
+    assert!(error.is_deterministic() && error.to_string().contains("AVRO"), "{error}");
 }
 
 #[tokio::test]

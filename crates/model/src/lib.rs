@@ -10,6 +10,7 @@ pub mod object_key;
 pub mod offset;
 pub mod offset_set;
 pub mod record;
+pub mod registry;
 pub mod topic;
 
 pub use chunk::{ChunkExponent, OffsetChunk, chunks};
@@ -21,4 +22,5 @@ pub use object_key::{
 pub use offset::{LeaderEpoch, Offset, OffsetRange, PartitionOffsets};
 pub use offset_set::{InvalidOffsetSet, OffsetSet};
 pub use record::{EARLIEST_TIMESTAMP_MS, KafkaRecord, RecordBlock, RecordHeader, TimestampType};
+pub use registry::{SchemaFormat, SchemaReference};
 pub use topic::{KafkaPartition, RegistrySchemaId, TopicId, TopicName, TopicPartition};

@@ -1,8 +1,11 @@
-//! Avro types after parsing: names resolved, logical types checked, nothing recursive.
+//! Types after parsing: names resolved, logical types checked, nothing recursive. They are Avro's; what
+//! other schemas say is told in their words, with two logical types that Avro has not.
 
 use std::sync::Arc;
 
 use serde_json::Value;
+
+use crate::protobuf::ProtoField;
 
 /// An Avro type: how it is encoded, and what that means.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +83,10 @@ pub enum Logical {
     Uuid,
     /// Months, days, milliseconds: three unsigned little-endian 32-bit numbers, on `fixed(12)`.
     Duration,
+    /// Any JSON value as its text, on `string`: what has no one type in a JSON Schema.
+    Json,
+    /// The members of a JSON object that its record does not name, on `map`: a record's last field.
+    Rest,
 }
 
 /// A named type of constant length.
@@ -130,6 +137,8 @@ pub struct RecordField {
     pub ty: AvroType,
     /// What a reader takes when a writer has no such field, in Avro's JSON form.
     pub default: Option<Value>,
+    /// Where it is on Protobuf's wire, if it is of a Protobuf message.
+    pub proto: Option<ProtoField>,
 }
 
 /// A union as columns see it.

@@ -1,12 +1,16 @@
 //! Why a registered schema gives no table schema.
 
+use isk_model::SchemaFormat;
+
 /// Why a registered schema gives no table schema. Every one of these is final for that schema text:
 /// trying again does not help, registering another version does.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
-    /// The text is no Avro schema.
-    #[error("the schema is no valid Avro schema: {reason} (at {at})")]
+    /// The text is no schema of its kind.
+    #[error("the schema is no valid {format} schema: {reason} (at {at})")]
     Invalid {
+        /// What it should be.
+        format: SchemaFormat,
         /// What is wrong.
         reason: String,
         /// Where: a dotted path of field names from the top, or `the top`.
@@ -48,6 +52,10 @@ pub enum SchemaError {
 
 impl SchemaError {
     pub(crate) fn invalid(at: &str, reason: impl Into<String>) -> Self {
-        Self::Invalid { reason: reason.into(), at: at.to_owned() }
+        Self::of(SchemaFormat::Avro, at, reason)
+    }
+
+    pub(crate) fn of(format: SchemaFormat, at: &str, reason: impl Into<String>) -> Self {
+        Self::Invalid { format, reason: reason.into(), at: at.to_owned() }
     }
 }

@@ -1,4 +1,4 @@
-//! Registry schemas to table schemas: Avro types, Iceberg types, stable field ids, evolution.
+//! Registry schemas to table schemas: Avro, JSON Schema and Protobuf types, Iceberg types, stable field ids, evolution.
 //!
 //! [`table_schema`] is the entry point: it takes the version histories of a topic's value and key
 //! subjects, walks them in order, and gives the table's columns as of the last versions. The
@@ -31,6 +31,50 @@
 //! underlying type. Every column is optional, nested ones too, except the keys of maps. A
 //! value that is no record at the top is one column named `value`. Recursive types are refused.
 //!
+//! # How JSON Schemas become columns
+//!
+//! | JSON Schema (drafts 4 to 2020-12) | Iceberg |
+//! |---|---|
+//! | `boolean`, `integer`, `number`, `string` | `boolean`, `long`, `double`, `string` |
+//! | `string` of format `date-time`, `date`, `uuid` | `timestamptz`, `date`, `uuid`; other formats: `string` (a `time` has an offset, which no column of times could keep) |
+//! | `object` with `properties` | `struct`; with `additionalProperties` other than `false`, or `patternProperties`, beside them: a last column `additionalProperties map<string, ..>` of the members that are not named |
+//! | `object` with `additionalProperties` of some schema, or `patternProperties`, alone | `map<string, ..>` |
+//! | `object` without properties and with no others allowed | `boolean`, true where the object is present |
+//! | `array` | `list`; of tuples: of what the elements have in common |
+//! | `null` alone | `string`, always null |
+//! | a list of types, `oneOf`, `anyOf` with `null` and one type | that type |
+//! | `integer` or `number`; strings of several formats | `double`; `string` |
+//! | `allOf`, `$ref` beside other words | what holds for all: the properties of all |
+//! | `oneOf`, `anyOf`, `then`, `else` beside `properties` | the properties of all, each under a type that shows it in all |
+//! | `enum`, `const` without a type | the type of the values |
+//! | anything else: several types, no type, an object or elements of which nothing is said, a schema inside of itself, a `$ref` to what nobody has | `string`, the value's JSON text |
+//! | Kafka Connect's `connect.type` `int8`, `int16`, `int32`; `float32`; `bytes` | `int`; `float`; `binary`, from Base64 |
+//! | Kafka Connect's `Decimal`, `Date`, `Time`, `Timestamp` | `decimal(p, s)`, `date`, `time`, `timestamptz` |
+//!
+//! Columns are in the order of the schema's text, or of `connect.index`. Words that only say which values
+//! are allowed (`required`, `pattern`, `minimum`, ...) have no part in this: every column is optional.
+//!
+//! # How Protobuf messages become columns
+//!
+//! | Protobuf (2, 3) | Iceberg |
+//! |---|---|
+//! | `double`, `float`, `bool`, `string`, `bytes` | `double`, `float`, `boolean`, `string`, `binary` |
+//! | `int32`, `sint32`, `sfixed32` | `int` |
+//! | `int64`, `sint64`, `sfixed64`, `uint32`, `fixed32` | `long` |
+//! | `uint64`, `fixed64` | `decimal(20, 0)` |
+//! | enum | `string`, the value's name, or its number where it has none |
+//! | message, group | `struct`; without fields: `boolean`, true where the message is present |
+//! | `repeated`, `map` | `list`, `map<string, ..>` |
+//! | `oneof` | a column for each of its fields, at most one of them not null |
+//! | `google.protobuf.Timestamp` | `timestamptz` (microseconds; nanoseconds are rounded down) |
+//! | `google.protobuf.Int64Value` and the other wrappers | the column of what they wrap |
+//! | `google.protobuf.Duration`, `Any`, `FieldMask`, `Empty` | as any message: `struct<seconds, nanos>`, `struct<type_url, value>`, `struct<paths>`, `boolean` |
+//! | a message inside of itself; `google.protobuf.Struct`, `Value`, `ListValue` | `binary`, the message's own bytes |
+//!
+//! The columns are those of one message of the file: the first at its top that no other message of the file
+//! holds, else the first. They are in the order of the fields' numbers. Extensions have no columns. A file may be
+//! registered as text or as a descriptor in Base64, as Confluent's Python client does.
+//!
 //! # Column names
 //!
 //! A column has its Avro field's name, with two exceptions. A dot becomes `_`, since engines take it
@@ -52,12 +96,17 @@
 mod avro;
 mod error;
 mod ids;
+mod json_connect;
+mod json_document;
+mod json_meet;
+mod json_schema;
 mod logical;
 mod mapping;
 mod merge;
 mod metadata;
 mod names;
 mod parse;
+mod protobuf;
 mod table;
 
 pub use avro::{
@@ -72,8 +121,9 @@ pub use metadata::{
     KAFKA_TIMESTAMP_TYPE, KAFKA_VALUE, MetadataColumn,
 };
 pub use parse::parse;
+pub use protobuf::{ProtoField, ProtoSchema, ProtoValue};
 pub use table::{KeyKind, SchemaText, TableSchema, ValueKind, table_schema};
 
-/// The version of the mapping from Avro types to Iceberg types, column names included. A change to
+/// The version of the mapping from registered types to Iceberg types, column names included. A change to
 /// what existing schemas map to raises it, so that an upgrade never changes a table under its readers.
 pub const MAPPING_VERSION: u32 = 1;

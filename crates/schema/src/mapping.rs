@@ -43,8 +43,8 @@ const DURATION_PARTS: [&str; 3] = ["months", "days", "milliseconds"];
 
 /// What columns a type has.
 pub(crate) fn layout(ty: &AvroType) -> Layout<'_> {
-    if let Some(logical) = ty.logical {
-        return logical_layout(logical);
+    if let Some(layout) = ty.logical.and_then(logical_layout) {
+        return layout;
     }
     Layout::Primitive(match &ty.kind {
         Kind::Null | Kind::String | Kind::Enum(_) => PrimitiveType::String,
@@ -68,8 +68,9 @@ pub(crate) fn layout(ty: &AvroType) -> Layout<'_> {
     })
 }
 
-fn logical_layout(logical: Logical) -> Layout<'static> {
-    Layout::Primitive(match logical {
+/// `None` where a logical type has the columns of what it stands on.
+fn logical_layout(logical: Logical) -> Option<Layout<'static>> {
+    Some(Layout::Primitive(match logical {
         Logical::Date => PrimitiveType::Date,
         Logical::Time(_) => PrimitiveType::Time,
         Logical::Timestamp(_) => PrimitiveType::Timestamptz,
@@ -79,9 +80,10 @@ fn logical_layout(logical: Logical) -> Layout<'static> {
         Logical::Duration => {
             let part =
                 |name| Part { name, column: name, aliases: &[], doc: None, ty: PartType::Long };
-            return Layout::Struct("duration", DURATION_PARTS.map(part).into());
+            return Some(Layout::Struct("duration", DURATION_PARTS.map(part).into()));
         }
-    })
+        Logical::Json | Logical::Rest => return None,
+    }))
 }
 
 /// The fields of a record as parts.

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use isk_model::SchemaReference;
 use serde_json::{Map, Value};
 
 use crate::avro::{AvroType, EnumType, FixedType, Kind, RecordField, RecordType};
@@ -18,12 +19,11 @@ const MAX_TYPES: usize = 20_000;
 /// The deepest nesting of types.
 const MAX_DEPTH: usize = 64;
 
-/// Parses one schema text. `references` are the texts of the schemas it names, each after those it
-/// names itself.
-pub fn parse(text: &str, references: &[String]) -> Result<AvroType, SchemaError> {
+/// Parses one Avro schema. `references` are the schemas it names, each after those it names itself.
+pub fn parse(text: &str, references: &[SchemaReference]) -> Result<AvroType, SchemaError> {
     let mut parser = Parser::default();
     for reference in references {
-        parser.text(reference)?;
+        parser.text(&reference.text)?;
     }
     parser.text(text)
 }
@@ -231,6 +231,7 @@ impl Parser {
                 doc: field.get("doc").and_then(Value::as_str).map(str::to_owned),
                 ty: size.add(ty, inner)?,
                 default: field.get("default").cloned(),
+                proto: None,
             });
         }
         let record = RecordType { name: name.clone(), aliases, fields: out };

@@ -5,27 +5,45 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use iceberg::spec::{PrimitiveType, Schema, SchemaRef, Type};
-use isk_model::{RegistrySchemaId, SchemaVersion};
+use isk_model::{RegistrySchemaId, SchemaFormat, SchemaReference, SchemaVersion};
 use sha2::{Digest, Sha256};
 
 use crate::avro::{AvroType, Kind};
 use crate::error::SchemaError;
 use crate::ids::{FieldIdMap, Part, Walk};
+use crate::json_schema;
 use crate::mapping::{self, Columns, PartType};
 use crate::metadata;
 use crate::parse::parse;
+use crate::protobuf::ProtoSchema;
 
-/// One registered version of a subject's Avro schema.
+/// One registered version of a subject's schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SchemaText {
     /// The version within its subject, from 1; 0 where it is not known (a writer schema got by id).
     pub version: u32,
     /// The id records name it by.
     pub id: RegistrySchemaId,
-    /// The schema's JSON.
+    /// What kind of schema it is.
+    pub format: SchemaFormat,
+    /// The schema as registered.
     pub text: String,
-    /// The texts of the schemas it refers to by name, each after those it refers to itself.
-    pub references: Vec<String>,
+    /// The schemas it refers to by name, each after those it refers to itself.
+    pub references: Vec<SchemaReference>,
+}
+
+impl SchemaText {
+    /// The type it describes.
+    ///
+    /// # Errors
+    /// The text is no schema of its format, or one that no table can follow.
+    pub fn parse(&self) -> Result<AvroType, SchemaError> {
+        match self.format {
+            SchemaFormat::Avro => parse(&self.text, &self.references),
+            SchemaFormat::Json => json_schema::parse(&self.text, &self.references),
+            SchemaFormat::Protobuf => ProtoSchema::parse(&self.text, &self.references)?.root(),
+        }
+    }
 }
 
 /// What a topic's values are.
@@ -33,8 +51,8 @@ pub struct SchemaText {
 pub enum ValueKind {
     /// No schema: one column `kafka_value` of bytes.
     None,
-    /// Avro in Confluent framing, shown under this schema.
-    Avro(Arc<AvroType>),
+    /// Records of a format in Confluent framing, shown under this type.
+    Framed(SchemaFormat, Arc<AvroType>),
 }
 
 /// What a topic's keys are.
@@ -42,8 +60,8 @@ pub enum ValueKind {
 pub enum KeyKind {
     /// No schema: `kafka_key` is bytes.
     Bytes,
-    /// Avro in Confluent framing, shown under this schema in `kafka_key`.
-    Avro(Arc<AvroType>),
+    /// A format in Confluent framing, shown under this type in `kafka_key`.
+    Framed(SchemaFormat, Arc<AvroType>),
 }
 
 /// A table's columns as of one version of its topic's subjects.
@@ -65,7 +83,7 @@ impl TableSchema {
     pub fn value_columns(&self) -> usize {
         match &self.value {
             ValueKind::None => 1,
-            ValueKind::Avro(ty) => match &ty.kind {
+            ValueKind::Framed(_, ty) => match &ty.kind {
                 Kind::Record(record) => record.fields.len(),
                 _ => 1,
             },
@@ -97,11 +115,11 @@ pub fn table_schema(
 
     let mut fields = match &value {
         None => vec![metadata::value_column()],
-        Some((ty, ids)) => value_fields(ty, ids)?,
+        Some((_, ty, ids)) => value_fields(ty, ids)?,
     };
     let key_type = match &key {
         None => Type::Primitive(PrimitiveType::Binary),
-        Some((ty, ids)) => {
+        Some((_, ty, ids)) => {
             let root = Part::Key.root();
             Columns { ids }.column(&mapping::layout(ty), root, metadata::KAFKA_KEY.name)?
         }
@@ -114,8 +132,8 @@ pub fn table_schema(
     Ok(TableSchema {
         version,
         iceberg: Arc::new(iceberg),
-        value: value.map_or(ValueKind::None, |(ty, _)| ValueKind::Avro(ty)),
-        key: key.map_or(KeyKind::Bytes, |(ty, _)| KeyKind::Avro(ty)),
+        value: value.map_or(ValueKind::None, |(format, ty, _)| ValueKind::Framed(format, ty)),
+        key: key.map_or(KeyKind::Bytes, |(format, ty, _)| KeyKind::Framed(format, ty)),
     })
 }
 
@@ -152,7 +170,7 @@ fn whole_value(ty: &AvroType) -> mapping::Part<'_> {
     }
 }
 
-type Newest = Option<(Arc<AvroType>, BTreeMap<String, i32>)>;
+type Newest = Option<(SchemaFormat, Arc<AvroType>, BTreeMap<String, i32>)>;
 
 /// Walks a subject's history; gives the last version's type and the ids of its fields.
 fn newest(history: &[SchemaText], part: Part, ids: &mut FieldIdMap) -> Result<Newest, SchemaError> {
@@ -163,11 +181,11 @@ fn newest(history: &[SchemaText], part: Part, ids: &mut FieldIdMap) -> Result<Ne
     }
     let ty = walk(last, part, ids)?;
     let given = ids.walked(&digest(last, part)).cloned().unwrap_or_default();
-    Ok(Some((Arc::new(ty), given)))
+    Ok(Some((last.format, Arc::new(ty), given)))
 }
 
 fn walk(version: &SchemaText, part: Part, ids: &mut FieldIdMap) -> Result<AvroType, SchemaError> {
-    let ty = parse(&version.text, &version.references)?;
+    let ty = version.parse()?;
     let digest = digest(version, part);
     if ids.walked(&digest).is_none() {
         let mut walk = ids.walk(part);
@@ -190,7 +208,19 @@ fn assign(ty: &AvroType, part: Part, walk: &mut Walk) -> Result<(), SchemaError>
 /// Names a schema text in the id map.
 fn digest(version: &SchemaText, part: Part) -> String {
     let mut hash = Sha256::new();
-    for text in [part.root()].into_iter().chain(version.references.iter().map(String::as_str)) {
+    let mut texts = vec![part.root()];
+    // What names an Avro schema in maps that are kept must stay as it is.
+    let names = version.format != SchemaFormat::Avro;
+    if names {
+        texts.push(version.format.name());
+    }
+    for reference in &version.references {
+        if names {
+            texts.push(&reference.name);
+        }
+        texts.push(&reference.text);
+    }
+    for text in texts {
         hash.update((text.len() as u64).to_be_bytes());
         hash.update(text);
     }
@@ -201,4 +231,25 @@ fn digest(version: &SchemaText, part: Part) -> String {
         let _ = write!(out, "{byte:02x}");
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Maps that are kept name texts by these: another one would give new field ids.
+    #[test]
+    fn avro_texts_keep_their_digests() {
+        let mut text = SchemaText {
+            version: 1,
+            id: RegistrySchemaId(1),
+            format: SchemaFormat::Avro,
+            text: "\"int\"".to_owned(),
+            references: vec![SchemaReference { name: "n".to_owned(), text: "R".to_owned() }],
+        };
+        let avro = digest(&text, Part::Value);
+        assert_eq!(avro, "b9bfba046efd53a2e190ffcfb6431160");
+        text.format = SchemaFormat::Json;
+        assert_ne!(digest(&text, Part::Value), avro);
+    }
 }

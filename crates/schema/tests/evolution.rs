@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use isk_model::RegistrySchemaId;
+use isk_model::{RegistrySchemaId, SchemaFormat};
 use isk_schema::{FieldIdMap, SchemaText, TableSchema, table_schema};
 use proptest::prelude::*;
 
 fn version(version: u32, text: &str) -> SchemaText {
     let id = RegistrySchemaId(version.try_into().unwrap());
-    SchemaText { version, id, text: text.to_owned(), references: Vec::new() }
+    let format = SchemaFormat::Avro;
+    SchemaText { version, id, format, text: text.to_owned(), references: Vec::new() }
 }
 
 fn record(fields: &str) -> String {

@@ -1,12 +1,17 @@
 //! Avro types to Iceberg types: one line per type.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use isk_model::RegistrySchemaId;
+use isk_model::{RegistrySchemaId, SchemaFormat, SchemaReference};
 use isk_schema::{FieldIdMap, KeyKind, SchemaError, SchemaText, ValueKind, table_schema};
 
 fn version(version: u32, text: &str) -> SchemaText {
     let id = RegistrySchemaId(version.try_into().unwrap());
-    SchemaText { version, id, text: text.to_owned(), references: Vec::new() }
+    let format = SchemaFormat::Avro;
+    SchemaText { version, id, format, text: text.to_owned(), references: Vec::new() }
+}
+
+fn reference(text: String) -> SchemaReference {
+    SchemaReference { name: String::new(), text }
 }
 
 fn error(text: &str) -> SchemaError {
@@ -155,7 +160,7 @@ fn named_types_are_found_by_full_name_and_in_references() {
     let money =
         format!(r#"{{"type":"record","name":"n.Money","fields":[{{"name":"m","type":{money}}}]}}"#);
     let mut with_reference = version(1, text);
-    with_reference.references.push(money);
+    with_reference.references.push(reference(money));
     let table = table_schema(&[with_reference], &[], &mut FieldIdMap::default()).unwrap();
     assert_eq!(
         plain(&table.iceberg.field_by_name("d").unwrap().field_type),
@@ -183,13 +188,13 @@ fn schemas_that_unfold_without_bound_are_refused() {
         r#"{"type":"record","name":"R0","fields":[{"name":"x","type":"int"}]}"#.to_owned();
     let mut references = Vec::new();
     for i in 1..30 {
-        references.push(text);
+        references.push(reference(text));
         let before = i - 1;
         text = format!(
             r#"{{"type":"record","name":"R{i}","fields":[{{"name":"a","type":"R{before}"}},{{"name":"b","type":"R{before}"}}]}}"#
         );
     }
-    let schema = SchemaText { version: 1, id: RegistrySchemaId(1), text, references };
+    let schema = SchemaText { text, references, ..version(1, "") };
     let result = table_schema(&[schema], &[], &mut FieldIdMap::default());
     assert!(matches!(result, Err(SchemaError::TooLarge { .. })));
     let deep = format!("{}\"int\"{}", r#"{"type":"array","items":"#.repeat(100), "}".repeat(100));

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use isk_decode::WriterSchema;
 use isk_kafka::{RegisteredSchema, RegistryError, SchemaRegistry};
-use isk_model::{RegistrySchemaId, SchemaVersion, TopicId, TopicName};
+use isk_model::{
+    RegistrySchemaId, SchemaFormat, SchemaReference, SchemaVersion, TopicId, TopicName,
+};
 use isk_schema::{FieldIdMap, MAPPING_VERSION, SchemaText, TableSchema, table_schema};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -27,8 +29,42 @@ struct SchemaRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct StoredSchema {
     id: i32,
+    /// The registry's name of its type; what was kept before there were several is Avro.
+    #[serde(default = "avro")]
+    format: String,
     text: String,
+    /// The texts of the schemas it refers to, and what it calls them.
     references: Vec<String>,
+    #[serde(default)]
+    reference_names: Vec<String>,
+}
+
+fn avro() -> String {
+    SchemaFormat::Avro.name().to_owned()
+}
+
+impl StoredSchema {
+    fn new(schema: RegisteredSchema) -> Self {
+        let (references, reference_names) =
+            schema.references.into_iter().map(|reference| (reference.text, reference.name)).unzip();
+        let format = schema.format.name().to_owned();
+        Self { id: schema.id.0, format, text: schema.text, references, reference_names }
+    }
+
+    fn text(&self, version: u32) -> SchemaText {
+        // Only Avro, which goes by the names in the texts, was ever kept without names.
+        let names = self.reference_names.iter().map(String::as_str).chain(std::iter::repeat(""));
+        let references = self.references.iter().zip(names);
+        SchemaText {
+            version,
+            id: RegistrySchemaId(self.id),
+            format: SchemaFormat::of_name(&self.format).unwrap_or(SchemaFormat::Avro),
+            text: self.text.clone(),
+            references: references
+                .map(|(text, name)| SchemaReference { name: name.to_owned(), text: text.clone() })
+                .collect(),
+        }
+    }
 }
 
 impl SchemaRecord {
@@ -44,13 +80,7 @@ impl SchemaRecord {
 }
 
 fn up_to(history: &BTreeMap<u32, StoredSchema>, version: u32) -> Vec<SchemaText> {
-    let text = |(&version, s): (&u32, &StoredSchema)| SchemaText {
-        version,
-        id: RegistrySchemaId(s.id),
-        text: s.text.clone(),
-        references: s.references.clone(),
-    };
-    history.range(..=version).map(text).collect()
+    history.range(..=version).map(|(&version, schema)| schema.text(version)).collect()
 }
 
 /// All topics' schemas.
@@ -126,6 +156,7 @@ impl TopicSchemas {
             Ok(Some(schema)) => Ok(WriterSchema::Known(SchemaText {
                 version: schema.version,
                 id: schema.id,
+                format: schema.format,
                 text: schema.text,
                 references: schema.references,
             })),
@@ -205,10 +236,8 @@ impl TopicSchemas {
 
 fn remember(known: &mut BTreeMap<u32, StoredSchema>, history: Vec<RegisteredSchema>) {
     for schema in history {
-        let stored =
-            StoredSchema { id: schema.id.0, text: schema.text, references: schema.references };
         // A version never changes; one that was deleted for good is remembered.
-        known.entry(schema.version).or_insert(stored);
+        known.entry(schema.version).or_insert_with(|| StoredSchema::new(schema));
     }
 }
 
@@ -218,4 +247,32 @@ fn record_key(topic: &TopicName, id: TopicId) -> String {
 
 fn registry_error(error: &RegistryError) -> ServiceError {
     ServiceError::Unavailable { what: "the schema registry".into(), reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_comes_back_and_what_was_kept_before_there_were_formats_is_avro() {
+        let old: StoredSchema =
+            serde_json::from_str(r#"{"id":3,"text":"T","references":["R"]}"#).unwrap();
+        let text = old.text(2);
+        assert_eq!((text.version, text.id.0, text.format), (2, 3, SchemaFormat::Avro));
+        assert_eq!(text.references[0].text, "R");
+
+        let schema = RegisteredSchema {
+            version: 4,
+            id: RegistrySchemaId(5),
+            format: SchemaFormat::Protobuf,
+            text: "P".to_owned(),
+            references: vec![SchemaReference { name: "a.proto".to_owned(), text: "A".to_owned() }],
+        };
+        let kept = serde_json::to_string(&StoredSchema::new(schema.clone())).unwrap();
+        let text = serde_json::from_str::<StoredSchema>(&kept).unwrap().text(4);
+        assert_eq!((text.format, text.text), (schema.format, schema.text));
+        assert_eq!(text.references, schema.references);
+    }
 }

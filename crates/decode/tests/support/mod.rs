@@ -9,7 +9,9 @@ use arrow_array::types::*;
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
 use isk_decode::{DecodedBatch, TopicDecoder, WriterSchema};
-use isk_model::{KafkaPartition, Offset, RecordBlock, RegistrySchemaId, TimestampType};
+use isk_model::{
+    KafkaPartition, Offset, RecordBlock, RegistrySchemaId, SchemaFormat, TimestampType,
+};
 use isk_schema::{AvroType, Branches, FieldIdMap, Kind, SchemaText, TableSchema, table_schema};
 
 /// One value of a row, in a form both sides can be brought to.
@@ -30,7 +32,8 @@ pub enum Plain {
 
 pub fn text(version: u32, text: &str) -> SchemaText {
     let id = RegistrySchemaId(version.try_into().unwrap());
-    SchemaText { version, id, text: text.to_owned(), references: Vec::new() }
+    let format = SchemaFormat::Avro;
+    SchemaText { version, id, format, text: text.to_owned(), references: Vec::new() }
 }
 
 /// A decoder for the last of these value schemas; their ids are 1, 2, ...

@@ -14,24 +14,26 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use isk_model::RegistrySchemaId;
+use isk_model::{RegistrySchemaId, SchemaFormat, SchemaReference};
 use moka::Expiry;
 use moka::future::Cache;
 
 pub use config::{RegistryAuth, RegistryConfig};
 use http::Http;
 
-/// One registered Avro schema with the schemas it refers to.
+/// One registered schema with the schemas it refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisteredSchema {
     /// The version within the subject; 0 for a schema that was asked for by its id.
     pub version: u32,
     /// The registry's id.
     pub id: RegistrySchemaId,
+    /// What kind of schema it is.
+    pub format: SchemaFormat,
     /// The schema's text as registered.
     pub text: String,
-    /// The texts of the schemas referred to, each after those that it refers to itself.
-    pub references: Vec<String>,
+    /// The schemas referred to, each after those that it refers to itself.
+    pub references: Vec<SchemaReference>,
 }
 
 /// Why the registry could not be read.
@@ -81,7 +83,7 @@ pub enum RegistryError {
         limit: usize,
     },
     /// The schema is there but of a kind that is not understood. It stays so.
-    #[error("{what} is of type {schema_type}, only AVRO is understood")]
+    #[error("{what} is of type {schema_type}; AVRO, JSON and PROTOBUF are understood")]
     UnsupportedType {
         /// The schema's id, or its subject and version.
         what: String,

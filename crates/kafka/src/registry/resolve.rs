@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use isk_model::RegistrySchemaId;
+use isk_model::{RegistrySchemaId, SchemaFormat, SchemaReference};
 use serde::Deserialize;
 
 use super::http::Http;
@@ -40,6 +40,7 @@ struct SubjectVersion {
 
 #[derive(Deserialize, Clone, Debug)]
 struct Reference {
+    name: Option<String>,
     subject: String,
     version: i64,
 }
@@ -54,9 +55,9 @@ pub(super) async fn schema_by_id(
         return Ok(None);
     };
     let what = format!("schema {id}");
-    check_type(&what, found.schema_type)?;
-    let references = resolve(http, &what, found.references.unwrap_or_default()).await?;
-    Ok(Some(RegisteredSchema { version: 0, id, text: found.schema, references }))
+    let format = format(&what, found.schema_type)?;
+    let references = resolve(http, &what, format, found.references.unwrap_or_default()).await?;
+    Ok(Some(RegisteredSchema { version: 0, id, format, text: found.schema, references }))
 }
 
 /// The subject's versions; those in `known` are not read again.
@@ -88,43 +89,43 @@ async fn subject_version(
     let path = ["subjects", subject, "versions", &version.to_string()];
     let Some(found) = http.get::<SubjectVersion>(&path).await? else { return Ok(None) };
     let what = format!("version {version} of subject {subject}");
-    check_type(&what, found.schema_type)?;
-    let references = resolve(http, &what, found.references.unwrap_or_default()).await?;
+    let format = format(&what, found.schema_type)?;
+    let references = resolve(http, &what, format, found.references.unwrap_or_default()).await?;
     Ok(Some(RegisteredSchema {
         version: found.version,
         id: RegistrySchemaId(found.id),
+        format,
         text: found.schema,
         references,
     }))
 }
 
-fn check_type(what: &str, schema_type: Option<String>) -> Result<(), RegistryError> {
-    match schema_type {
-        // Registries leave the type out for Avro.
-        None => Ok(()),
-        Some(kind) if kind.eq_ignore_ascii_case("AVRO") => Ok(()),
-        Some(schema_type) => {
-            Err(RegistryError::UnsupportedType { what: what.to_owned(), schema_type })
-        }
-    }
+fn format(what: &str, schema_type: Option<String>) -> Result<SchemaFormat, RegistryError> {
+    // Registries leave the type out for Avro.
+    let Some(schema_type) = schema_type else { return Ok(SchemaFormat::Avro) };
+    SchemaFormat::of_name(&schema_type)
+        .ok_or_else(|| RegistryError::UnsupportedType { what: what.to_owned(), schema_type })
 }
 
 async fn resolve(
     http: &Http,
     what: &str,
+    format: SchemaFormat,
     references: Vec<Reference>,
-) -> Result<Vec<String>, RegistryError> {
-    let mut walk = Walk { http, what, texts: Vec::new(), seen: HashSet::new() };
+) -> Result<Vec<SchemaReference>, RegistryError> {
+    let mut walk = Walk { http, what, format, found: Vec::new(), seen: HashSet::new() };
     walk.visit(references, 0).await?;
-    Ok(walk.texts)
+    Ok(walk.found)
 }
 
 /// A walk through references, depth first: a schema's text follows those it refers to.
 struct Walk<'a> {
     http: &'a Http,
     what: &'a str,
-    texts: Vec<String>,
-    seen: HashSet<(String, i64)>,
+    /// Of the schema that refers: what it refers to is of the same.
+    format: SchemaFormat,
+    found: Vec<SchemaReference>,
+    seen: HashSet<(String, String, i64)>,
 }
 
 impl Walk<'_> {
@@ -138,8 +139,13 @@ impl Walk<'_> {
                 return Err(self.unresolved(format!("they nest deeper than {MAX_DEPTH}")));
             }
             for reference in references {
-                // What was seen is in the texts already; a circle, which no registry accepts, ends.
-                if !self.seen.insert((reference.subject.clone(), reference.version)) {
+                // What was seen is there already; a circle, which no registry accepts, ends. Avro knows
+                // a schema by the names in its text, the others by the names it is referred to by.
+                let name = match self.format {
+                    SchemaFormat::Avro => String::new(),
+                    _ => reference.name.clone().unwrap_or_default(),
+                };
+                if !self.seen.insert((name, reference.subject.clone(), reference.version)) {
                     continue;
                 }
                 if self.seen.len() > MAX_REFERENCES {
@@ -153,9 +159,16 @@ impl Walk<'_> {
                         reference.subject
                     )));
                 };
-                check_type(self.what, found.schema_type)?;
+                let format = format(self.what, found.schema_type)?;
+                if format != self.format {
+                    return Err(self.unresolved(format!(
+                        "version {version} of subject {} is of type {format}, not {}",
+                        reference.subject, self.format
+                    )));
+                }
                 self.visit(found.references.unwrap_or_default(), depth + 1).await?;
-                self.texts.push(found.schema);
+                let name = reference.name.unwrap_or(reference.subject);
+                self.found.push(SchemaReference { name, text: found.schema });
             }
             Ok(())
         }
