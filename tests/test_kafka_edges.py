@@ -33,7 +33,7 @@ def numbers(table):
 
 def delete_entries(table):
     snapshot = table.current_snapshot()
-    return sum(m.existing_files_count for m in snapshot.manifests(table.io) if m.content == ManifestContent.DELETES)
+    return sum(m.existing_files_count + m.added_files_count for m in snapshot.manifests(table.io) if m.content == ManifestContent.DELETES)
 
 
 def eventually(what, check, seconds=60):

@@ -162,7 +162,9 @@ fn parse(key: &str, name: &str, value: &str) -> Result<Value> {
         return Ok(Value::Array(patterns.map(|p| Value::String(p.to_owned())).collect()));
     }
     let is_number = key.ends_with("port")
-        || ["limits.", "prover.", "follow."].iter().any(|section| key.starts_with(section));
+        || ["limits.", "prover.", "follow.", "history."]
+            .iter()
+            .any(|section| key.starts_with(section));
     if is_number {
         let number = value.trim().parse::<i64>();
         return number.map(Value::Integer).map_err(|_| {
