@@ -1,5 +1,5 @@
 //! From all that a plan depends on to a published snapshot: head → groups → manifests → metadata files.
-//! The same inputs are the same snapshot, under the same metadata location.
+//! As long as the last tick is remembered, the same inputs are the same snapshot, under the same metadata location.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
