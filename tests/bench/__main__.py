@@ -12,7 +12,7 @@ from typing import Any
 
 from stack.versions import TESTS, VERSIONS
 
-from . import cold, planning, queries, raw, report, stages
+from . import cold, formats, planning, queries, raw, report, stages
 from .rig import Rig
 
 ROOT = TESTS.parent
@@ -20,7 +20,7 @@ OUT = ROOT / "target" / "bench"
 NARROW_RECORDS, WIDE_RECORDS = 2_000_000, 500_000
 ENGINES = ("trino", "spark")
 CONTENDERS = ("first-touch", "proven", "static", "kafka")
-PARTS = ("raw", "planning", "stages", "cold")
+PARTS = ("raw", "planning", "stages", "formats", "cold")
 
 
 def main() -> None:
@@ -69,6 +69,8 @@ def measure(options: argparse.Namespace, only: set[str]) -> None:
             save("planning", plan(rig, options.rounds))
         if "stages" in only:
             save("stages", stages.run(rig, OUT, options.rounds))
+        if "formats" in only:
+            save("formats", formats.run(rig, options.rounds))
     if "cold" in only:
         save("cold", cold.run())
 

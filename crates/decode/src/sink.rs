@@ -65,14 +65,25 @@ impl Maps {
     }
 }
 
+/// How many keys are compared each with each; more are sorted.
+const FEW_KEYS: usize = 8;
+
 impl Maps {
     /// Ends the row, whose keys must differ.
     pub(crate) fn end_distinct(&mut self) -> Read<()> {
-        let start = self.ends.last();
-        let mut keys: Vec<&[u8]> = (start..self.keys.len()).map(|i| self.keys.get(i)).collect();
-        keys.sort_unstable();
-        if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
-            let key = String::from_utf8_lossy(pair[0]).into_owned();
+        let rows = self.ends.last()..self.keys.len();
+        let twice = if rows.len() <= FEW_KEYS {
+            let mut pairs = rows.clone().flat_map(|i| (rows.start..i).map(move |j| (i, j)));
+            pairs
+                .find(|(i, j)| self.keys.get(*i) == self.keys.get(*j))
+                .map(|(i, _)| self.keys.get(i))
+        } else {
+            let mut keys: Vec<&[u8]> = rows.map(|i| self.keys.get(i)).collect();
+            keys.sort_unstable();
+            keys.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+        };
+        if let Some(key) = twice {
+            let key = String::from_utf8_lossy(key).into_owned();
             return Err(Fault::new("an object has it twice").within(&key));
         }
         self.end()

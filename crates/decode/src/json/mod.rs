@@ -4,6 +4,7 @@
 //! is not seen through a double), what a column shows as JSON text is the payload's own text, and keys are
 //! compared in place with the key that is expected next. It accepts what RFC 8259 does.
 
+mod escape;
 mod plan;
 mod run;
 mod scan;

@@ -67,6 +67,8 @@ pub(crate) struct JsonRecord {
 
 pub(crate) struct JsonField {
     pub name: String,
+    /// The key as producers write it, in its quotes; empty where there is something to escape in it.
+    pub quoted: Vec<u8>,
     /// Its column: fields and columns are in the same order, but for the one of the rest.
     pub plan: JsonPlan,
 }
@@ -151,6 +153,13 @@ fn elements(w: Option<&AvroType>, r: &AvroType, key: u64) -> JsonElements {
     JsonElements { plan: Box::new(plan(w, r)), cells: cells(r) + key }
 }
 
+fn quoted(name: &str) -> Vec<u8> {
+    match name.bytes().any(|b| matches!(b, b'"' | b'\\' | 0..0x20)) {
+        true => Vec::new(),
+        false => format!("\"{name}\"").into_bytes(),
+    }
+}
+
 fn fields(w: Option<&AvroType>, r: &RecordType) -> JsonRecord {
     let writers: HashMap<&str, &AvroType> = match w.map(|w| &w.kind) {
         Some(Kind::Record(w)) => w.fields.iter().map(|f| (f.name.as_str(), &f.ty)).collect(),
@@ -164,7 +173,8 @@ fn fields(w: Option<&AvroType>, r: &RecordType) -> JsonRecord {
             }
             _ => {
                 let w = writers.get(field.name.as_str()).copied();
-                named.push(JsonField { name: field.name.clone(), plan: plan(w, &field.ty) });
+                let (name, plan) = (field.name.clone(), plan(w, &field.ty));
+                named.push(JsonField { quoted: quoted(&name), name, plan });
             }
         }
     }

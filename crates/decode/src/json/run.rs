@@ -1,7 +1,8 @@
 //! Carrying out a plan: from a JSON payload into columns.
 
+use super::escape::RawText;
 use super::plan::{JsonElements, JsonPlan, JsonRecord, JsonRows};
-use super::scan::{RawText, Scanner, Token};
+use super::scan::{Scanner, Token};
 use super::text;
 use crate::error::{Fault, Read};
 use crate::run::decimal;
@@ -175,30 +176,37 @@ fn record(plan: &JsonRecord, scanner: &mut Scanner<'_>, s: &mut Structs) -> Read
         return Err(Fault::new(format!("{found} is found where an object belongs")));
     }
     let row = s.len();
-    // Producers write keys in the same order each time.
-    let mut expected = 0;
-    scanner.object(|scanner, key| {
+    // Producers write keys in the same order each time; columns up to the one that is expected have been seen, or are
+    // not there.
+    let (mut expected, mut in_order) = (0, true);
+    let mut more = scanner.enter(b'}')?;
+    while more {
         let found = match plan.fields.get(expected) {
-            Some(field) if !key.escaped && field.name == key.raw => Some(expected),
-            _ => position(plan, key)?,
-        };
-        if let Some(at) = found {
-            expected = at + 1;
-            let field = &plan.fields[at];
-            let column = s.columns.get_mut(at).ok_or_else(unfit)?;
-            if column.len() > row {
-                return Err(Fault::new("an object has it twice").within(&field.name));
+            Some(field) if !field.quoted.is_empty() && scanner.key_is(&field.quoted) => expected,
+            _ => {
+                let key = scanner.key()?;
+                match position(plan, key)? {
+                    Some(at) => {
+                        in_order &= at >= expected;
+                        at
+                    }
+                    None => {
+                        unnamed(plan, scanner, key, s)?;
+                        more = scanner.more(b'}')?;
+                        continue;
+                    }
+                }
             }
-            return run(&field.plan, scanner, column).map_err(|fault| fault.within(&field.name));
+        };
+        expected = found + 1;
+        let field = &plan.fields[found];
+        let column = s.columns.get_mut(found).ok_or_else(unfit)?;
+        if !in_order && column.len() > row {
+            return Err(Fault::new("an object has it twice").within(&field.name));
         }
-        match &plan.rest {
-            None => scanner.any().map(drop),
-            Some((column, elements)) => match s.columns.get_mut(*column) {
-                Some(Sink::Map(map)) => entry(elements, scanner, key, map),
-                _ => Err(unfit()),
-            },
-        }
-    })?;
+        run(&field.plan, scanner, column).map_err(|fault| fault.within(&field.name))?;
+        more = scanner.more(b'}')?;
+    }
     if let Some((column, _)) = &plan.rest
         && let Some(Sink::Map(map)) = s.columns.get_mut(*column)
     {
@@ -211,6 +219,22 @@ fn record(plan: &JsonRecord, scanner: &mut Scanner<'_>, s: &mut Structs) -> Read
     }
     s.end();
     Ok(())
+}
+
+/// A member that is none of the fields: passed over, or kept with the rest.
+fn unnamed(
+    plan: &JsonRecord,
+    scanner: &mut Scanner<'_>,
+    key: RawText<'_>,
+    s: &mut Structs,
+) -> Read<()> {
+    let Some((column, elements)) = &plan.rest else {
+        return scanner.any().map(drop);
+    };
+    match s.columns.get_mut(*column) {
+        Some(Sink::Map(map)) => entry(elements, scanner, key, map),
+        _ => Err(unfit()),
+    }
 }
 
 /// The field of a key that is not the one expected next.

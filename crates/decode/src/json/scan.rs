@@ -1,5 +1,6 @@
 //! Reading JSON (RFC 8259) from bytes nobody vouches for.
 
+use super::escape::RawText;
 use crate::budget::Budget;
 use crate::error::{Fault, Read};
 
@@ -12,15 +13,6 @@ pub(crate) struct Scanner<'a> {
     at: usize,
     depth: usize,
     pub budget: Budget,
-}
-
-/// A string as it stands in the text.
-#[derive(Clone, Copy)]
-pub(crate) struct RawText<'a> {
-    /// What is between the quotes.
-    pub raw: &'a str,
-    /// Whether there are escapes in it.
-    pub escaped: bool,
 }
 
 /// What a value begins like.
@@ -169,13 +161,13 @@ impl<'a> Scanner<'a> {
         let bytes = self.text.as_bytes();
         let mut at = start;
         loop {
+            at = plain_to(bytes, at);
             match bytes.get(at) {
                 Some(b'"') => break,
                 Some(b'\\') => {
                     escaped = true;
                     at += 2;
                 }
-                Some(0x20..) => at += 1,
                 _ => {
                     self.at = at.min(bytes.len());
                     return Err(self.unexpected("a character of a text"));
@@ -194,61 +186,94 @@ impl<'a> Scanner<'a> {
         &mut self,
         mut member: impl FnMut(&mut Self, RawText<'a>) -> Read<()>,
     ) -> Read<()> {
-        self.open()?;
-        self.spaces();
-        if self.byte() == Some(b'}') {
-            return self.close();
-        }
-        loop {
-            self.spaces();
-            let key = self.string()?;
-            self.spaces();
-            if self.byte() != Some(b':') {
-                return Err(self.unexpected("a colon"));
-            }
-            self.at += 1;
+        let mut more = self.enter(b'}')?;
+        while more {
+            let key = self.key()?;
             member(self, key)?;
-            self.spaces();
-            match self.byte() {
-                Some(b',') => self.at += 1,
-                Some(b'}') => return self.close(),
-                _ => return Err(self.unexpected("a comma or the object's end")),
-            }
+            more = self.more(b'}')?;
         }
+        Ok(())
     }
 
     /// Reads the elements of an array: `element` is called before each.
     #[inline]
     pub(crate) fn array(&mut self, mut element: impl FnMut(&mut Self) -> Read<()>) -> Read<()> {
-        self.open()?;
-        self.spaces();
-        if self.byte() == Some(b']') {
-            return self.close();
-        }
-        loop {
+        let mut more = self.enter(b']')?;
+        while more {
             element(self)?;
-            self.spaces();
-            match self.byte() {
-                Some(b',') => self.at += 1,
-                Some(b']') => return self.close(),
-                _ => return Err(self.unexpected("a comma or the array's end")),
-            }
+            more = self.more(b']')?;
         }
+        Ok(())
     }
 
-    fn open(&mut self) -> Read<()> {
+    /// Goes into an array or object, before which it stands, that closes with `end`. Whether anything is in it;
+    /// if not, it is left again.
+    #[inline]
+    pub(crate) fn enter(&mut self, end: u8) -> Read<bool> {
         self.at += 1;
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(Fault::new(format!("values nest deeper than {MAX_DEPTH} levels")));
         }
-        Ok(())
+        self.spaces();
+        if self.byte() == Some(end) {
+            self.leave();
+            return Ok(false);
+        }
+        Ok(true)
     }
 
-    fn close(&mut self) -> Read<()> {
+    /// Behind an element or a member: whether another one follows; if not, the array or object is left.
+    #[inline]
+    pub(crate) fn more(&mut self, end: u8) -> Read<bool> {
+        self.spaces();
+        match self.byte() {
+            Some(b',') => {
+                self.at += 1;
+                Ok(true)
+            }
+            Some(byte) if byte == end => {
+                self.leave();
+                Ok(false)
+            }
+            _ => Err(self.unexpected(match end {
+                b'}' => "a comma or the object's end",
+                _ => "a comma or the array's end",
+            })),
+        }
+    }
+
+    #[inline]
+    fn leave(&mut self) {
         self.at += 1;
         self.depth -= 1;
-        Ok(())
+    }
+
+    /// A member's key, and its colon.
+    #[inline]
+    pub(crate) fn key(&mut self) -> Read<RawText<'a>> {
+        self.spaces();
+        let key = self.string()?;
+        self.spaces();
+        if self.byte() != Some(b':') {
+            return Err(self.unexpected("a colon"));
+        }
+        self.at += 1;
+        Ok(key)
+    }
+
+    /// Whether a certain key and its colon are next; if so, they are read. `quoted` is the key as it stands in text,
+    /// with its quotes and nothing to escape between them.
+    #[inline]
+    pub(crate) fn key_is(&mut self, quoted: &[u8]) -> bool {
+        self.spaces();
+        match self.text.as_bytes().get(self.at..).and_then(|rest| rest.strip_prefix(quoted)) {
+            Some([b':', ..]) => {
+                self.at += quoted.len() + 1;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Reads any value, and gives its text.
@@ -279,72 +304,27 @@ impl<'a> Scanner<'a> {
     }
 }
 
-impl RawText<'_> {
-    /// Checks the escapes of a string that is not shown by itself.
-    fn check(self) -> Read<()> {
-        if !self.escaped {
-            return Ok(());
+/// Where the first quote, backslash or control character is, from `at` on, or the end. Eight bytes at a time:
+/// most texts are too short for wider steps to pay.
+#[inline]
+fn plain_to(bytes: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*chunk);
+        // The lowest bit that is set is that of the first such byte; those above it may be wrong.
+        let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+        let quote = zero(word ^ (ONES * u64::from(b'"')));
+        let backslash = zero(word ^ (ONES * u64::from(b'\\')));
+        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
+        let found = quote | backslash | control;
+        if found != 0 {
+            return at + (found.trailing_zeros() / 8) as usize;
         }
-        let mut rest = self.raw.as_bytes();
-        while let Some(at) = rest.iter().position(|b| *b == b'\\') {
-            rest = &rest[at + 1..];
-            match rest {
-                [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', more @ ..] => rest = more,
-                [b'u', more @ ..] if hex(more).is_some() => rest = &more[4..],
-                _ => return Err(Fault::new("an escape in a text is none of JSON's")),
-            }
-        }
-        Ok(())
+        at += 8;
     }
-
-    /// Appends the string with its escapes undone.
-    pub(crate) fn unescape(self, out: &mut Vec<u8>) -> Read<()> {
-        let mut rest = self.raw.as_bytes();
-        while let Some(at) = rest.iter().position(|b| *b == b'\\') {
-            out.extend_from_slice(&rest[..at]);
-            let (escape, more) = rest[at + 1..].split_first().unwrap_or((&0, &[]));
-            rest = more;
-            let plain = match escape {
-                b'"' | b'\\' | b'/' => *escape,
-                b'b' => 0x08,
-                b'f' => 0x0c,
-                b'n' => b'\n',
-                b'r' => b'\r',
-                b't' => b'\t',
-                b'u' => {
-                    let (character, more) = unicode(rest)?;
-                    out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-                    rest = more;
-                    continue;
-                }
-                _ => return Err(Fault::new("an escape in a text is none of JSON's")),
-            };
-            out.push(plain);
-        }
-        out.extend_from_slice(rest);
-        Ok(())
-    }
-}
-
-fn hex(bytes: &[u8]) -> Option<u32> {
-    let digits = bytes.get(..4).filter(|d| d.iter().all(u8::is_ascii_hexdigit))?;
-    u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-}
-
-/// The character of a `\u` escape, or of two that are a surrogate pair.
-fn unicode(rest: &[u8]) -> Read<(char, &[u8])> {
-    let bad = || Fault::new("a \\u escape in a text is no character");
-    let first = hex(rest).ok_or_else(bad)?;
-    let more = &rest[4..];
-    if !(0xd800..0xe000).contains(&first) {
-        return Ok((char::from_u32(first).ok_or_else(bad)?, more));
-    }
-    let second = more.strip_prefix(b"\\u").and_then(hex).ok_or_else(bad)?;
-    if first >= 0xdc00 || !(0xdc00..0xe000).contains(&second) {
-        return Err(bad());
-    }
-    let code = 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
-    Ok((char::from_u32(code).ok_or_else(bad)?, &more[6..]))
+    let rest = bytes.get(at..).unwrap_or_default();
+    at + rest.iter().take_while(|b| !matches!(b, b'"' | b'\\' | 0..0x20)).count()
 }
 
 #[cfg(test)]
@@ -406,23 +386,17 @@ mod tests {
         assert!(accepts(&nested(128)) && !accepts(&nested(129)) && !accepts(&nested(1_000_000)));
     }
 
-    #[test]
-    fn escapes_are_undone() {
-        for (raw, text) in [
-            (r"a\n\t\b\f\r\/\\\u0041", Some("a\n\t\u{8}\u{c}\r/\\A")),
-            (r"\ud83d\ude00!", Some("😀!")),
-            (r"\ud83d", None),
-            (r"\ude00\ud83d", None),
-            (r"\ud83dx", None),
-            (r"\ud83d\u0041", None),
-        ] {
-            let mut out = Vec::new();
-            let result = RawText { raw, escaped: true }.unescape(&mut out);
-            assert_eq!(result.ok().map(|()| out), text.map(|t| t.as_bytes().to_vec()), "{raw}");
-        }
-    }
-
     proptest! {
+        #[test]
+        fn texts_end_at_their_first_special_character(bytes in proptest::collection::vec(
+            prop_oneof![Just(b'"'), Just(b'\\'), Just(0x1f), Just(0x20), Just(0x80), any::<u8>()], 0..40
+        ), at in 0usize..45) {
+            let special = |b: &u8| matches!(b, b'"' | b'\\' | 0..0x20);
+            let rest = bytes.get(at..).unwrap_or_default();
+            let want = at + rest.iter().position(special).unwrap_or(rest.len());
+            prop_assert_eq!(plain_to(&bytes, at), want);
+        }
+
         #[test]
         fn it_accepts_what_serde_json_accepts(
             text in r#"[\[\]{}",:0-9eE+\-. \\a-f"unlltrueé]{0,24}"#

@@ -7,10 +7,15 @@ use crate::error::{Fault, Read};
 /// A JSON number as a whole number. `1.0` and `1e3` are whole.
 #[inline]
 pub(crate) fn whole(text: &str) -> Read<i64> {
-    match text.parse::<i64>() {
-        Ok(value) => Ok(value),
-        Err(_) => i64::try_from(scaled(text, 0)?).map_err(|_| beyond("64 bits")),
+    let (negative, digits) = match text.as_bytes() {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    if digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
+        return i64::try_from(scaled(text, 0)?).map_err(|_| beyond("64 bits"));
     }
+    let value = digits.iter().fold(0, |value, digit| value * 10 + i64::from(digit - b'0'));
+    Ok(if negative { -value } else { value })
 }
 
 #[cold]

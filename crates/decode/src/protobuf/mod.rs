@@ -6,6 +6,7 @@
 
 mod plan;
 mod run;
+mod value;
 mod wire;
 
 pub(crate) use plan::{ProtoRows, rows};

@@ -9,7 +9,7 @@ use crate::resolve::cells;
 
 /// How payloads become rows: by the path of the message they say they are.
 pub(crate) struct ProtoRows {
-    pub messages: HashMap<Vec<i32>, Result<MessagePlan, String>>,
+    pub messages: Vec<(Vec<i32>, Result<MessagePlan, String>)>,
     /// The column, where the message is one and not the row.
     pub column: Option<String>,
     /// The message the table shows, for messages.
@@ -29,12 +29,41 @@ pub(crate) struct FieldPlan {
     pub column: usize,
     pub many: Many,
     pub value: ValuePlan,
+    /// How its value is read where it is one by itself, as plain as most are.
+    pub quick: Option<Quick>,
     /// The columns of the other fields of its group, of which only one is set.
     pub others: Vec<usize>,
     /// Their numbers.
     pub other_numbers: Vec<u32>,
     /// How many cells one value unfolds to.
     pub cells: u64,
+}
+
+/// A plain value in a column of its own type.
+#[derive(Clone, Copy)]
+pub(crate) enum Quick {
+    Text,
+    Binary,
+    Double,
+    Float,
+    Bool,
+    Long,
+    Int,
+}
+
+impl Quick {
+    fn of(many: &Many, value: &ValuePlan) -> Option<Self> {
+        Some(match (many, &value.shown, &value.wire) {
+            (Many::One, Shown::Scalar, ProtoValue::String) => Self::Text,
+            (Many::One, Shown::Scalar, ProtoValue::Bytes) => Self::Binary,
+            (Many::One, Shown::Scalar, ProtoValue::Double) => Self::Double,
+            (Many::One, Shown::Scalar, ProtoValue::Float) => Self::Float,
+            (Many::One, Shown::Scalar, ProtoValue::Bool) => Self::Bool,
+            (Many::One, Shown::Scalar, ProtoValue::Int64) => Self::Long,
+            (Many::One, Shown::Scalar, ProtoValue::Int32) => Self::Int,
+            _ => return None,
+        })
+    }
 }
 
 /// How many values a column has for a row.
@@ -113,6 +142,7 @@ fn message(w: &RecordType, r: &RecordType) -> MessagePlan {
             number: proto.number,
             name: target.name.clone(),
             column,
+            quick: Quick::of(&many, &value),
             many,
             value,
             others: Vec::new(),
@@ -147,6 +177,8 @@ fn note_oneofs(w: &RecordType, fields: &mut [FieldPlan]) {
     for field in fields {
         let Some(group) = groups.get(&field.number) else { continue };
         let other = |number: &u32| *number != field.number && groups.get(number) == Some(group);
+        // What is set before is to be taken back.
+        field.quick = None;
         field.others =
             columns.iter().filter(|(_, n)| other(n)).map(|(column, _)| *column).collect();
         field.other_numbers = groups.keys().copied().filter(other).collect();
