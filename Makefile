@@ -7,7 +7,7 @@ ifeq ($(ONCE),1)
 override DEMO_FLAGS += --once
 endif
 
-.PHONY: help setup build demo test test-rust test-clients test-kafka lint deny fmt bench clean
+.PHONY: help setup build demo test test-rust test-clients test-kafka lint deny fmt bench fuzz differential clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,15 @@ test: lint deny test-rust test-clients ## Everything CI runs
 bench: build ## ISK beside what one would use without it; docs/benchmarks.md (BENCH_FLAGS, tests/bench/run --help)
 	@deploy/setup.sh --tests
 	tests/bench/run --docs $(BENCH_FLAGS)
+
+fuzz: setup ## Ten minutes of fuzzing for each decoder and parser (FUZZ_SECONDS)
+	fuzz/run
+
+differential: setup ## Records of 1,500 random schemas against the producers' own libraries
+	@deploy/setup.sh --tests
+	tests/stack/run setup
+	tests/stack/run python tests/differential.py $(CURDIR)/target/differential.jsonl
+	ISK_TEST_DIFFERENTIAL=$(CURDIR)/target/differential.jsonl $(CARGO) test --locked --workspace --test differential -- --nocapture
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

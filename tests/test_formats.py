@@ -12,6 +12,7 @@ from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer, Proto
 from confluent_kafka.serialization import MessageField, SerializationContext
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2, wrappers_pb2
 from stack import records
+from stack.canonical import checksums
 
 FIELD = descriptor_pb2.FieldDescriptorProto
 
@@ -40,6 +41,32 @@ ORDER = {
 }
 
 COLUMNS = tuple(ORDER["properties"])
+
+# The columns that all engines are asked for, of JSON's topic and of Protobuf's.
+JSON_KINDS = {
+    "id": "long", "paid": "boolean", "note": "string", "state": "string", "at": "timestamptz", "day": "date", "uid": "uuid",
+    "price": {"amount": "double", "currency": "string"}, "lines": [{"sku": "string", "count": "long"}], "scores": ("map", "double"),
+}  # fmt: skip
+PROTO_KINDS = {
+    "id": "long", "big": "decimal(20, 0)", "paid": "boolean", "state": "string", "at": "timestamptz", "price": {"units": "long", "currency": "string"},
+    "lines": [{"sku": "string", "count": "long"}], "numbers": ["int"], "counts": ("map", "double"), "note": "string", "word": "string", "number": "long",
+    "raw": "binary",
+}  # fmt: skip
+
+
+def four_engines_agree(topic, kinds, want, pyiceberg, duckdb, spark, trino):
+    """The columns as Spark, Trino, DuckDB and PyIceberg show them, nested ones too, are those of the values (None is a tombstone)."""
+    expected = checksums(kinds, [value or dict.fromkeys(kinds) for value in want], nested_nulls=False)
+    names, table = list(kinds), f"isk.hotset.{topic}"
+    arrow = pyiceberg.load_table(f"hotset.{topic}").scan(selected_fields=tuple(names)).to_arrow()
+    found = {
+        "spark": [tuple(row) for row in spark.sql(f"SELECT {', '.join(f'`{name}`' for name in names)} FROM {table}").collect()],
+        "trino": trino.query(f"SELECT {quoted(names)} FROM {table}"),
+        "duckdb": duckdb.execute(f"SELECT {quoted(names)} FROM {table}").fetchall(),
+        "pyiceberg": list(zip(*(arrow[name].to_pylist() for name in names), strict=True)),
+    }
+    for engine, rows in found.items():
+        assert checksums(kinds, rows, nested_nulls=False) == expected, engine
 
 
 def order(n):
@@ -82,7 +109,7 @@ def orders(registry):
     return JSONSerializer(schema, client), key, JSONDeserializer(schema, schema_registry_client=client)
 
 
-def test_json_schema(broker, orders, pyiceberg, duckdb, make_topic):
+def test_json_schema(broker, orders, pyiceberg, duckdb, spark, trino, make_topic):
     serialize, serialize_key, deserialize = orders
     topic = make_topic(2)
     key = SerializationContext(topic, MessageField.KEY)
@@ -113,6 +140,7 @@ def test_json_schema(broker, orders, pyiceberg, duckdb, make_topic):
     assert (count, ids) == (501, sum(value["id"] - 2**62 for value in values))
     assert lines == sum(len(value["lines"] or []) for value in values)
     assert amount == pytest.approx(sum(value["price"]["amount"] for value in values if value["price"]))
+    four_engines_agree(topic, JSON_KINDS, want.values(), pyiceberg, duckdb, spark, trino)
 
 
 def quoted(names):
@@ -248,7 +276,7 @@ def proto_shown(value):
 
 
 @pytest.mark.parametrize("text", [False, True], ids=["descriptor", "text"])
-def test_protobuf(broker, registry, shop, pyiceberg, duckdb, make_topic, text):
+def test_protobuf(broker, registry, shop, pyiceberg, duckdb, spark, trino, make_topic, text):
     """Registered by Confluent's serializer, as the descriptor that it sends, or before that as text, as Java producers do."""
     topic = make_topic(2)
     client = records.registry_client(registry.url)
@@ -273,6 +301,7 @@ def test_protobuf(broker, registry, shop, pyiceberg, duckdb, make_topic, text):
     names = ("kafka_partition", "kafka_offset", *PROTO_COLUMNS)
     found = duckdb.execute(f"SELECT {quoted(names)} FROM isk.hotset.{topic}").fetchall()
     assert proto_rows([dict(zip(names, row, strict=True)) for row in found]) == want
+    four_engines_agree(topic, PROTO_KINDS, want.values(), pyiceberg, duckdb, spark, trino)
 
 
 def proto_rows(found):

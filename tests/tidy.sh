@@ -14,5 +14,5 @@ while read -r file; do
         echo "tidy: $file has $lines lines before its tests; split it"
         bad=1
     fi
-done < <(git ls-files --cached --others --exclude-standard 'crates/*.rs')
+done < <(git ls-files --cached --others --exclude-standard 'crates/*.rs' 'fuzz/*.rs')
 exit $bad

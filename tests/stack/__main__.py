@@ -77,6 +77,11 @@ def test(arguments: list[str]) -> int:
     return subprocess.run(command).returncode
 
 
+def python(arguments: list[str]) -> int:
+    """Runs the clients' Python with these arguments."""
+    return subprocess.run([str(venv.python()), *arguments]).returncode
+
+
 def _install_java_programs(bench: bool) -> None:
     jdk.install()
     maven.install(maven.programs())
@@ -106,8 +111,9 @@ def main() -> int:
     holding.add_argument("--lake", action="store_true", help="start an upstream catalog and its object store too; isk has it as its coldset")
     holding.add_argument("--trino", action="store_true", help="start Trino too, over isk")
     commands.add_parser("test", help=test.__doc__, add_help=False)
+    commands.add_parser("python", help=python.__doc__, add_help=False)
     options, rest = parser.parse_known_args()
-    if options.command != "test" and rest:
+    if options.command not in ("test", "python") and rest:
         parser.error(f"unknown: {' '.join(rest)}")
     if options.command == "setup":
         setup(options.bench)
@@ -119,6 +125,8 @@ def main() -> int:
         up(options.isk or options.trino, options.trino, options.lake)
     elif options.command == "test":
         return test(rest)
+    elif options.command == "python":
+        return python(rest)
     return 0
 
 

@@ -5,18 +5,24 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::{ArrowError, Fields, SchemaRef};
-use isk_model::{KafkaPartition, KafkaRecord, Offset, RecordBlock, RegistrySchemaId, SchemaFormat};
-use isk_schema::{AvroType, KeyKind, ProtoSchema, SchemaError, SchemaText, TableSchema, ValueKind};
+use isk_model::{
+    KafkaPartition, KafkaRecord, Offset, RecordBlock, RegistrySchemaId, SchemaFormat, WriterId,
+};
+use isk_schema::{
+    AvroType, CONFIGURED, KeyKind, PlainKind, ProtoSchema, SchemaError, SchemaText, TableSchema,
+    ValueKind,
+};
 
 use crate::budget::{Budget, MAX_BLOCK_CELLS};
 use crate::columns::arrow_schema;
 use crate::cursor::Cursor;
 use crate::error::{DecodeError, Fault, Read};
-use crate::frame;
+use crate::frame::{self, Framed};
 use crate::json;
 use crate::metadata;
+use crate::plain;
 use crate::plan::Plan;
-use crate::protobuf;
+use crate::protobuf::{self, Path};
 use crate::resolve;
 use crate::run;
 use crate::sink::Sink;
@@ -92,11 +98,17 @@ impl TopicDecoder {
             ValueKind::Framed(format, reader) => {
                 PartDecoder::framed(RecordPart::Value, *format, reader, value_fields)?
             }
+            ValueKind::Bare(text, reader) => {
+                PartDecoder::bare(RecordPart::Value, text, reader, value_fields)?
+            }
         };
         let key = match &table.key {
             KeyKind::Bytes => PartDecoder::Raw,
             KeyKind::Framed(format, reader) => {
                 PartDecoder::framed(RecordPart::Key, *format, reader, key_fields)?
+            }
+            KeyKind::Bare(text, reader) => {
+                PartDecoder::bare(RecordPart::Key, text, reader, key_fields)?
             }
         };
         Ok(Self { partition, schema, value, key })
@@ -107,16 +119,17 @@ impl TopicDecoder {
         &self.schema
     }
 
-    /// The schema ids the block names that have not been given yet.
-    pub fn missing_writers(&self, block: &RecordBlock) -> BTreeSet<RegistrySchemaId> {
+    /// The schemas the block names that have not been given yet.
+    pub fn missing_writers(&self, block: &RecordBlock) -> BTreeSet<WriterId> {
         let mut missing = BTreeSet::new();
-        self.value.missing(block.iter().map(|r| r.value), &mut missing);
-        self.key.missing(block.iter().map(|r| r.key), &mut missing);
+        self.value.missing(block, |r| r.value, &mut missing);
+        self.key.missing(block, |r| r.key, &mut missing);
         missing
     }
 
     /// Gives a writer schema. A schema that cannot be read as the table's makes its records failures.
-    pub fn add_writer(&mut self, id: RegistrySchemaId, schema: WriterSchema) {
+    pub fn add_writer(&mut self, id: impl Into<WriterId>, schema: WriterSchema) {
+        let id = id.into();
         let parsed = match schema {
             WriterSchema::Known(text) => {
                 Parsed::of(&text).map_err(|e| format!("writer schema {id}: {e}"))
@@ -169,8 +182,13 @@ struct FramedDecoder {
     fields: Fields,
     /// The columns, as those of one struct.
     rows: Sink,
-    writers: HashMap<RegistrySchemaId, Writer>,
+    writers: HashMap<WriterId, Writer>,
+    /// Whether the bytes name no schema, being all written with one.
+    bare: bool,
 }
+
+/// What the schema of bare bytes goes by.
+const BARE: WriterId = WriterId::Id(CONFIGURED);
 
 /// What is known of one writer schema: how to read its records, or why they cannot be read.
 type Writer = Result<Rows, String>;
@@ -180,6 +198,7 @@ enum Rows {
     Avro(Plan),
     Json(json::JsonRows),
     Protobuf(protobuf::ProtoRows),
+    Plain(PlainKind),
 }
 
 /// A writer's schema, read.
@@ -187,6 +206,7 @@ enum Parsed {
     Avro(AvroType),
     Json(AvroType),
     Protobuf(ProtoSchema),
+    Plain(PlainKind),
 }
 
 impl Parsed {
@@ -197,6 +217,11 @@ impl Parsed {
             SchemaFormat::Protobuf => {
                 Self::Protobuf(ProtoSchema::parse(&text.text, &text.references)?)
             }
+            SchemaFormat::Plain => match PlainKind::of_name(&text.text) {
+                Some(kind) => Self::Plain(kind),
+                // It says so.
+                None => text.parse().map(Self::Avro)?,
+            },
         })
     }
 
@@ -205,13 +230,14 @@ impl Parsed {
             Self::Avro(_) => SchemaFormat::Avro,
             Self::Json(_) => SchemaFormat::Json,
             Self::Protobuf(_) => SchemaFormat::Protobuf,
+            Self::Plain(_) => SchemaFormat::Plain,
         }
     }
 }
 
 /// Why decoding a block stopped.
 enum Stop {
-    Unknown(RegistrySchemaId),
+    Unknown(WriterId),
     /// Arrow refused a column; the most likely cause is text that is not UTF-8.
     Column(ArrowError),
 }
@@ -226,18 +252,40 @@ impl PartDecoder {
         let rows = Sink::rows(&fields).ok_or_else(|| {
             DecodeError::Schema(format!("no column can be made for one of {fields:?}"))
         })?;
-        let (reader, writers) = (reader.clone(), HashMap::new());
-        Ok(Self::Framed(Box::new(FramedDecoder { part, format, reader, fields, rows, writers })))
+        let (reader, writers, bare) = (reader.clone(), HashMap::new(), false);
+        let decoder = FramedDecoder { part, format, reader, fields, rows, writers, bare };
+        Ok(Self::Framed(Box::new(decoder)))
+    }
+
+    fn bare(
+        part: RecordPart,
+        text: &SchemaText,
+        reader: &Arc<AvroType>,
+        fields: Fields,
+    ) -> Result<Self, DecodeError> {
+        let mut made = Self::framed(part, text.format, reader, fields)?;
+        made.add_writer(BARE, &Parsed::of(text).map_err(|e| e.to_string()));
+        if let Self::Framed(decoder) = &mut made {
+            decoder.bare = true;
+        }
+        Ok(made)
     }
 
     fn missing<'a>(
         &self,
-        parts: impl Iterator<Item = Option<&'a [u8]>>,
-        missing: &mut BTreeSet<RegistrySchemaId>,
+        block: &'a RecordBlock,
+        part: impl Fn(&KafkaRecord<'a>) -> Option<&'a [u8]>,
+        missing: &mut BTreeSet<WriterId>,
     ) {
         let Self::Framed(decoder) = self else { return };
+        if decoder.bare {
+            return;
+        }
         let mut last = None;
-        for (id, _) in parts.flatten().filter_map(|bytes| frame::parse(bytes).ok()) {
+        for record in block.iter() {
+            let Some(bytes) = part(&record) else { continue };
+            let Ok(framed) = frame::of_record(&record, decoder.part, bytes) else { continue };
+            let id = framed.writer;
             if last != Some(id) && !decoder.writers.contains_key(&id) {
                 missing.insert(id);
             }
@@ -245,7 +293,7 @@ impl PartDecoder {
         }
     }
 
-    fn add_writer(&mut self, id: RegistrySchemaId, parsed: &Result<Parsed, String>) {
+    fn add_writer(&mut self, id: WriterId, parsed: &Result<Parsed, String>) {
         if let Self::Framed(decoder) = self {
             let writer = match parsed {
                 Ok(parsed) => {
@@ -301,6 +349,7 @@ impl FramedDecoder {
                 let column = (!spread).then_some(name);
                 Rows::Protobuf(protobuf::rows(writer, &self.reader, column))
             }
+            Parsed::Plain(kind) => Rows::Plain(*kind),
         })
     }
 
@@ -314,23 +363,28 @@ impl FramedDecoder {
     ) -> Result<Vec<ArrayRef>, Stop> {
         let mut cells = MAX_BLOCK_CELLS;
         // Most blocks have one writer: it is looked up once.
-        let mut last: Option<(RegistrySchemaId, &Writer)> = None;
+        let mut last: Option<(WriterId, &Writer)> = None;
         for record in block.iter() {
             let Some(bytes) = part(&record) else {
                 self.rows.null();
                 continue;
             };
             let rows = self.rows.len();
-            let fault = match frame::parse(bytes) {
+            let framed = match self.bare {
+                true => Ok(Framed { writer: BARE, path: Path::Unsaid, payload: bytes }),
+                false => frame::of_record(&record, self.part, bytes),
+            };
+            let fault = match framed {
                 Err(fault) => Some((None, fault)),
-                Ok((id, payload)) => {
+                Ok(framed) => {
+                    let id = framed.writer;
                     let writer = match last {
                         Some((last_id, writer)) if last_id == id => writer,
                         _ => self.writers.get(&id).ok_or(Stop::Unknown(id))?,
                     };
                     last = Some((id, writer));
-                    let result = row(writer, payload, check_utf8, &mut cells, &mut self.rows);
-                    result.err().map(|fault| (Some(id), fault))
+                    let result = row(writer, &framed, check_utf8, &mut cells, &mut self.rows);
+                    result.err().map(|fault| (id.id().filter(|_| !self.bare), fault))
                 }
             };
             if let Some((schema_id, fault)) = fault {
@@ -347,11 +401,12 @@ impl FramedDecoder {
 /// Reads one payload to its end, as one row. `cells` is what the block may still unfold to.
 fn row(
     writer: &Writer,
-    payload: &[u8],
+    framed: &Framed<'_>,
     check_utf8: bool,
     cells: &mut u64,
     rows: &mut Sink,
 ) -> Read<()> {
+    let payload = framed.payload;
     match writer {
         Ok(Rows::Avro(plan)) => {
             let mut cur = Cursor::new(payload, check_utf8, *cells);
@@ -372,10 +427,11 @@ fn row(
         Ok(Rows::Protobuf(plan)) => {
             let mut budget = Budget::new(payload.len(), *cells);
             let mut run = protobuf::Run { budget: &mut budget, check_utf8 };
-            let result = protobuf::row(plan, payload, &mut run, rows);
+            let result = protobuf::row(plan, framed.path, payload, &mut run, rows);
             *cells = budget.block;
             result
         }
+        Ok(Rows::Plain(kind)) => plain::row(*kind, payload, check_utf8, rows),
         Err(cause) => Err(Fault::new(cause.as_str())),
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use arrow_schema::ArrowError;
-use isk_model::RegistrySchemaId;
+use isk_model::WriterId;
 
 /// Why a batch was not decoded. Records that cannot be decoded are none of these: they are
 /// [`crate::DecodeFailure`]s of a batch.
@@ -12,7 +12,7 @@ pub enum DecodeError {
     /// A schema the block names was not given to the decoder. Ask
     /// [`crate::TopicDecoder::missing_writers`] first.
     #[error("schema id {0} is used by the block, and was not given to the decoder")]
-    UnknownWriter(RegistrySchemaId),
+    UnknownWriter(WriterId),
     /// The table schema cannot be shown as Arrow.
     #[error("the table schema has no Arrow form: {0}")]
     Schema(String),

@@ -1,8 +1,64 @@
 //! The Confluent wire format: a zero byte, the schema's id in four bytes big-endian, the payload.
 
-use isk_model::RegistrySchemaId;
+use isk_model::{KafkaRecord, RegistrySchemaId, WriterId};
 
+use crate::decoder::RecordPart;
 use crate::error::{Fault, Read};
+use crate::protobuf::Path;
+
+/// A key or value, taken apart.
+pub(crate) struct Framed<'a> {
+    /// The schema it names.
+    pub writer: WriterId,
+    /// Where the path of a Protobuf message is.
+    pub path: Path<'a>,
+    /// What was written with the schema.
+    pub payload: &'a [u8],
+}
+
+/// Takes a record's key or value apart. A schema that a header names counts; then the payload has no framing.
+pub(crate) fn of_record<'a>(
+    record: &KafkaRecord<'a>,
+    part: RecordPart,
+    bytes: &'a [u8],
+) -> Read<Framed<'a>> {
+    let name = match part {
+        RecordPart::Key => "__key_schema_id",
+        RecordPart::Value => "__value_schema_id",
+    };
+    let header = record.headers().find(|header| header.key == name.as_bytes());
+    match header.and_then(|header| header.value) {
+        Some(header) => {
+            let (writer, path) = in_header(name, header)?;
+            Ok(Framed { writer, path: Path::Apart(path), payload: bytes })
+        }
+        None => {
+            let (id, payload) = parse(bytes)?;
+            Ok(Framed { writer: WriterId::Id(id), path: Path::Leading, payload })
+        }
+    }
+}
+
+/// The schema that a header names: a zero byte and an id, or a byte of 1 and a GUID. What follows is the path of a
+/// Protobuf message.
+fn in_header<'a>(name: &str, header: &'a [u8]) -> Read<(WriterId, &'a [u8])> {
+    if let [1, rest @ ..] = header
+        && let Some((guid, path)) = rest.split_first_chunk::<16>()
+    {
+        return Ok((WriterId::Guid(*guid), path));
+    }
+    match header {
+        [0, _, _, _, _, ..] => {
+            let (id, path) = parse(header)?;
+            Ok((WriterId::Id(id), path))
+        }
+        _ => Err(Fault::new(format!(
+            "its header {name} of {} bytes is neither a zero byte and an id of four bytes nor a byte of 1 and a \
+             GUID of 16",
+            header.len()
+        ))),
+    }
+}
 
 /// The length of the framing in bytes.
 const HEADER: usize = 5;

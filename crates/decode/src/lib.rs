@@ -61,6 +61,7 @@ mod error;
 mod frame;
 mod json;
 mod metadata;
+mod plain;
 mod plan;
 mod protobuf;
 mod resolve;

@@ -170,10 +170,12 @@ fn writers_must_be_given_and_may_be_missing() {
     let good = framed(1, &order(1));
     let records =
         block([Some(good.clone()), Some(framed(2, &order(1))), Some(good), Some(vec![7]), None]);
-    assert_eq!(decoder.missing_writers(&records), [one, two].into());
+    assert_eq!(decoder.missing_writers(&records), [one.into(), two.into()].into());
     decoder.add_writer(one, WriterSchema::Known(history[0].clone()));
-    assert_eq!(decoder.missing_writers(&records), [two].into());
-    assert!(matches!(decoder.decode(&records), Err(DecodeError::UnknownWriter(id)) if id == two));
+    assert_eq!(decoder.missing_writers(&records), [two.into()].into());
+    assert!(
+        matches!(decoder.decode(&records), Err(DecodeError::UnknownWriter(id)) if id == two.into())
+    );
     decoder.add_writer(two, WriterSchema::Missing { cause: "40403 Schema not found".into() });
     assert!(decoder.missing_writers(&records).is_empty());
     let batch = decoder.decode(&records).unwrap();

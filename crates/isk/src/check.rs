@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, Method, StatusCode};
 use isk_coldset::{ObjectUri, Upstream};
 use isk_kafka::KafkaCluster;
-use isk_virtual_table::TopicFilter;
+use isk_virtual_table::{PartFormat, TopicFilter};
 
 use crate::config::Config;
 use crate::serve;
@@ -26,6 +26,7 @@ pub async fn run(config: &Config) -> Result<()> {
         Ok(kafka) => {
             report.line("kafka", brokers(&kafka).await);
             report.line("topics", topics(config, &kafka).await);
+            report.line("formats", formats(config, &kafka).await);
             report.line("transactions", transactions(config, &kafka).await);
         }
     }
@@ -168,6 +169,23 @@ async fn topics(config: &Config, kafka: &KafkaCluster) -> Result<String> {
     }
     let partitions: usize = served.iter().map(|t| t.partitions.len()).sum();
     Ok(format!("{} topics with {partitions} partitions are served", served.len()))
+}
+
+/// What the configuration says that topics are.
+async fn formats(config: &Config, kafka: &KafkaCluster) -> Result<String> {
+    let filter = TopicFilter::new(&config.topics.include, &config.topics.exclude)?;
+    let formats = crate::formats::formats(config)?;
+    let mut named = Vec::new();
+    for topic in kafka.topics().await?.iter().filter(|t| !t.internal && filter.serves(&t.name)) {
+        let (value, key) = formats.of(&topic.name);
+        if (&value, &key) != (&PartFormat::Registry, &PartFormat::Registry) {
+            named.push(format!("topic {}: values {value}, keys {key}", topic.name));
+        }
+    }
+    match named.is_empty() {
+        true => Ok("all as the registry says".into()),
+        false => Ok(format!("{}; all others as the registry says", named.join("; "))),
+    }
 }
 
 async fn registry(config: &Config) -> Result<String> {

@@ -11,6 +11,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use isk_coldset::{ColdsetConfig, Upstream};
 use serde::Deserialize;
 
+use crate::formats::Formats;
+
 pub use read::load;
 
 /// All that can be configured. `Debug` hides secrets.
@@ -33,6 +35,8 @@ pub struct Config {
     pub registry: Registry,
     /// Which topics are tables.
     pub topics: Topics,
+    /// What topics' keys and values are, where the registry does not say.
+    pub formats: Formats,
     /// What is encoded in the background.
     pub prover: Prover,
     /// Which topics are proven to their ends.
@@ -61,6 +65,7 @@ impl Default for Config {
             kafka: Properties::default(),
             registry: Registry::default(),
             topics: Topics::default(),
+            formats: Formats::default(),
             prover: Prover::default(),
             follow: Follow::default(),
             limits: Limits::default(),
@@ -139,6 +144,8 @@ pub struct Registry {
     pub token: Option<Secret>,
     /// A file of PEM certificates to trust besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// A file of our own PEM certificate chain and its key, for mutual TLS.
+    pub identity_file: Option<PathBuf>,
 }
 
 /// Which topics are tables. The patterns are regular expressions that match the whole name.
@@ -332,6 +339,7 @@ fn check(config: &Config) -> Result<()> {
         }
     }
     check_coldset(config)?;
+    crate::formats::formats(config)?;
     for (key, value) in [
         ("prover.rate_bytes_per_second", config.prover.rate_bytes_per_second),
         ("prover.interval_seconds", config.prover.interval_seconds),
@@ -445,6 +453,19 @@ mod tests {
             ("[follow]\ninterval_ms = 0", &[], "follow.interval_ms"),
             ("", &[("ISK_PROVER_ENABLED", "perhaps")], "ISK_PROVER_ENABLED"),
             ("[registry]\nurl = \"localhost:8081\"", &[], "registry.url"),
+            ("[[formats.topics]]\ntopic = \"a\"\nvalue = \"number\"", &[], "number"),
+            ("[[formats.topics]]\ntopic = \"a\"\nvalue = \"avro\"", &[], "schema_file"),
+            ("[[formats.topics]]\ntopic = \"(\"", &[], "formats.topics"),
+            (
+                "[[formats.topics]]\ntopic = \"a\"\nkey = \"json\"\nkey_schema_file = \"/none\"",
+                &[],
+                "/none",
+            ),
+            (
+                "[[formats.topics]]\ntopic = \"a\"\nkey = \"long\"\nkey_subject = \"s\"",
+                &[],
+                "subject",
+            ),
             ("", &[("ISK_PORT", "eleven")], "ISK_PORT"),
             ("", &[("ISK_SERVER_PLANNING", "perhaps")], "ISK_SERVER_PLANNING"),
             ("", &[("ISK_EXTERNAL_HOSTNAME", "http://a/")], "external_hostname"),

@@ -4,6 +4,7 @@ mod check;
 mod config;
 mod coverage;
 mod demo;
+mod formats;
 mod serve;
 
 use std::io::IsTerminal;
@@ -72,10 +73,18 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
   username, password                 ISK_REGISTRY_USERNAME, ISK_REGISTRY_PASSWORD
   token                              ISK_REGISTRY_TOKEN
   ca_file                            ISK_REGISTRY_CA_FILE   PEM
+  identity_file                      ISK_REGISTRY_IDENTITY_FILE  our certificates and key, PEM
 
   [topics]                           regular expressions over whole names
   include = [".*"]                   ISK_TOPICS_INCLUDE     comma-separated
   exclude = ["_schemas", "_confluent.*"]  ISK_TOPICS_EXCLUDE
+
+  [formats]                          what the registry does not say of keys and values, or not by topic
+  topics = []                        [{ topic = 'prod\..*', value = "avro", key = "long",
+                                        value_schema_file = "/etc/isk/order.avsc" }]
+                                     value, key: registry (as where nothing is said), bytes; avro, json,
+                                     protobuf without framing, with …_schema_file; string, short, int,
+                                     long, float, double, uuid. value_subject, key_subject: another subject
 
   [prover]                           encodes chunks before anybody reads them: off until topics are named
   enabled = true                     ISK_PROVER_ENABLED     false: nothing in the background, nor follow

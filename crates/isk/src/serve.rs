@@ -187,16 +187,24 @@ pub fn registry(config: &Config) -> Result<Option<SchemaRegistry>> {
             ));
         }
     };
-    let ca_pem = match &settings.ca_file {
-        None => None,
-        Some(path) => Some(std::fs::read(path).with_context(|| {
-            format!("configuration key \"registry.ca_file\": cannot read {}", path.display())
-        })?),
+    let pem = |key: &str, path: &Option<std::path::PathBuf>| match path {
+        None => Ok(None),
+        Some(path) => std::fs::read(path).map(Some).with_context(|| {
+            format!("configuration key \"registry.{key}\": cannot read {}", path.display())
+        }),
     };
+    let ca_pem = pem("ca_file", &settings.ca_file)?;
+    let identity_pem = pem("identity_file", &settings.identity_file)?;
     let urls: Vec<String> = url.split(',').map(|one| one.trim().to_owned()).collect();
     let request_timeout = Duration::from_millis(config.limits.request_timeout_ms);
-    let registry =
-        RegistryConfig { urls, auth, ca_pem, request_timeout, ..RegistryConfig::default() };
+    let registry = RegistryConfig {
+        urls,
+        auth,
+        ca_pem,
+        identity_pem,
+        request_timeout,
+        ..RegistryConfig::default()
+    };
     Ok(Some(SchemaRegistry::new(registry).context("configuration section [registry]")?))
 }
 
@@ -251,6 +259,7 @@ fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Service> {
         kafka: kafka(config)?,
         registry: registry(config)?,
         topics,
+        formats: crate::formats::formats(config)?,
         prover: prover(config)?,
         coldset,
         tables,

@@ -24,6 +24,8 @@ pub use config::KafkaConfig;
 pub use error::{FetchError, KafkaError};
 pub use fetch::{BLOCK_MAX_BYTES, BLOCK_MAX_RECORDS, BlockStream, FetchLimits};
 pub use metrics::{KafkaMetrics, KafkaMetricsSnapshot};
+#[doc(hidden)]
+pub use registry::read_any_answer;
 pub use registry::{
     RegisteredSchema, RegistryAuth, RegistryConfig, RegistryError, RegistryMetrics, SchemaRegistry,
 };

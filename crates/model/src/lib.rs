@@ -23,4 +23,4 @@ pub use offset::{LeaderEpoch, Offset, OffsetRange, PartitionOffsets};
 pub use offset_set::{InvalidOffsetSet, OffsetSet};
 pub use record::{EARLIEST_TIMESTAMP_MS, KafkaRecord, RecordBlock, RecordHeader, TimestampType};
 pub use registry::{SchemaFormat, SchemaReference};
-pub use topic::{KafkaPartition, RegistrySchemaId, TopicId, TopicName, TopicPartition};
+pub use topic::{KafkaPartition, RegistrySchemaId, TopicId, TopicName, TopicPartition, WriterId};

@@ -11,6 +11,9 @@ pub enum SchemaFormat {
     Json,
     /// Protocol Buffers.
     Protobuf,
+    /// Not registered anywhere: what Kafka's own serializers write, one plain value. The schema's text is the
+    /// value's type.
+    Plain,
 }
 
 impl SchemaFormat {
@@ -20,6 +23,7 @@ impl SchemaFormat {
             Self::Avro => "AVRO",
             Self::Json => "JSON",
             Self::Protobuf => "PROTOBUF",
+            Self::Plain => "PLAIN",
         }
     }
 

@@ -87,6 +87,47 @@ impl fmt::Display for TopicPartition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RegistrySchemaId(pub i32);
 
+/// How a record names the schema that it was written with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WriterId {
+    /// By the id that its registry gave it.
+    Id(RegistrySchemaId),
+    /// By what is the same in all registries: the 16 bytes of a UUID.
+    Guid([u8; 16]),
+}
+
+impl WriterId {
+    /// The registry's id, where that is what the record names.
+    pub fn id(self) -> Option<RegistrySchemaId> {
+        match self {
+            Self::Id(id) => Some(id),
+            Self::Guid(_) => None,
+        }
+    }
+}
+
+impl From<RegistrySchemaId> for WriterId {
+    fn from(id: RegistrySchemaId) -> Self {
+        Self::Id(id)
+    }
+}
+
+impl fmt::Display for WriterId {
+    /// The id, or the GUID as a UUID is written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Guid(bytes) => {
+                for (i, byte) in bytes.iter().enumerate() {
+                    let dash = if matches!(i, 4 | 6 | 8 | 10) { "-" } else { "" };
+                    write!(f, "{dash}{byte:02x}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
 impl fmt::Display for RegistrySchemaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

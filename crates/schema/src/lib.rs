@@ -106,6 +106,7 @@ mod merge;
 mod metadata;
 mod names;
 mod parse;
+mod plain;
 mod protobuf;
 mod table;
 
@@ -121,8 +122,9 @@ pub use metadata::{
     KAFKA_TIMESTAMP_TYPE, KAFKA_VALUE, MetadataColumn,
 };
 pub use parse::parse;
+pub use plain::PlainKind;
 pub use protobuf::{ProtoField, ProtoSchema, ProtoValue};
-pub use table::{KeyKind, SchemaText, TableSchema, ValueKind, table_schema};
+pub use table::{CONFIGURED, KeyKind, SchemaText, TableSchema, ValueKind, table_schema};
 
 /// The version of the mapping from registered types to Iceberg types, column names included. A change to
 /// what existing schemas map to raises it, so that an upgrade never changes a table under its readers.

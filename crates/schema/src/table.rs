@@ -15,7 +15,11 @@ use crate::json_schema;
 use crate::mapping::{self, Columns, PartType};
 use crate::metadata;
 use crate::parse::parse;
+use crate::plain;
 use crate::protobuf::ProtoSchema;
+
+/// The id of schemas that no registry knows, since the configuration names them: their records are bare.
+pub const CONFIGURED: RegistrySchemaId = RegistrySchemaId(-1);
 
 /// One registered version of a subject's schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +46,7 @@ impl SchemaText {
             SchemaFormat::Avro => parse(&self.text, &self.references),
             SchemaFormat::Json => json_schema::parse(&self.text, &self.references),
             SchemaFormat::Protobuf => ProtoSchema::parse(&self.text, &self.references)?.root(),
+            SchemaFormat::Plain => plain::parse(&self.text),
         }
     }
 }
@@ -53,6 +58,8 @@ pub enum ValueKind {
     None,
     /// Records of a format in Confluent framing, shown under this type.
     Framed(SchemaFormat, Arc<AvroType>),
+    /// Written with this schema, and nothing else in the bytes.
+    Bare(SchemaText, Arc<AvroType>),
 }
 
 /// What a topic's keys are.
@@ -62,6 +69,8 @@ pub enum KeyKind {
     Bytes,
     /// A format in Confluent framing, shown under this type in `kafka_key`.
     Framed(SchemaFormat, Arc<AvroType>),
+    /// Written with this schema, and nothing else in the bytes.
+    Bare(SchemaText, Arc<AvroType>),
 }
 
 /// A table's columns as of one version of its topic's subjects.
@@ -83,7 +92,7 @@ impl TableSchema {
     pub fn value_columns(&self) -> usize {
         match &self.value {
             ValueKind::None => 1,
-            ValueKind::Framed(_, ty) => match &ty.kind {
+            ValueKind::Framed(_, ty) | ValueKind::Bare(_, ty) => match &ty.kind {
                 Kind::Record(record) => record.fields.len(),
                 _ => 1,
             },
@@ -132,8 +141,14 @@ pub fn table_schema(
     Ok(TableSchema {
         version,
         iceberg: Arc::new(iceberg),
-        value: value.map_or(ValueKind::None, |(format, ty, _)| ValueKind::Framed(format, ty)),
-        key: key.map_or(KeyKind::Bytes, |(format, ty, _)| KeyKind::Framed(format, ty)),
+        value: value.map_or(ValueKind::None, |(text, ty, _)| match text.id {
+            CONFIGURED => ValueKind::Bare(text.clone(), ty),
+            _ => ValueKind::Framed(text.format, ty),
+        }),
+        key: key.map_or(KeyKind::Bytes, |(text, ty, _)| match text.id {
+            CONFIGURED => KeyKind::Bare(text.clone(), ty),
+            _ => KeyKind::Framed(text.format, ty),
+        }),
     })
 }
 
@@ -170,10 +185,14 @@ fn whole_value(ty: &AvroType) -> mapping::Part<'_> {
     }
 }
 
-type Newest = Option<(SchemaFormat, Arc<AvroType>, BTreeMap<String, i32>)>;
+type Newest<'a> = Option<(&'a SchemaText, Arc<AvroType>, BTreeMap<String, i32>)>;
 
 /// Walks a subject's history; gives the last version's type and the ids of its fields.
-fn newest(history: &[SchemaText], part: Part, ids: &mut FieldIdMap) -> Result<Newest, SchemaError> {
+fn newest<'a>(
+    history: &'a [SchemaText],
+    part: Part,
+    ids: &mut FieldIdMap,
+) -> Result<Newest<'a>, SchemaError> {
     let Some((last, older)) = history.split_last() else { return Ok(None) };
     for version in older {
         // What could not be a table then gives no ids; the versions after it stand on their own.
@@ -181,7 +200,7 @@ fn newest(history: &[SchemaText], part: Part, ids: &mut FieldIdMap) -> Result<Ne
     }
     let ty = walk(last, part, ids)?;
     let given = ids.walked(&digest(last, part)).cloned().unwrap_or_default();
-    Ok(Some((last.format, Arc::new(ty), given)))
+    Ok(Some((last, Arc::new(ty), given)))
 }
 
 fn walk(version: &SchemaText, part: Part, ids: &mut FieldIdMap) -> Result<AvroType, SchemaError> {

@@ -13,7 +13,7 @@ use arrow_select::filter::filter_record_batch;
 use isk_decode::{DecodeFailure, TopicDecoder, WriterSchema, arrow_schema};
 use isk_iceberg_table::ROW_ID_FIELD;
 use isk_kafka::{BlockStream, FetchError};
-use isk_model::{Boundary, DataFileKey, LeftOut, Offset, RegistrySchemaId};
+use isk_model::{Boundary, DataFileKey, LeftOut, Offset, WriterId};
 use isk_parquet_file::{ParquetRenderer, RenderProfile};
 use isk_schema::TableSchema;
 use tempfile::TempPath;
@@ -185,7 +185,7 @@ impl Job {
 
     /// The schema some record was written with. A registry that does not answer fails the read; one
     /// that answers that there is no such schema makes the record undecodable.
-    fn writer(&self, id: RegistrySchemaId) -> Result<WriterSchema, ServiceError> {
+    fn writer(&self, id: WriterId) -> Result<WriterSchema, ServiceError> {
         self.runtime.block_on(self.schemas.writer(id))
     }
 }

@@ -20,6 +20,7 @@ mod epochs;
 mod facts;
 mod files;
 mod follow;
+mod formats;
 mod histories;
 mod history;
 mod layout;
@@ -62,6 +63,7 @@ pub use api::{
     ServiceError, UNMOVED,
 };
 pub use coverage_admin::{CoverageStore, Forget, TableCoverage};
+pub use formats::{PartFormat, TopicFormats};
 pub use prover::ProverConfig;
 pub use scan::{ColumnStats, ContentFile, ScanFile, ScanPlan, ScanRequest};
 pub use scan_filter::{Filter, Test};

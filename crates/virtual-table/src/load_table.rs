@@ -78,7 +78,8 @@ impl Service {
         let epochs = self.epochs.observe(&topic, &offsets)?;
         let cleaning = self.cleanings.observe(&topic, settings.compacted, &offsets)?;
         let times = self.times.observe(&topic, &offsets, pin.chunk_exponent()).await;
-        let notes = self.notes(&topic, &offsets, &times, settings.tiered);
+        let mut notes = self.notes(&topic, &offsets, &times, settings.tiered);
+        notes.extend(self.schemas.notes(&topic.name, &columns));
         // A followed topic ends where it is proven.
         let cuts = match view {
             View::Hot => self.tips.show(&topic, &mut offsets),

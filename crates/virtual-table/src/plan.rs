@@ -10,7 +10,7 @@ use isk_model::{
     TopicName,
 };
 use isk_parquet_file::{RenderProfile, empty_delete_file};
-use isk_schema::{MAPPING_VERSION, TableSchema};
+use isk_schema::{KeyKind, MAPPING_VERSION, TableSchema, ValueKind};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -126,6 +126,14 @@ pub(crate) fn render_digest(
     hash.update(profile.digest_input());
     hash.update([0]);
     hash.update(columns);
+    // Bytes that name their schema are told apart by it; these are not.
+    let bare = [
+        if let ValueKind::Bare(text, _) = &table.value { Some(("value", text)) } else { None },
+        if let KeyKind::Bare(text, _) = &table.key { Some(("key", text)) } else { None },
+    ];
+    for (part, text) in bare.into_iter().flatten() {
+        hash.update(format!("\0bare {part} {} {}", text.format, text.text));
+    }
     let digest: [u8; 32] = hash.finalize().into();
     let [a, b, c, d, e, f, g, h, ..] = digest;
     Ok(RenderDigest(u64::from_be_bytes([a, b, c, d, e, f, g, h])))

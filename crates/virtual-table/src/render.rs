@@ -271,6 +271,7 @@ mod tests {
     use isk_kafka::KafkaConfig;
 
     use super::*;
+    use crate::formats::TopicFormats;
     use crate::store::Store;
 
     /// One that never asks its broker anything.
@@ -280,7 +281,7 @@ mod tests {
         let store = Arc::new(Store::open(&folder.join("isk.redb")).unwrap());
         Renders::new(
             KafkaCluster::connect(config).unwrap(),
-            Arc::new(TopicSchemas::new(None, Arc::clone(&store))),
+            Arc::new(TopicSchemas::new(None, TopicFormats::default(), Arc::clone(&store))),
             Arc::default(),
             Arc::new(FactBook::new(store)),
             FileCache::open(&folder.join("cache"), 0, |_| None).unwrap(),

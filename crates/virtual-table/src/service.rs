@@ -19,6 +19,7 @@ use crate::cold_view::ColdView;
 use crate::coverage::Coverages;
 use crate::epochs::Epochs;
 use crate::facts::FactBook;
+use crate::formats::TopicFormats;
 use crate::histories::Histories;
 use crate::layout::Layout;
 use crate::listing::{Page, Room};
@@ -58,6 +59,8 @@ pub struct ServiceConfig {
     pub registry: Option<SchemaRegistry>,
     /// Which topics are served.
     pub topics: TopicFilter,
+    /// What their keys and values are, where the registry does not say.
+    pub formats: TopicFormats,
     /// What is encoded without anybody asking for it.
     pub prover: ProverConfig,
     /// The upstream catalog of cold tables, if there is one.
@@ -124,7 +127,8 @@ impl Service {
         let store = Arc::new(Store::open(&data_dir.join("isk.redb"))?);
         let metadata = Arc::new(MetadataStore::open(data_dir)?);
         let metrics = Arc::new(Metrics::default());
-        let schemas = Arc::new(TopicSchemas::new(config.registry, Arc::clone(&store)));
+        let schemas =
+            Arc::new(TopicSchemas::new(config.registry, config.formats, Arc::clone(&store)));
         let kafka = config.kafka;
         let facts = Arc::new(FactBook::new(Arc::clone(&store)));
         let known = |recipe: &str| facts.get(recipe);

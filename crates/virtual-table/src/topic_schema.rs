@@ -6,13 +6,16 @@ use std::sync::Arc;
 use isk_decode::WriterSchema;
 use isk_kafka::{RegisteredSchema, RegistryError, SchemaRegistry};
 use isk_model::{
-    RegistrySchemaId, SchemaFormat, SchemaReference, SchemaVersion, TopicId, TopicName,
+    RegistrySchemaId, SchemaFormat, SchemaReference, SchemaVersion, TopicId, TopicName, WriterId,
 };
-use isk_schema::{FieldIdMap, MAPPING_VERSION, SchemaText, TableSchema, table_schema};
+use isk_schema::{
+    FieldIdMap, KeyKind, MAPPING_VERSION, SchemaText, TableSchema, ValueKind, table_schema,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use crate::api::ServiceError;
+use crate::formats::{PartFormat, TopicFormats};
 use crate::store::{Kind, Store};
 
 /// What is kept of a topic's schemas across restarts. The field ids are the truth; the histories
@@ -23,6 +26,9 @@ struct SchemaRecord {
     value: BTreeMap<u32, StoredSchema>,
     key: BTreeMap<u32, StoredSchema>,
     ids: FieldIdMap,
+    /// The versions that the columns followed last.
+    #[serde(default)]
+    shown: (u32, u32),
 }
 
 /// A registered schema as the store keeps it.
@@ -44,7 +50,7 @@ fn avro() -> String {
 }
 
 impl StoredSchema {
-    fn new(schema: RegisteredSchema) -> Self {
+    fn new(schema: SchemaText) -> Self {
         let (references, reference_names) =
             schema.references.into_iter().map(|reference| (reference.text, reference.name)).unzip();
         let format = schema.format.name().to_owned();
@@ -58,7 +64,11 @@ impl StoredSchema {
         SchemaText {
             version,
             id: RegistrySchemaId(self.id),
-            format: SchemaFormat::of_name(&self.format).unwrap_or(SchemaFormat::Avro),
+            format: match SchemaFormat::of_name(&self.format) {
+                Some(format) => format,
+                None if self.format == SchemaFormat::Plain.name() => SchemaFormat::Plain,
+                None => SchemaFormat::Avro,
+            },
             text: self.text.clone(),
             references: references
                 .map(|(text, name)| SchemaReference { name: name.to_owned(), text: text.clone() })
@@ -73,9 +83,10 @@ impl SchemaRecord {
         (up_to(&self.value, version.value), up_to(&self.key, version.key))
     }
 
-    fn newest(&self) -> SchemaVersion {
-        let last = |history: &BTreeMap<u32, StoredSchema>| history.keys().next_back().copied();
-        SchemaVersion { value: last(&self.value).unwrap_or(0), key: last(&self.key).unwrap_or(0) }
+    /// Whether the schemas of a version are known.
+    fn has(&self, version: SchemaVersion) -> bool {
+        let known = |history: &BTreeMap<u32, StoredSchema>, v| v == 0 || history.contains_key(&v);
+        known(&self.value, version.value) && known(&self.key, version.key)
     }
 }
 
@@ -86,17 +97,47 @@ fn up_to(history: &BTreeMap<u32, StoredSchema>, version: u32) -> Vec<SchemaText>
 /// All topics' schemas.
 pub(crate) struct TopicSchemas {
     registry: Option<SchemaRegistry>,
+    formats: TopicFormats,
     store: Arc<Store>,
     tables: moka::sync::Cache<(TopicId, TopicName, SchemaVersion), Arc<TableSchema>>,
     /// One topic's record is changed by one caller at a time; schemas change seldom.
     changing: Mutex<()>,
+    /// Why a newer version than the one that is shown cannot be.
+    refused: moka::sync::Cache<TopicName, Arc<str>>,
 }
 
 impl TopicSchemas {
     /// Without a registry, every topic is shown with its raw value.
-    pub(crate) fn new(registry: Option<SchemaRegistry>, store: Arc<Store>) -> Self {
-        let tables = moka::sync::Cache::new(4096);
-        Self { registry, store, tables, changing: Mutex::new(()) }
+    pub(crate) fn new(
+        registry: Option<SchemaRegistry>,
+        formats: TopicFormats,
+        store: Arc<Store>,
+    ) -> Self {
+        let (tables, refused) = (moka::sync::Cache::new(4096), moka::sync::Cache::new(4096));
+        Self { registry, formats, store, tables, changing: Mutex::new(()), refused }
+    }
+
+    /// What is to be said of a topic's schema, as properties of its table.
+    pub(crate) fn notes(&self, topic: &TopicName, table: &TableSchema) -> BTreeMap<String, String> {
+        let framed = |format: SchemaFormat| format.name().to_ascii_lowercase();
+        let bare = |text: &SchemaText| match text.format {
+            SchemaFormat::Plain => text.text.clone(),
+            format => format!("bare {}", framed(format)),
+        };
+        let value = match &table.value {
+            ValueKind::Framed(format, _) => framed(*format),
+            ValueKind::Bare(text, _) => bare(text),
+            ValueKind::None => "bytes".to_owned(),
+        };
+        let key = match &table.key {
+            KeyKind::Framed(format, _) => framed(*format),
+            KeyKind::Bare(text, _) => bare(text),
+            KeyKind::Bytes => "bytes".to_owned(),
+        };
+        let refused = self.refused.get(topic);
+        let refused = refused.map(|why| ("isk.schema-refused".to_owned(), why.to_string()));
+        let formats = [("isk.value-format".to_owned(), value), ("isk.key-format".to_owned(), key)];
+        formats.into_iter().chain(refused).collect()
     }
 
     /// The topic's columns as of the newest versions of its subjects.
@@ -105,10 +146,9 @@ impl TopicSchemas {
         topic: &TopicName,
         id: TopicId,
     ) -> Result<Arc<TableSchema>, ServiceError> {
-        let (value, key) = tokio::join!(
-            self.history(format!("{topic}-value")),
-            self.history(format!("{topic}-key")),
-        );
+        let (value, key) = self.formats.of(topic);
+        let (value, key) =
+            tokio::join!(self.history(&value, topic, "value"), self.history(&key, topic, "key"),);
         let (value, key) = match (value, key) {
             (Ok(value), Ok(key)) => (value, key),
             (Err(error), _) | (_, Err(error)) => return self.last_known(topic, id, &error),
@@ -118,13 +158,57 @@ impl TopicSchemas {
             key: key.last().map_or(0, |s| s.version),
         };
         if let Some(table) = self.tables.get(&(id, topic.clone(), newest)) {
+            self.refused.invalidate(topic);
             return Ok(table);
         }
         let _one_at_a_time = self.changing.lock().await;
         let mut record = self.record(topic, id)?;
+        let older = older(&value, &key, newest);
         remember(&mut record.value, value);
         remember(&mut record.key, key);
-        self.derive(topic, id, &mut record, newest)
+        let refused = match self.derive(topic, id, &mut record, newest) {
+            Ok(table) => {
+                self.refused.invalidate(topic);
+                return self.shown(topic, id, record, table);
+            }
+            Err(error) => error,
+        };
+        // A version that can be no table leaves the table as it was before; that version's records fail.
+        for version in older {
+            let known = self.tables.get(&(id, topic.clone(), version));
+            let table = match known {
+                Some(table) => table,
+                None => match self.derive(topic, id, &mut record, version) {
+                    Ok(table) => table,
+                    Err(_) => continue,
+                },
+            };
+            if self.refused.get(topic).is_none_or(|known| *known != *refused.to_string()) {
+                tracing::warn!(
+                    %topic, value = version.value, key = version.key, error = %refused,
+                    "the newest schema can be no table; an older version is shown"
+                );
+                self.refused.insert(topic.clone(), refused.to_string().into());
+            }
+            return self.shown(topic, id, record, table);
+        }
+        Err(refused)
+    }
+
+    /// Keeps which version a topic's columns follow, for the time that the registry is away.
+    fn shown(
+        &self,
+        topic: &TopicName,
+        id: TopicId,
+        mut record: SchemaRecord,
+        table: Arc<TableSchema>,
+    ) -> Result<Arc<TableSchema>, ServiceError> {
+        let shown = (table.version.value, table.version.key);
+        if record.shown != shown {
+            record.shown = shown;
+            self.store.put(Kind::Schema, &record_key(topic, id), &record)?;
+        }
+        Ok(table)
     }
 
     /// The topic's columns as of given versions: for a file that was planned then.
@@ -137,8 +221,7 @@ impl TopicSchemas {
         if let Some(table) = self.tables.get(&(id, topic.clone(), version)) {
             return Ok(table);
         }
-        let known = self.record(topic, id)?.newest();
-        if known.value < version.value || known.key < version.key {
+        if !self.record(topic, id)?.has(version) {
             // Planned by another replica, or before the store was lost.
             self.current(topic, id).await?;
         }
@@ -148,18 +231,12 @@ impl TopicSchemas {
     }
 
     /// The schema that some record was written with.
-    pub(crate) async fn writer(&self, id: RegistrySchemaId) -> Result<WriterSchema, ServiceError> {
+    pub(crate) async fn writer(&self, id: WriterId) -> Result<WriterSchema, ServiceError> {
         let Some(registry) = &self.registry else {
             return Ok(WriterSchema::Missing { cause: "no schema registry is configured".into() });
         };
         match registry.schema(id).await {
-            Ok(Some(schema)) => Ok(WriterSchema::Known(SchemaText {
-                version: schema.version,
-                id: schema.id,
-                format: schema.format,
-                text: schema.text,
-                references: schema.references,
-            })),
+            Ok(Some(schema)) => Ok(WriterSchema::Known(registered(schema))),
             Ok(None) => Ok(WriterSchema::Missing {
                 cause: format!("the schema registry knows no schema with id {id}"),
             }),
@@ -173,14 +250,23 @@ impl TopicSchemas {
 
     /// A subject's versions. One whose schemas are not understood is as good as none: the topic is
     /// shown with its raw bytes.
-    async fn history(&self, subject: String) -> Result<Vec<RegisteredSchema>, RegistryError> {
-        match &self.registry {
-            Some(registry) => match registry.subject_history(&subject).await {
+    async fn history(
+        &self,
+        format: &PartFormat,
+        topic: &TopicName,
+        part: &str,
+    ) -> Result<Vec<SchemaText>, RegistryError> {
+        if let PartFormat::Bare(text) = format {
+            return Ok(vec![text.clone()]);
+        }
+        let registry = self.registry.as_ref();
+        match registry.and_then(|registry| Some((registry, format.subject(topic, part)?))) {
+            Some((registry, subject)) => match registry.subject_history(&subject).await {
                 Err(error) if error.is_deterministic() => {
                     tracing::warn!(subject, %error, "the subject's records are shown as raw bytes");
                     Ok(Vec::new())
                 }
-                answer => answer,
+                answer => Ok(answer?.into_iter().map(registered).collect()),
             },
             None => Ok(Vec::new()),
         }
@@ -193,7 +279,8 @@ impl TopicSchemas {
         id: TopicId,
         error: &RegistryError,
     ) -> Result<Arc<TableSchema>, ServiceError> {
-        let newest = self.record(topic, id)?.newest();
+        let (value, key) = self.record(topic, id)?.shown;
+        let newest = SchemaVersion { value, key };
         match self.tables.get(&(id, topic.clone(), newest)) {
             Some(table) if newest != SchemaVersion::default() => {
                 tracing::warn!(%topic, %error, "the registry does not answer; the last known schema is used");
@@ -234,7 +321,22 @@ impl TopicSchemas {
     }
 }
 
-fn remember(known: &mut BTreeMap<u32, StoredSchema>, history: Vec<RegisteredSchema>) {
+/// What may be shown instead of the newest versions, the newest first: an older version of the value, or of the key.
+fn older(value: &[SchemaText], key: &[SchemaText], newest: SchemaVersion) -> Vec<SchemaVersion> {
+    let before = |history: &[SchemaText]| -> Vec<u32> {
+        history.iter().rev().skip(1).map(|schema| schema.version).collect()
+    };
+    let values = before(value).into_iter().map(|value| SchemaVersion { value, ..newest });
+    let keys = before(key).into_iter().map(|key| SchemaVersion { key, ..newest });
+    values.chain(keys).collect()
+}
+
+fn registered(schema: RegisteredSchema) -> SchemaText {
+    let RegisteredSchema { version, id, format, text, references } = schema;
+    SchemaText { version, id, format, text, references }
+}
+
+fn remember(known: &mut BTreeMap<u32, StoredSchema>, history: Vec<SchemaText>) {
     for schema in history {
         // A version never changes; one that was deleted for good is remembered.
         known.entry(schema.version).or_insert_with(|| StoredSchema::new(schema));
@@ -270,7 +372,7 @@ mod tests {
             text: "P".to_owned(),
             references: vec![SchemaReference { name: "a.proto".to_owned(), text: "A".to_owned() }],
         };
-        let kept = serde_json::to_string(&StoredSchema::new(schema.clone())).unwrap();
+        let kept = serde_json::to_string(&StoredSchema::new(registered(schema.clone()))).unwrap();
         let text = serde_json::from_str::<StoredSchema>(&kept).unwrap().text(4);
         assert_eq!((text.format, text.text), (schema.format, schema.text));
         assert_eq!(text.references, schema.references);

@@ -11,7 +11,9 @@ use iceberg::spec::{FormatVersion, Manifest, ManifestContentType, ManifestList, 
 use isk_embedded::{BrokerConfig, EmbeddedBroker, ProducedRecord};
 use isk_kafka::{KafkaCluster, KafkaConfig};
 use isk_model::{DataFileKey, KafkaPartition, ObjectKey, OffsetSet, TopicName};
-use isk_virtual_table::{HOTSET, ProverConfig, Service, ServiceConfig, TableMapping, TopicFilter};
+use isk_virtual_table::{
+    HOTSET, ProverConfig, Service, ServiceConfig, TableMapping, TopicFilter, TopicFormats,
+};
 
 /// Chunks follow from the records' size: these make them of 64 offsets.
 const RECORD: usize = 600 << 10;
@@ -60,6 +62,7 @@ impl World {
                 kafka: KafkaCluster::connect(kafka).unwrap(),
                 registry: None,
                 topics: TopicFilter::new(&[".*"], &[]).unwrap(),
+                formats: TopicFormats::default(),
                 prover: off(),
                 coldset: None,
                 tables: TableMapping::new::<&str>(&[]).unwrap(),

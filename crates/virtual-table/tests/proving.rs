@@ -13,7 +13,9 @@ use iceberg::spec::{DataContentType, FormatVersion, Manifest, ManifestList};
 use isk_embedded::{BrokerConfig, EmbeddedBroker, ProducedRecord};
 use isk_kafka::{KafkaCluster, KafkaConfig};
 use isk_model::{KafkaPartition, TopicName};
-use isk_virtual_table::{HOTSET, ProverConfig, Service, ServiceConfig, TableMapping, TopicFilter};
+use isk_virtual_table::{
+    HOTSET, ProverConfig, Service, ServiceConfig, TableMapping, TopicFilter, TopicFormats,
+};
 use tokio::task::JoinHandle;
 
 /// How wide a chunk is follows from the last records: these make it one of 512 offsets.
@@ -72,6 +74,7 @@ impl Fixture {
                 kafka: KafkaCluster::connect(kafka).unwrap(),
                 registry: None,
                 topics: only(&[".*"]),
+                formats: TopicFormats::default(),
                 prover: prover.clone(),
                 coldset: None,
                 tables: TableMapping::new::<&str>(&[]).unwrap(),

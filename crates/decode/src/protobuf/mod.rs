@@ -10,4 +10,4 @@ mod value;
 mod wire;
 
 pub(crate) use plan::{ProtoRows, rows};
-pub(crate) use run::{Run, row};
+pub(crate) use run::{Path, Run, row};

@@ -20,16 +20,31 @@ pub(crate) struct Run<'b> {
     pub check_utf8: bool,
 }
 
-/// Reads one payload, which begins with the path of its message, as one row.
+/// Which message of its schema a payload is.
+#[derive(Clone, Copy)]
+pub(crate) enum Path<'a> {
+    /// It begins with the message's path.
+    Leading,
+    /// The path stands elsewhere.
+    Apart(&'a [u8]),
+    /// There is none: it is the message that its schema by itself would be shown as.
+    Unsaid,
+}
+
+/// Reads one payload as one row.
 pub(crate) fn row(
     rows: &ProtoRows,
+    at: Path<'_>,
     payload: &[u8],
     run: &mut Run<'_>,
     sink: &mut Sink,
 ) -> Read<()> {
-    let mut wire = Wire(payload);
     let mut indexes = [0; MAX_PATH];
-    let path = path(&mut wire, &mut indexes)?;
+    let (path, payload) = match at {
+        Path::Leading => path(payload, &mut indexes)?,
+        Path::Apart(head) => (path(head, &mut indexes)?.0, payload),
+        Path::Unsaid => (rows.messages.first().map_or(&[][..], |(path, _)| path), payload),
+    };
     // There is one, or a few where messages of the shown one's kind are within each other.
     let plan = match rows.messages.iter().find(|(known, _)| known == path) {
         Some((_, Ok(plan))) => plan,
@@ -43,12 +58,12 @@ pub(crate) fn row(
     };
     let Sink::Struct(columns) = sink else { return Err(unfit()) };
     match &rows.column {
-        None => message(plan, wire.0, run, columns),
+        None => message(plan, payload, run, columns),
         Some(name) => {
             let column = columns.columns.first_mut().ok_or_else(unfit)?;
             match column {
-                Sink::Struct(s) => message(plan, wire.0, run, s),
-                Sink::Boolean(s) => check(wire.0).map(|()| s.push(true)),
+                Sink::Struct(s) => message(plan, payload, run, s),
+                Sink::Boolean(s) => check(payload).map(|()| s.push(true)),
                 _ => Err(unfit()),
             }
             .map_err(|fault| fault.within(name))?;
@@ -58,10 +73,12 @@ pub(crate) fn row(
     }
 }
 
-/// Where a payload's message is defined: indexes, outermost first. One zero byte is the first message.
-fn path<'p>(wire: &mut Wire<'_>, indexes: &'p mut [i32; MAX_PATH]) -> Read<&'p [i32]> {
+/// Where a payload's message is defined: indexes, outermost first. One zero byte is the first message. And what
+/// follows them.
+fn path<'p, 'w>(bytes: &'w [u8], indexes: &'p mut [i32; MAX_PATH]) -> Read<(&'p [i32], &'w [u8])> {
+    let mut wire = Wire(bytes);
     let count = match wire.zigzag()? {
-        0 => return Ok(&indexes[..1]),
+        0 => return Ok((&indexes[..1], wire.0)),
         count => count,
     };
     let path = usize::try_from(count).ok().and_then(|count| indexes.get_mut(..count));
@@ -73,7 +90,7 @@ fn path<'p>(wire: &mut Wire<'_>, indexes: &'p mut [i32; MAX_PATH]) -> Read<&'p [
         *place = i32::try_from(index)
             .map_err(|_| Fault::new(format!("there is no message {index} in its schema")))?;
     }
-    Ok(path)
+    Ok((path, wire.0))
 }
 
 /// Whether bytes are a message, of whatever fields.

@@ -25,6 +25,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ISK_REGISTRY_PASSWORD", "registry.password"),
     ("ISK_REGISTRY_TOKEN", "registry.token"),
     ("ISK_REGISTRY_CA_FILE", "registry.ca_file"),
+    ("ISK_REGISTRY_IDENTITY_FILE", "registry.identity_file"),
     ("ISK_TOPICS_INCLUDE", "topics.include"),
     ("ISK_TOPICS_EXCLUDE", "topics.exclude"),
     ("ISK_PROVER_ENABLED", "prover.enabled"),

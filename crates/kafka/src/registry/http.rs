@@ -163,6 +163,15 @@ fn is_registrys_not_found(body: &[u8]) -> bool {
         .is_ok_and(|error| (40_400..40_500).contains(&error.error_code))
 }
 
+/// Reads bytes as the body of an error.
+pub(super) fn read_any(bytes: &[u8]) {
+    let answer =
+        Answer { status: StatusCode::NOT_FOUND, content_type: String::new(), body: bytes.to_vec() };
+    if let (false, Ok(url)) = (is_registrys_not_found(bytes), Url::parse("http://registry/")) {
+        let _ = strange(&url, &answer, "").to_string();
+    }
+}
+
 fn strange(url: &Url, answer: &Answer, expected: &str) -> RegistryError {
     let text = String::from_utf8_lossy(&answer.body[..answer.body.len().min(600)]);
     let excerpt: String = text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -14,12 +14,19 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use isk_model::{RegistrySchemaId, SchemaFormat, SchemaReference};
+use isk_model::{RegistrySchemaId, SchemaFormat, SchemaReference, WriterId};
 use moka::Expiry;
 use moka::future::Cache;
 
 pub use config::{RegistryAuth, RegistryConfig};
 use http::Http;
+
+/// Reads bytes as a registry's answers, for the fuzzer alone.
+#[doc(hidden)]
+pub fn read_any_answer(bytes: &[u8]) {
+    resolve::read_any(bytes);
+    http::read_any(bytes);
+}
 
 /// One registered schema with the schemas it refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,7 +163,7 @@ pub struct SchemaRegistry(Arc<Inner>);
 
 struct Inner {
     http: Http,
-    by_id: Cache<i32, Kept<RegisteredSchema>>,
+    by_id: Cache<WriterId, Kept<RegisteredSchema>>,
     /// The answer about a subject's versions, kept briefly.
     histories: Cache<String, Kept<Versions>>,
     /// The versions already read, kept so that only new ones are.
@@ -195,16 +202,17 @@ impl SchemaRegistry {
         &self.0.http.metrics
     }
 
-    /// The schema of an id, or `None` when the registry says that it does not know the id.
+    /// The schema of an id or a GUID, or `None` when the registry says that it does not know it.
     ///
     /// # Errors
     /// See [`RegistryError`]; [`RegistryError::is_deterministic`] tells those that stay from those
     /// that must fail the read.
     pub async fn schema(
         &self,
-        id: RegistrySchemaId,
+        id: impl Into<WriterId>,
     ) -> Result<Option<RegisteredSchema>, RegistryError> {
-        let answer = self.0.by_id.get_with(id.0, async {
+        let id = id.into();
+        let answer = self.0.by_id.get_with(id, async {
             match resolve::schema_by_id(&self.0.http, id).await {
                 Ok(Some(schema)) => Kept::Found(schema),
                 Ok(None) => Kept::Missing,
