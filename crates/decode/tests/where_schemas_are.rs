@@ -50,6 +50,11 @@ fn row(n: i128, s: &str) -> Vec<Plain> {
     vec![Plain::Int(n), Plain::Text(s.to_owned())]
 }
 
+/// The columns of which all three schemas have the same.
+fn two_columns(batch: &DecodedBatch) -> Vec<Vec<Plain>> {
+    rows(batch).into_iter().map(|row| row[..2].to_vec()).collect()
+}
+
 const NULLS: [Plain; 2] = [Plain::Null, Plain::Null];
 
 #[test]
@@ -88,7 +93,7 @@ fn a_header_names_the_schema_by_id_or_guid_and_the_payload_is_bare() {
         let batch = decoder.decode(&block).unwrap();
         let mut want = vec![row(1, "a"); 5];
         want.resize(10, NULLS.to_vec());
-        assert_eq!(rows(&batch), want, "{format}: {:?}", batch.failures);
+        assert_eq!(two_columns(&batch), want, "{format}: {:?}", batch.failures);
         let failed: Vec<i64> = batch.failures.iter().map(|f| f.offset.0).collect();
         assert_eq!(failed, [5, 6, 7, 8], "{format}");
         assert!(batch.failures[0].cause.contains("__value_schema_id"));
@@ -99,7 +104,7 @@ fn a_header_names_the_schema_by_id_or_guid_and_the_payload_is_bare() {
 fn bare_values_are_read_under_the_configured_schema() {
     let bare: [(SchemaFormat, &str, &[u8]); 3] = [
         (SchemaFormat::Avro, AVRO, b"\x02\x02a"),
-        (SchemaFormat::Json, JSON, br#" {"s":"a","n":1} "#),
+        (SchemaFormat::Json, JSON, br#" {"s":"a","n":1}"#),
         (SchemaFormat::Protobuf, PROTO, b"\x12\x01a\x08\x01"),
     ];
     for (format, text, payload) in bare {
@@ -110,7 +115,7 @@ fn bare_values_are_read_under_the_configured_schema() {
             (None, Some(payload), None),
             (None, None, None),
             (None, Some(payload), Some(header)),
-            (None, Some(&payload[..payload.len() - 2]), None),
+            (None, Some(&payload[..payload.len() - 1]), None),
             (None, Some(payload), None),
         ]);
         assert!(decoder.missing_writers(&block).is_empty());
@@ -119,7 +124,7 @@ fn bare_values_are_read_under_the_configured_schema() {
         assert_eq!(batch.failures.len(), 1, "{format}: {:?}", batch.failures);
         assert_eq!((batch.failures[0].offset, batch.failures[0].schema_id), (Offset(3), None));
         let want = [good.clone(), null.clone(), good.clone(), null, good];
-        assert_eq!(rows(&batch), want, "{format}");
+        assert_eq!(two_columns(&batch), want, "{format}");
     }
 }
 

@@ -75,11 +75,11 @@ fn each_row_of_the_document_is_what_the_code_does() {
             section = name;
         }
         let Some(rest) = line.strip_prefix("| `") else { continue };
-        let (field, rest) = rest.split_once("` | ").unwrap();
-        let Some((want, _)) = rest.split_once(" |") else { panic!("{line}") };
         if section == "When a schema changes" {
             continue;
         }
+        let (field, rest) = rest.split_once("` | ").unwrap();
+        let Some((want, _)) = rest.split_once(" |") else { panic!("{line}") };
         rows += 1;
         let found = of_field(section, field);
         if found != want.trim_matches('`') {
