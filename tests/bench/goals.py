@@ -81,6 +81,13 @@ def of_stages(stages: dict[str, Any]) -> Iterator[Goal]:
         yield Goal(f"CPU per byte from one core to two ({topic}): grows under 10 %", f"{(two / one - 1) * 100:+.0f} %", two / one < 1.1)
 
 
+def of_formats(formats: dict[str, Any]) -> Iterator[Goal]:
+    for topic, by_format in formats.items():
+        for format in ("json", "protobuf"):
+            share = by_format[format]["of_avro"]
+            yield Goal(f"Kafka to Parquet in {format} ({topic}): at least 0.5 of Avro's records a second", f"{share:.2f}", share >= 0.5)
+
+
 def of_memory(queries: list[dict[str, Any]], stages: dict[str, Any]) -> Iterator[Goal]:
     peaks = [run["isk_peak_mib"] for run in queries if "isk_peak_mib" in run] + [figures["peak_mib"] for figures in stages.values()]
     if peaks:
@@ -93,5 +100,7 @@ def all_of(results: dict[str, Any]) -> list[Goal]:
         goals += of_planning(results["planning"])
     if "stages" in results:
         goals += of_stages(results["stages"])
+    if "formats" in results:
+        goals += of_formats(results["formats"])
     goals += of_queries(Queries(results["queries"]))
     return goals + list(of_memory(results["queries"], results.get("stages", {})))

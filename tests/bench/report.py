@@ -11,7 +11,7 @@ from . import chart, goals
 from .goals import ENGINES, FIRST, KAFKA, PROVEN, STATIC, Queries
 from .queries import QUERIES
 
-PARTS = ("raw", "queries_trino", "queries_spark", "planning", "stages", "cold")
+PARTS = ("raw", "queries_trino", "queries_spark", "planning", "stages", "formats", "cold")
 
 INTRODUCTION = """# Benchmarks
 
