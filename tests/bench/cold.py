@@ -1,10 +1,13 @@
 """What merged costs over its parts, and what the gateway costs between a client and a cold file, in one run each.
 
 - loadTable of `merged` over a cold table of 10,000 data files, beside loading that table from its own catalog and the hot one from ISK.
-- Cold objects read by 8 clients in ranges, through the gateway and from its store.
+- What a commit of one file to cold costs the next load, beside 20,000 chunks of hot.
+- Cold objects read by 8 clients in ranges, through the gateway and from its store; where nginx is installed, through that too: a server
+  between a client and a store on the same two cores copies all bytes once more, whoever wrote it.
 """
 
 import concurrent.futures
+import json
 import os
 import statistics
 import struct
@@ -16,11 +19,12 @@ from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.schema import Schema
 from pyiceberg.typedef import Record
 from pyiceberg.types import IntegerType, LongType, NestedField, StringType
-from stack import clients, records
+from stack import clients, nginx, records
 from stack.isk import Isk
 from stack.kafka import Broker
 from stack.lake import BUCKET, Lake
 from stack.registry import Registry
+from stack.versitygw import VersityGateway
 
 FILES = int(os.environ.get("BENCH_COLD_FILES", 10_000))
 ROWS_PER_FILE = 10
@@ -31,7 +35,11 @@ OBJECT_BYTES = 24 << 20
 OBJECTS = 8
 RANGE_BYTES = 4 << 20
 READERS = 8
-ROUNDS = 5
+ROUNDS = 7
+HOT_CHUNKS = int(os.environ.get("BENCH_HOT_CHUNKS", 20_000))
+# A chunk holds about 64 MiB by the size of the newest records, so some of 500 KiB at the end make chunks of 128 offsets.
+CHUNK_OFFSETS = 128
+LARGE, LARGE_RECORDS = bytes(500 << 10), 256
 VALUE = {"type": "record", "name": "V", "fields": [{"name": "note", "type": ["null", "string"]}]}
 
 
@@ -45,16 +53,20 @@ def milliseconds(url, times=40):
     return statistics.median(taken[5:])
 
 
+def empty_table(lake, topic):
+    fields = [(1, "note", StringType()), (2, "kafka_partition", IntegerType()), (3, "kafka_offset", LongType())]
+    schema = Schema(*(NestedField(id, name, kind, required=False) for id, name, kind in fields))
+    catalog = lake.pyiceberg()
+    catalog.create_namespace_if_not_exists("coldset")
+    return catalog.create_table(f"coldset.{topic}", schema=schema)
+
+
 def cold_table(lake, topic):
     """A cold table with a data file for every ten offsets, in commits of a hundred files.
 
     Loading reads manifests and no data file, so the files are named with their metrics and are not there.
     """
-    fields = [(1, "note", StringType()), (2, "kafka_partition", IntegerType()), (3, "kafka_offset", LongType())]
-    schema = Schema(*(NestedField(id, name, kind, required=False) for id, name, kind in fields))
-    catalog = lake.pyiceberg()
-    catalog.create_namespace_if_not_exists("coldset")
-    table = catalog.create_table(f"coldset.{topic}", schema=schema)
+    table = empty_table(lake, topic)
     for start in range(0, FILES, FILES_PER_COMMIT):
         commit(table, range(start, min(start + FILES_PER_COMMIT, FILES)))
     return table
@@ -126,9 +138,31 @@ def filtered(broker, registry, lake, isk):
     return {"offsets_left_out": len(moved), "first_ms": once(url), "merged": milliseconds(url)}
 
 
-def throughput(lake, isk):
-    """MiB/s of ranged GETs by eight readers: best of a few rounds each, taken in turns."""
-    direct = lake.boto3()
+def beside_many_chunks(broker, registry, lake, isk):
+    """What the load after a commit of one file to cold costs, where hot has many chunks; the first load plans all of them."""
+    topic = records.create_topic(broker.bootstrap, "many_chunks", 1, {"retention.ms": "-1", "max.message.bytes": str(2 << 20)})
+    producer = records.producer(broker.bootstrap, linger_ms=20, message_max_bytes=2 << 20)
+    records.produce(producer, topic, (None for _ in range(HOT_CHUNKS * CHUNK_OFFSETS - LARGE_RECORDS)))
+    records.produce(producer, topic, [LARGE] * LARGE_RECORDS)
+    table = empty_table(lake, topic)
+    commit(table, [0])
+    url = f"{isk.catalog_uri}/v1/namespaces/merged/tables/{topic}"
+    first = once(url)
+    after = []
+    for number in range(1, 8):
+        commit(table, [number])
+        after.append(once(url))
+    snapshot = json.load(urllib.request.urlopen(url))["metadata"]["snapshots"][0]
+    return {
+        "hot_files": int(snapshot["summary"]["total-data-files"]),
+        "first_ms": first,
+        "unchanged_ms": milliseconds(url),
+        "after_commit_ms": statistics.median(after),
+    }
+
+
+def throughput(direct, isk, proxy=None):
+    """MiB/s of ranged GETs by eight readers: best and median of a few rounds each, taken in turns."""
     for n in range(OBJECTS):
         direct.put_object(Bucket=BUCKET, Key=f"bench/{n}", Body=os.urandom(OBJECT_BYTES))
     through = clients.boto3_client(isk.s3_endpoint, isk.access_key, isk.secret_key)
@@ -141,19 +175,40 @@ def throughput(lake, isk):
             assert sum(sizes) == OBJECTS * OBJECT_BYTES
         return OBJECTS * OBJECT_BYTES / 2**20 / (time.perf_counter() - begun)
 
-    rates = {"direct": [], "gateway": []}
+    ways = {"direct": direct, "gateway": through} | ({"nginx": proxy} if proxy else {})
+    rates = {way: [] for way in ways}
     before = isk.peak_resident_bytes()
     for _ in range(ROUNDS):
-        rates["direct"].append(read(direct))
-        rates["gateway"].append(read(through))
-    best = {name: max(rate) for name, rate in rates.items()}
+        for way, client in ways.items():
+            rates[way].append(read(client))
+    best = {way: max(rate) for way, rate in rates.items()}
+    median = {way: statistics.median(rate) for way, rate in rates.items()}
     grown = (isk.peak_resident_bytes() - before) / 2**20
-    return best | {"ratio": best["gateway"] / best["direct"], "isk_grew_mib": grown, "isk_peak_mib": isk.peak_resident_bytes() / 2**20}
+    result = best | {"ratio": best["gateway"] / best["direct"], "median_ratio": median["gateway"] / median["direct"], "rates": rates}
+    if proxy:
+        result |= {"nginx_ratio": best["nginx"] / best["direct"], "nginx_median_ratio": median["nginx"] / median["direct"]}
+    return result | {"isk_grew_mib": grown, "isk_peak_mib": isk.peak_resident_bytes() / 2**20}
+
+
+def fast_store(broker, registry, lake):
+    """The same of a store that gives bytes from the page cache."""
+    with VersityGateway(BUCKET) as store:
+        keys = {"S3_ENDPOINT": store.endpoint, "S3_ACCESS-KEY-ID": store.access_key, "S3_SECRET-ACCESS-KEY": store.secret_key}
+        settings = lake.isk_environment() | {f"ISK_COLDSET_CLIENT_{name}": value for name, value in keys.items()}
+        with Isk.beside(broker, registry, settings) as isk:
+            if not nginx.installed():
+                print("nginx is not installed: the gateway is not compared with it", flush=True)
+                return throughput(store.boto3(), isk)
+            with nginx.Nginx(store.endpoint.removeprefix("http://")) as proxy:
+                between = clients.boto3_client(proxy.endpoint, store.access_key, store.secret_key)
+                return throughput(store.boto3(), isk, between)
 
 
 def run():
     with Broker() as broker, Registry() as registry, Lake() as lake, Isk.beside(broker, registry, lake.isk_environment()) as isk:
-        results = {"files": FILES, "cold_mib_per_s": throughput(lake, isk)}
+        results = {"files": FILES, "cold_mib_per_s": throughput(lake.boto3(), isk)}
+        results["fast_cold_mib_per_s"] = fast_store(broker, registry, lake)
+        results["many_chunks"] = beside_many_chunks(broker, registry, lake, isk)
         results["load_ms"] = load(broker, registry, lake, isk)
         results["filtered_load_ms"] = filtered(broker, registry, lake, isk)
         return results

@@ -180,6 +180,11 @@ def of_planning(planning: dict[str, Any]) -> str:
 
 def of_cold(cold: dict[str, Any]) -> str:
     load, rate = cold["load_ms"], cold["cold_mib_per_s"]
-    rows = [[name, f"{load[key]:.1f}"] for name, key in (("cold, from its own catalog", "cold"), ("hot", "hot"), ("merged", "merged"), ("merged, after a commit", "after_commit_ms"))]
+    rows = [[name, f"{load[key]:.1f}"] for name, key in (("cold, from its own catalog", "cold"), ("hot", "hot"), ("merged", "merged"), ("merged, after a commit of one file", "after_commit_of_1_ms"))]
     text = f"## Merged and cold\n\nloadTable, cold table of {cold['files']} data files:\n\n" + table(["", "milliseconds"], rows)
+    many, fast = cold["many_chunks"], cold["fast_cold_mib_per_s"]
+    text += f"\nBeside {many['hot_files']:,} hot files, the load after a commit of one cold file took {many['after_commit_ms']:.1f} ms "
+    text += f"(unchanged: {many['unchanged_ms']:.1f} ms; all of them planned: {many['first_ms']:.0f} ms).\n"
+    text += f"\nOf a store that gives {fast['direct']:.0f} MiB/s from the page cache on the same cores, the gateway's readers got {fast['ratio']:.2f}"
+    text += f", nginx's as a plain proxy {fast['nginx_ratio']:.2f}.\n" if "nginx" in fast else ".\n"
     return text + f"\nCold objects through the gateway came at {rate['ratio']:.2f} of the rate of their store ({rate['direct']:.0f} MiB/s).\n"

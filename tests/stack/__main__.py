@@ -8,7 +8,7 @@ import sys
 import time
 from functools import partial
 
-from . import cache, flink, isk, jdk, kafka, lake, maven, process, registry, trino, trino_kafka, venv
+from . import cache, flink, isk, jdk, kafka, keycloak, lake, maven, process, registry, trino, trino_kafka, venv, versitygw
 from .versions import TESTS, VERSIONS
 
 
@@ -25,7 +25,7 @@ def setup(bench: bool = False) -> None:
 def doctor() -> int:
     """Says what is there and what is missing."""
     checks = [
-        *((f"Java for {program}", partial(jdk.home, program)) for program in ("broker", "registry", "spark", "flink", "trino")),
+        *((f"Java for {program}", partial(jdk.home, program)) for program in ("broker", "registry", "spark", "flink", "keycloak", "trino")),
         ("Kafka broker", lambda: f"{VERSIONS['kafka']['broker']}, {len(maven.classpath('kafka'))} jars"),
         ("schema registry", lambda: _present(registry._unpacked() / registry.STARTER)),
         ("Trino server", lambda: _present(trino._home() / "TrinoLauncher.class")),
@@ -34,6 +34,7 @@ def doctor() -> int:
         ("Flink", lambda: _present(flink.compiled())),
         ("lake: catalog", lambda: f"Iceberg {VERSIONS['lake']['iceberg']}, {len(maven.classpath('lake-catalog'))} jars"),
         ("lake: object store", lambda: f"S3Proxy {VERSIONS['lake']['s3proxy']}, {len(maven.classpath('lake-store'))} jars"),
+        ("Keycloak", lambda: _present(keycloak.unpacked())),
         ("Python clients", lambda: _present(venv.folder() / "complete").parent),
         ("isk binary", isk.binary),
     ]
@@ -88,9 +89,11 @@ def _install_java_programs(bench: bool) -> None:
     registry.install()
     trino.install()
     flink.install()
+    keycloak.install()
     if bench:
         maven.install(maven.bench_programs())
         trino_kafka.install()
+        versitygw.install()
 
 
 def _present(path):

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 from . import clients, jdk, maven, venv
 from .process import Server, free_port, http_ok, start_together
+from .tls import STORE_PASSWORD
 
 if TYPE_CHECKING:
     import duckdb
     import pyiceberg.catalog
+
+    from .tls import Authority
 
 BUCKET = "lake"
 
@@ -32,10 +35,13 @@ class Store(Server):
 
     name = "lake-store"
 
-    def __init__(self) -> None:
+    def __init__(self, authority: Authority | None = None) -> None:
+        """With an authority it also speaks TLS, at `secure_endpoint`."""
         super().__init__()
+        self.authority = authority
         self.port = free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.secure_endpoint = f"https://127.0.0.1:{free_port()}" if authority else None
         self.access_key = "lake-access-key"
         self.secret_key = "lake-secret-key"
 
@@ -52,6 +58,10 @@ class Store(Server):
             "jclouds.credential": "none",
             "jclouds.filesystem.basedir": str(self.work / "objects"),
         }
+        if self.authority:
+            properties["s3proxy.secure-endpoint"] = self.secure_endpoint
+            properties["s3proxy.keystore-path"] = str(self.authority.keystore)
+            properties["s3proxy.keystore-password"] = STORE_PASSWORD
         (self.work / "s3proxy.properties").write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
 
     def command(self) -> list[str]:
@@ -109,8 +119,8 @@ class Catalog(Server):
 class Lake:
     """Both servers, what a client is told of them, and clients that go to them directly."""
 
-    def __init__(self) -> None:
-        self.store = Store()
+    def __init__(self, authority: Authority | None = None) -> None:
+        self.store = Store(authority)
         self.catalog = Catalog(self.store)
         self.catalog_uri = self.catalog.uri
         self.warehouse = self.catalog.warehouse

@@ -117,6 +117,7 @@ def programs() -> list[Program]:
         Program("lake-catalog", _lake_catalog()),
         Program("lake-store", [Artifact("org.gaul", "s3proxy", v["lake"]["s3proxy"], excluded=S3PROXY_EXCLUDED)]),
         Program("rest-kit", _rest_kit()),
+        Program("keycloak", [Artifact("org.keycloak", "keycloak-quarkus-dist", v["keycloak"]["server"], "zip", closure=False)]),
         Program("trino-server", [Artifact("io.trino", "trino-main", trino)], trino_versions),
         Program("trino-iceberg", [Artifact("io.trino", "trino-iceberg", trino, excluded=TRINO_EXCLUDED)], trino_versions),
     ]

@@ -71,6 +71,7 @@ fn write_metadata(root: &Path, location: String, files: Vec<PlannedFile>) -> Res
         schema: Arc::new(iceberg_schema()?),
         schema_id: 3,
         placement: Placement::HOT,
+        sequence_number: 1,
         cold: None,
         chunk_exponent: ChunkExponent::new(EXPONENT).context("exponent")?,
         properties: BTreeMap::new(),

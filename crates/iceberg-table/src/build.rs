@@ -141,6 +141,7 @@ pub fn build_snapshot(
         cold: head.cold.as_ref().map_or(&[], |cold| cold.manifests.as_slice()),
         hot: &hot,
         placement: &head.placement,
+        sequence_number: head.sequence_number,
         parent,
     };
     let manifest_list = list.encode(snapshot_id);
@@ -149,7 +150,7 @@ pub fn build_snapshot(
         bytes: manifest_list.into(),
     };
     let snapshot = Snapshot {
-        sequence_number: head.placement.sequence_number,
+        sequence_number: head.sequence_number,
         snapshot_id,
         parent_snapshot_id: parent,
         timestamp_ms: head.timestamp_ms,

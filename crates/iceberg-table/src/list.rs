@@ -30,6 +30,8 @@ pub(crate) struct List<'a> {
     /// The manifests of hot files, each with the snapshot that added its files.
     pub(crate) hot: &'a [(&'a ListedManifest, i64)],
     pub(crate) placement: &'a Placement,
+    /// That of all hot manifests and the files in them.
+    pub(crate) sequence_number: i64,
     pub(crate) parent: Option<i64>,
 }
 
@@ -55,7 +57,7 @@ impl List<'_> {
                 "parent-snapshot-id",
                 &self.parent.map_or_else(|| "null".to_owned(), |parent| parent.to_string()),
             ),
-            ("sequence-number", &self.placement.sequence_number.to_string()),
+            ("sequence-number", &self.sequence_number.to_string()),
             ("format-version", &self.format_version.to_string()),
         ];
         let schema = if self.format_version >= 3 {
@@ -68,13 +70,12 @@ impl List<'_> {
     }
 
     fn hot_entry(&self, out: &mut Encoder, manifest: &ListedManifest, added_by: i64) {
-        let sequence_number = self.placement.sequence_number;
         out.string(&manifest.uri);
         out.long(manifest.length.cast_signed());
         out.long(i64::from(self.placement.spec_id));
         out.long(manifest.content.code());
-        out.long(sequence_number);
-        out.long(sequence_number); // min_sequence_number
+        out.long(self.sequence_number);
+        out.long(self.sequence_number); // min_sequence_number
         out.long(added_by);
         out.long(manifest.files as i64);
         out.long(0); // existing files

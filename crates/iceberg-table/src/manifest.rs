@@ -12,8 +12,10 @@ use crate::partition::{PartitionBounds, Placement};
 use crate::plan::{Evidence, PlannedFile, TableHead};
 use crate::row_id::{first_row_id, has_row_ids};
 
-/// The status of all entries. By which snapshot they were added is not said here but in the manifest list,
-/// from which readers inherit it: so the same manifest stands in many snapshots, as new or as known for long.
+/// The status of all entries. By which snapshot they were added, and under which sequence number, is not said
+/// here but in the manifest list, from which readers inherit both (specification, "Sequence Number Inheritance"):
+/// so the same manifest stands in many snapshots, as new or as known for long, and beside any state of a
+/// cold table.
 const ADDED: i64 = 1;
 
 /// No row has an earlier timestamp.
@@ -188,10 +190,8 @@ impl ManifestWriter {
     fn entry(&self, out: &mut Encoder, content: Content, file: &PlannedFile) {
         out.long(ADDED);
         out.null(); // snapshot_id
-        for _sequence_number_and_that_of_the_file in 0..2 {
-            out.present(true);
-            out.long(self.placement.sequence_number);
-        }
+        out.null(); // sequence_number
+        out.null(); // file_sequence_number
         let (uri, rows, size) = match content {
             Content::Data => (file.data_uri.as_str(), row_count(file), file.declared_size),
             Content::Deletes => {

@@ -56,7 +56,7 @@ pub(crate) fn metadata(
     put("format-version", version.into());
     put("table-uuid", head.table_uuid.to_string().into());
     put("location", head.location.as_str().into());
-    put("last-sequence-number", head.placement.sequence_number.into());
+    put("last-sequence-number", head.sequence_number.into());
     put("last-updated-ms", snapshot.timestamp_ms.into());
     put("last-column-id", largest("last-column-id", schema.highest_field_id().into()).into());
     put("current-schema-id", schema.schema_id().into());

@@ -88,7 +88,7 @@ impl<'a> Metadata<'a> {
             format_version: 2,
             table_uuid: head.table_uuid,
             location: &head.location,
-            last_sequence_number: placement.sequence_number,
+            last_sequence_number: head.sequence_number,
             last_updated_ms: snapshots.last().map_or(head.timestamp_ms, |last| last.timestamp_ms),
             last_column_id: schemas.iter().map(|one| one.highest_field_id()).max().unwrap_or(0),
             current_schema_id: schema_id,

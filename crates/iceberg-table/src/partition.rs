@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::plan::PlannedFile;
 
-/// Where hot files stand in a table: the ids and numbers that differ between a table of hot files
+/// Where hot files stand in a table: the ids that differ between a table of hot files
 /// alone and one that adds them to a cold table's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
@@ -22,8 +22,6 @@ pub struct Placement {
     pub first_partition_field: i32,
     /// The names of the spec's fields.
     pub partition_field_names: [&'static str; 2],
-    /// The sequence number of all hot files: deletes apply to data of the same number.
-    pub sequence_number: i64,
 }
 
 impl Placement {
@@ -35,7 +33,6 @@ impl Placement {
         spec_id: 0,
         first_partition_field: 1000,
         partition_field_names: ["kafka_partition", "kafka_offset_trunc"],
-        sequence_number: 1,
     };
 
     /// The id of the spec's last field.

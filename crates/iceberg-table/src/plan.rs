@@ -24,6 +24,9 @@ pub struct TableHead {
     pub schema_id: i32,
     /// Where the hot files stand in the table.
     pub placement: Placement,
+    /// The sequence number of all hot files: deletes apply to data of the same number. Manifests do not
+    /// say it: readers inherit it from the manifest list, so it may rise without making them anew.
+    pub sequence_number: i64,
     /// The cold table whose files the table has too.
     pub cold: Option<ColdTable>,
     /// The exponent of the topic's chunks: the width of the second partition field.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use iceberg::spec::{
     FieldSummary, FormatVersion, Manifest, ManifestContentType, ManifestFile, ManifestList,
-    NestedField, PrimitiveType, Schema, TableMetadata, Type,
+    ManifestStatus, NestedField, PrimitiveType, Schema, TableMetadata, Type,
 };
 use isk_iceberg_table::{
     BuildError, ColdTable, Evidence, ManifestWriter, NamedFile, Placement, PlannedFile, TableFiles,
@@ -107,8 +107,8 @@ fn plan(metadata: Value, manifests: Vec<ManifestFile>) -> TableHead {
             spec_id: HOT_SPEC,
             first_partition_field: HOT_SPEC,
             partition_field_names: ["hot_kafka_partition", "hot_kafka_offset_trunc"],
-            sequence_number,
         },
+        sequence_number,
         cold: Some(ColdTable {
             metadata_location: "s3://lake/t/metadata/v3.metadata.json".into(),
             metadata: Arc::new(metadata),
@@ -167,7 +167,10 @@ fn cold_manifests_are_named_as_they_are_and_hot_ones_follow() {
         assert_eq!(entry.sequence_number, 35);
         assert_eq!(entry.partition_spec_id, HOT_SPEC);
         let manifest = Manifest::parse_avro(&file.bytes).unwrap();
-        assert_eq!(manifest.entries()[0].sequence_number(), Some(35));
+        // What is not said is inherited: added under the list's number, in the list's snapshot.
+        let one = &manifest.entries()[0];
+        assert_eq!((one.status(), one.snapshot_id()), (ManifestStatus::Added, None));
+        assert_eq!((one.sequence_number(), one.file_sequence_number), (None, None));
         assert_eq!(manifest.entries()[0].data_file().record_count() % 99, 1);
     }
 }
@@ -255,6 +258,19 @@ fn another_cold_metadata_is_another_snapshot() {
     second.cold.as_mut().unwrap().metadata_location.push('x');
     assert_ne!(first, second);
     assert_ne!(build(&first).unwrap().snapshot_id, build(&second).unwrap().snapshot_id);
+}
+
+#[test]
+fn a_commit_to_cold_leaves_the_manifests_of_hot_files_as_they_are() {
+    for version in [2, 3] {
+        let mut later = cold_v2(version);
+        later["last-sequence-number"] = 36.into();
+        let build = |cold| build_with_manifests(&plan(cold, vec![cold_manifest()])).unwrap();
+        let ((before, hot), (after, same)) = (build(cold_v2(version)), build(later));
+        assert_eq!(hot, same);
+        assert_ne!(before.manifest_list, after.manifest_list);
+        assert_eq!(metadata(&after).last_sequence_number(), 37);
+    }
 }
 
 #[test]

@@ -121,6 +121,7 @@ fn plan(files: Vec<PlannedFile>) -> Plan {
         schema: schema(),
         schema_id: 7,
         placement: Placement::HOT,
+        sequence_number: 1,
         cold: None,
         chunk_exponent: exponent(),
         properties: BTreeMap::from([("owner".to_owned(), "me".to_owned())]),
@@ -205,7 +206,9 @@ fn an_unproven_chunk_tells_what_is_certain_and_has_a_delete_entry() {
     let [data, deletes] = &read.manifests[..] else { panic!("two manifests expected") };
     let entry = &data.entries()[0];
     assert_eq!(entry.status(), ManifestStatus::Added);
-    assert_eq!((entry.sequence_number(), entry.file_sequence_number), (Some(1), Some(1)));
+    // Inherited from the manifest list.
+    assert_eq!((entry.sequence_number(), entry.file_sequence_number), (None, None));
+    assert!(read.list.entries().iter().all(|listed| listed.sequence_number == 1));
     let file = entry.data_file();
     assert_eq!((file.record_count(), file.file_size_in_bytes()), (548, 1 << 26));
     assert_eq!(file.split_offsets(), Some(&[4][..]));
@@ -233,7 +236,8 @@ fn an_unproven_chunk_tells_what_is_certain_and_has_a_delete_entry() {
     assert_eq!(delete.partition(), file.partition());
     assert!(delete.lower_bounds().is_empty() && delete.upper_bounds().is_empty());
     assert_eq!(delete.referenced_data_file(), None);
-    assert!(entry.sequence_number() >= data.entries()[0].sequence_number());
+    // The same as the data's: deletes apply to data of their own number.
+    assert_eq!((entry.status(), entry.sequence_number()), (ManifestStatus::Added, None));
     assert_ne!(delete.file_path(), file.file_path());
 }
 

@@ -83,6 +83,8 @@ pub(crate) struct Merged {
     /// The columns of hot files.
     pub layout: Attachment,
     pub placement: Placement,
+    /// Above all of cold's: none of its equality deletes applies to hot rows.
+    pub sequence_number: i64,
     /// The columns whose type is wider than hot files have it.
     pub widened: BTreeSet<i32>,
 }
@@ -135,8 +137,6 @@ impl Merged {
             spec_id: HOT_SPEC,
             first_partition_field: HOT_SPEC,
             partition_field_names: ["hot_kafka_partition", "hot_kafka_offset_trunc"],
-            // Above all of cold's: none of its equality deletes applies to hot rows.
-            sequence_number: last_sequence_number(&cold.metadata).saturating_add(1),
         };
         let widened = widened(&both.table, &both.hot_file);
         let layout = Layout { columns: both.hot_file, row_ids: version >= 3 };
@@ -156,6 +156,7 @@ impl Merged {
             schema: Arc::new(both.table),
             layout,
             placement,
+            sequence_number: last_sequence_number(&cold.metadata).saturating_add(1),
         })
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use isk_kafka::{FetchLimits, TopicDescription};
 use isk_model::{KafkaPartition, Offset, OffsetRange, PartitionOffsets, TopicPartition};
 
-use crate::api::{COLDSET, LoadedTable, MERGED, ServiceError, UNMOVED};
+use crate::api::{COLDSET, LoadedTable, MERGED, ServiceError, UNMOVED, UNMOVED_IN_TRINO};
 use crate::beside::relabelled;
 use crate::lineage::TickCuts;
 use crate::metrics::add;
@@ -249,7 +249,7 @@ impl Service {
 
 /// The view and the topic that a table of the hotset's is.
 pub(crate) fn hot_table(table: &str) -> (View, &str) {
-    match table.strip_suffix(UNMOVED) {
+    match table.strip_suffix(UNMOVED).or_else(|| table.strip_suffix(UNMOVED_IN_TRINO)) {
         Some(topic) => (View::Unmoved, topic),
         None => (View::Hot, table),
     }

@@ -171,6 +171,8 @@ pub(crate) fn head(inputs: &Inputs, timestamp_ms: i64) -> TableHead {
         schema_id: merged
             .map_or_else(|| schema_id(inputs.table.version), |merged| merged.schema_id),
         placement: merged.map_or(Placement::HOT, |merged| merged.placement.clone()),
+        // A table of hot files alone has no changes to put into an order.
+        sequence_number: merged.map_or(1, |merged| merged.sequence_number),
         cold: merged.map(|merged| merged.cold.clone()),
         chunk_exponent: inputs.pin.chunk_exponent(),
         properties,
