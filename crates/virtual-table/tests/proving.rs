@@ -13,7 +13,9 @@ use iceberg::spec::{DataContentType, FormatVersion, Manifest, ManifestList};
 use isk_embedded::{BrokerConfig, EmbeddedBroker, ProducedRecord};
 use isk_kafka::{KafkaCluster, KafkaConfig};
 use isk_model::{KafkaPartition, TopicName};
-use isk_virtual_table::{HOTSET, ProverConfig, Service, ServiceConfig, TableMapping, TopicFilter};
+use isk_virtual_table::{
+    HOTSET, ProverConfig, RoundTimes, Service, ServiceConfig, TableMapping, TopicFilter,
+};
 use tokio::task::JoinHandle;
 
 /// How wide a chunk is follows from the last records: these make it one of 512 offsets.
@@ -80,6 +82,7 @@ impl Fixture {
                 render_concurrency: 2,
                 metadata_retention: Duration::from_secs(3600),
                 history_keep: Duration::from_secs(600),
+                round_times: RoundTimes { hours: 24, days: 30 },
             });
             match opened {
                 Ok(service) => break Arc::new(service),
@@ -121,6 +124,7 @@ fn off() -> ProverConfig {
         bytes_per_second: 1 << 40,
         bytes_per_day: None,
         tiered: false,
+        sample_ahead: false,
         interval: Duration::from_millis(200),
         follow_interval: Duration::from_millis(100),
     }
