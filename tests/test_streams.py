@@ -7,7 +7,7 @@ import time
 
 import pytest
 from pyspark.errors import StreamingQueryException
-from stack import clients, records
+from stack import clients, datasets, records
 from stack.flink import FlinkReader
 from stack.isk import Isk
 
@@ -120,6 +120,51 @@ def test_a_time_is_the_tick_before_it(spark, trino, duckdb, load, ticks, topic):
         assert found.snapshot_id == tick
 
 
+def test_a_time_before_the_first_tick_goes_by_the_records_own_timestamps(broker, registry, isk, spark, trino, duckdb, pyiceberg, make_topic):
+    """Starts of hours and days, in four engines; streams do not come by them, and a restart changes none."""
+    name = make_topic(PARTITIONS, datasets.KEEP)
+    hour_ms = 3_600_000
+    hour = int(time.time() * 1000) // hour_ms * hour_ms
+    # One record in the middle of each of the last 100 hours; the other partition ends 10 hours ago.
+    writer, serialize = records.producer(broker.bootstrap), records.avro_serializer(registry.url, SCHEMA)
+    dated = {n: hour - (100 - n) * hour_ms + hour_ms // 2 for n in range(100)}
+    for n, ms in dated.items():
+        where = 1 if n % 2 and n < 90 else 0
+        records.produce(writer, name, [{"n": n, "pad": b""}], serialize=serialize, partition=where, timestamp=lambda _, ms=ms: ms)
+    table = f"isk.hotset.{name}"
+
+    def by_record_timestamp():
+        snapshots = pyiceberg.load_table(f"hotset.{name}").snapshots()
+        return [s for s in snapshots if s.summary.additional_properties.get("isk.by-record-timestamp") == "true"]
+
+    assert by_record_timestamp() == [], "the first plan waits for none"
+    deadline = time.monotonic() + 30
+    # The last 24 starts of hours, and of days those with records before them.
+    days = [t for t in range(hour - 99 * hour_ms, hour + 1, hour_ms) if t % (24 * hour_ms) == 0]
+    times = sorted({*days, *(hour - n * hour_ms for n in range(24))})
+    while len(by_record_timestamp()) < len(times):
+        assert time.monotonic() < deadline, len(by_record_timestamp())
+        time.sleep(0.2)
+    assert [s.timestamp_ms for s in by_record_timestamp()] == times
+    current = pyiceberg.load_table(f"hotset.{name}").current_snapshot()
+    for at_ms in (times[0], times[-7], times[-1]):
+        for asked_ms in (at_ms, at_ms + hour_ms // 3):
+            expected = [n for n, ms in dated.items() if ms < at_ms]
+            at = datetime.datetime.fromtimestamp(asked_ms / 1000, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+            assert numbers(spark.sql(f"SELECT n FROM {table} TIMESTAMP AS OF '{at}'").collect()) == expected
+            assert numbers(trino.query(f"SELECT n FROM {table} FOR TIMESTAMP AS OF TIMESTAMP '{at} UTC'")) == expected
+            assert numbers(duckdb.execute(f"SELECT n FROM {table} AT (TIMESTAMP => TIMESTAMP '{at}')").fetchall()) == expected
+            loaded = pyiceberg.load_table(f"hotset.{name}")
+            found = loaded.snapshot_as_of_timestamp(asked_ms)
+            assert found.timestamp_ms == at_ms and loaded.scan(snapshot_id=found.snapshot_id).count() == len(expected)
+    known = {s.snapshot_id for s in by_record_timestamp()}
+    chain = {s.parent_snapshot_id for s in pyiceberg.load_table(f"hotset.{name}").snapshots() if s.snapshot_id not in known}
+    assert not chain & known and current.snapshot_id not in known
+    before = by_record_timestamp()
+    isk.restart()
+    assert by_record_timestamp() == before
+
+
 def test_what_came_between_two_ticks(spark, load, ticks, topic):
     def between(start, end):
         read = spark.read.format("iceberg").option("start-snapshot-id", start).option("end-snapshot-id", end)
@@ -136,9 +181,11 @@ def test_what_came_between_two_ticks(spark, load, ticks, topic):
 
 
 def test_history_outlives_a_restart(isk, load, ticks, topic):
-    before = load().snapshots()
+    load().scan().to_arrow()
+    before, location = load().snapshots(), load().metadata_location
     isk.restart()
-    assert load().snapshots()[: len(before)] == before
+    assert load().snapshots() == before
+    assert load().metadata_location == location
     topic.add(2)
     snapshots = load().snapshots()
     assert snapshots[: len(before)] == before

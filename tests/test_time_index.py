@@ -126,6 +126,23 @@ def test_the_last_hour_of_a_topic_that_was_never_seen(broker, registry, fresh, m
 
 
 @pytest.mark.parametrize("engine", ["spark", "trino"])
+def test_what_was_sampled_in_the_background_is_planned_without_a_record(broker, registry, make_topic):
+    topic = make_topic(PARTITIONS, datasets.KEEP)
+    now = int(time.time() * 1000)
+    for partition in range(PARTITIONS):
+        fill(broker, registry, topic, partition, [now] * 2048)
+    settings = {"ISK_PROVER_SAMPLE_AHEAD": "true", "ISK_TOPICS_INCLUDE": topic}
+    with Isk.beside(broker, registry, settings) as isk:
+        deadline, before = time.monotonic() + 30, 0
+        while not before or metric(isk, "kafka_records_fetched_total") != before:
+            assert time.monotonic() < deadline
+            before = metric(isk, "kafka_records_fetched_total")
+            time.sleep(1)
+        table = clients.pyiceberg_catalog(isk.catalog_uri).load_table(f"hotset.{topic}")
+        assert len(list(table.scan().plan_files())) == 2 * PARTITIONS, "chunks are as wide as the sample says"
+        assert metric(isk, "kafka_records_fetched_total") == before
+
+
 def test_the_last_hour_in_engines_that_run_apart(request, broker, registry, isk, make_topic, engine):
     topic = make_topic(1, datasets.KEEP)
     now = int(time.time() * 1000)

@@ -168,7 +168,7 @@ def of_planning(planning: dict[str, Any]) -> str:
     ]
     limit, hour = planning["limit"], planning["last_hour"]
     text = "## Planning\n\n" + table(["", "milliseconds"], rows)
-    text += f"\nA never-seen topic's first plan sampled {seen['records_sampled']:.0f} records to learn their size.\n"
+    text += f"\nThe first plans read {seen['records_read']:.0f} records: their sizes had been sampled in the background.\n"
     text += f"\nLIMIT 10 through Trino at first touch: {limit['seconds']['tenth']['median']:.2f} s on {limit['records']['tenth']:,} records, "
     text += f"{limit['seconds']['whole']['median']:.2f} s on {limit['records']['whole']:,}.\n"
     text += f"The last hour at first touch read {hour['read']} of {hour['chunks']} chunks; {hour['matching']} hold such records.\n"

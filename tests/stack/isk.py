@@ -62,6 +62,8 @@ class Isk(Server):
             "ISK_DATA_DIR": str(self.work / "data"),
             "ISK_S3_ACCESS_KEY_ID": self.access_key,
             "ISK_S3_SECRET_ACCESS_KEY": self.secret_key,
+            # Tests count the records that are fetched.
+            "ISK_PROVER_SAMPLE_AHEAD": "false",
         }
         return own | self.env
 

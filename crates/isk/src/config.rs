@@ -179,6 +179,9 @@ pub struct Prover {
     pub budget_bytes_per_day: u64,
     /// Whether topics are read whose older segments lie in a remote store.
     pub tiered: bool,
+    /// Whether the size of a topic's records is sampled before anybody asks for its table: a few hundred records
+    /// at its end, once. Else its first plan waits for it.
+    pub sample_ahead: bool,
     /// The pause between two looks for chunks to prove, in seconds.
     pub interval_seconds: u64,
 }
@@ -191,6 +194,7 @@ impl Default for Prover {
             rate_bytes_per_second: 32 << 20,
             budget_bytes_per_day: 0,
             tiered: false,
+            sample_ahead: true,
             interval_seconds: 10,
         }
     }
@@ -266,11 +270,16 @@ pub struct History {
     /// How long each snapshot is kept, and linked to the one before it, in seconds: for how long a
     /// stream may rest and go on. Older ones are kept for time travel, the fewer the older.
     pub keep_seconds: u64,
+    /// So many starts of hours back from now (UTC), before the first snapshot, are offered for time travel,
+    /// by the records' own timestamps. 0: none.
+    pub round_hours: u32,
+    /// So many starts of days, likewise.
+    pub round_days: u32,
 }
 
 impl Default for History {
     fn default() -> Self {
-        Self { keep_seconds: 600 }
+        Self { keep_seconds: 600, round_hours: 24, round_days: 30 }
     }
 }
 

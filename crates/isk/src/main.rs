@@ -92,6 +92,8 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
   rate_bytes_per_second = 33554432   ISK_PROVER_RATE_BYTES_PER_SECOND
   budget_bytes_per_day = 0           ISK_PROVER_BUDGET_BYTES_PER_DAY   0: no bound
   tiered = false                     ISK_PROVER_TIERED      topics with remote storage, too
+  sample_ahead = true                ISK_PROVER_SAMPLE_AHEAD  the last records of every topic, once, so that
+                                     its first plan reads none
   interval_seconds = 10              ISK_PROVER_INTERVAL_SECONDS
 
   [follow]                           topics proven to their ends: COUNT(*) is metadata, a second old
@@ -107,6 +109,9 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
 
   [history]
   keep_seconds = 600                 ISK_HISTORY_KEEP_SECONDS  how long a stream may rest and go on
+  round_hours = 24                   ISK_HISTORY_ROUND_HOURS  starts of hours and days (UTC) before the
+  round_days = 30                    ISK_HISTORY_ROUND_DAYS   first snapshot, for time travel by the
+                                     records' own timestamps; 0: none
 
   [coldset]                          an upstream Iceberg REST catalog, shown as namespace coldset and,
                                      with the topics, as namespace merged. Its properties have the

@@ -11,7 +11,9 @@ use isk_catalog_http::{CatalogSettings, VendedS3};
 use isk_coldset::Upstream;
 use isk_kafka::{KafkaCluster, KafkaConfig, RegistryAuth, RegistryConfig, SchemaRegistry};
 use isk_s3_http::{ColdBuckets, GatewayCredentials, GatewaySettings};
-use isk_virtual_table::{ProverConfig, Service, ServiceConfig, TableMapping, TopicFilter};
+use isk_virtual_table::{
+    ProverConfig, RoundTimes, Service, ServiceConfig, TableMapping, TopicFilter,
+};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -112,6 +114,8 @@ impl Server {
                     service.sweep_forever(),
                     service.prove_forever(),
                     service.follow_forever(),
+                    service.offer_round_times_forever(),
+                    service.sample_ahead_forever(),
                 )
             };
             tokio::select! {
@@ -244,6 +248,7 @@ fn prover(config: &Config) -> Result<ProverConfig> {
         bytes_per_second: prover.rate_bytes_per_second,
         bytes_per_day: Some(prover.budget_bytes_per_day).filter(|&bytes| bytes > 0),
         tiered: prover.tiered,
+        sample_ahead: prover.sample_ahead,
         interval: Duration::from_secs(prover.interval_seconds),
         follow_interval: Duration::from_millis(follow.interval_ms),
     })
@@ -268,6 +273,11 @@ fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Service> {
         render_concurrency: config.limits.render_concurrency,
         metadata_retention: Duration::from_secs(config.limits.metadata_retention_seconds),
         history_keep: Duration::from_secs(config.history.keep_seconds),
+        round_times: RoundTimes {
+            // A year is more than anybody asks for, and still a list that engines read.
+            hours: config.history.round_hours.min(24 * 366),
+            days: config.history.round_days.min(366),
+        },
     })?;
     Ok(service)
 }

@@ -152,6 +152,19 @@ impl fmt::Display for DataFileKey {
     }
 }
 
+impl DataFileKey {
+    /// Where the names of a Kafka partition's data files that begin at `start` or behind it begin, in the
+    /// order of names: it is less than all of theirs, and greater than those of all that begin before.
+    pub fn names_from(
+        topic: &TopicName,
+        id: TopicId,
+        partition: KafkaPartition,
+        start: Offset,
+    ) -> String {
+        format!("{topic}/data/{id}/{:05}/{:019}-", partition.0, start.0)
+    }
+}
+
 impl fmt::Display for DeleteFileKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

@@ -120,7 +120,7 @@ impl Epochs {
         });
         if change(histories) {
             let kept: Vec<(i32, &EpochHistory)> = histories.iter().map(|(p, h)| (p.0, h)).collect();
-            self.store.put(Kind::Epochs, &key, &kept)?;
+            self.store.put_soon(Kind::Epochs, &key, &kept)?;
         }
         Ok(histories.clone())
     }

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use isk_kafka::TopicDescription;
 use isk_model::{ColumnMetrics, DataFileKey, KafkaPartition, Offset, OffsetRange, TopicId};
 use serde::{Deserialize, Serialize};
 
 use crate::api::ServiceError;
-use crate::store::{Kind, Store};
+use crate::store::{Changes, Kind, Store};
 
 /// What one encoding of a chunk has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,6 +220,46 @@ impl FactBook {
         read
     }
 
+    /// The facts of a Kafka partition's files that begin within a range, by recipe: one look into the store,
+    /// however many chunks the range has.
+    pub(crate) fn within(
+        &self,
+        topic: &TopicDescription,
+        partition: KafkaPartition,
+        range: OffsetRange,
+    ) -> HashMap<String, Arc<ChunkFacts>> {
+        let name = |offset| DataFileKey::names_from(&topic.name, topic.id, partition, offset);
+        let (from, to) = (name(range.start()), name(range.end()));
+        let changes = *self.changes();
+        let mut read = HashMap::new();
+        let mut take = |recipe: &str, decode: fn(&[u8]) -> Option<ChunkFacts>, bytes: &[u8]| {
+            let known = match self.memory.get(recipe) {
+                Some(known) => known,
+                None => decode(bytes).map(Arc::new),
+            };
+            if let Some(known) = known {
+                read.insert(recipe.to_owned(), known);
+            }
+            true
+        };
+        let growing = |bytes: &[u8]| {
+            serde_json::from_slice::<GrowingFacts>(bytes).ok().map(|growing| growing.facts)
+        };
+        let full = |bytes: &[u8]| serde_json::from_slice(bytes).ok();
+        // Facts that cannot be read are facts not known. Those of a full chunk win, as they come last.
+        let _ = self.store.between(Kind::GrowingFacts, &from, &to, |r, b| take(r, growing, b));
+        let _ = self.store.between(Kind::Facts, &from, &to, |r, b| take(r, full, b));
+        let now = self.changes();
+        if *now == changes {
+            for (recipe, known) in &read {
+                if !self.memory.contains_key(recipe) {
+                    self.memory.insert(recipe.clone(), Some(Arc::clone(known)));
+                }
+            }
+        }
+        read
+    }
+
     fn changes(&self) -> std::sync::MutexGuard<'_, u64> {
         self.changes.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -242,6 +283,22 @@ impl FactBook {
     pub(crate) fn sweep(&self, retention: Duration) -> Result<(), ServiceError> {
         let oldest = now_ms().saturating_sub(retention.as_millis() as u64);
         self.store.retain(Kind::GrowingFacts, |growing: &GrowingFacts| growing.learnt_ms >= oldest)
+    }
+
+    /// Where the facts are kept.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Forgets the facts of these recipes: of records that are gone.
+    pub(crate) fn forget(&self, recipes: Vec<String>) -> Result<(), ServiceError> {
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(|e| e.into_inner());
+        let mut gone = Changes::default();
+        recipes.iter().for_each(|recipe| gone.remove(Kind::Facts, recipe.clone()));
+        self.store.apply(&gone)?;
+        *self.changes() += 1;
+        recipes.iter().for_each(|recipe| self.memory.invalidate(recipe));
+        Ok(())
     }
 
     /// Takes an encoding in that nobody may have been served yet. `full` says whether the chunk has
@@ -333,7 +390,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn encoding(fill: u8, file_size: u64) -> Encoding {
+    pub(crate) fn encoding(fill: u8, file_size: u64) -> Encoding {
         Encoding { rows: 3, file_size, digest: [fill; 32], columns: BTreeMap::new() }
     }
 

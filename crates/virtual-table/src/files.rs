@@ -1,7 +1,8 @@
 //! The files of a group of chunks: recipes, declared sizes, and what is known of their rows. Reads facts,
 //! asks nothing of Kafka.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use isk_iceberg_table::{Evidence, Group, PlannedFile};
 use isk_model::{
@@ -21,15 +22,16 @@ pub(crate) fn group_files(inputs: &Inputs, group: &Group) -> (Vec<PlannedFile>, 
     let k = inputs.pin.chunk_exponent();
     let (mut files, mut attachments) = (Vec::new(), Vec::new());
     for &(partition, range) in &group.parts {
+        let part = Part { partition, facts: inputs.facts.within(&inputs.topic, partition, range) };
         for chunk in chunks(range, k) {
             let Some(covered) = inputs.covered() else {
-                let cut = cut(inputs, partition, chunk).into_iter();
-                files.extend(cut.map(|piece| planned_file(inputs, partition, piece, None)));
+                let cut = cut(inputs, &part, chunk).into_iter();
+                files.extend(cut.map(|piece| planned_file(inputs, &part, piece, None)));
                 continue;
             };
             for Piece { chunk, left_out } in covered.pieces(partition, chunk) {
                 let digest = left_out.as_ref().map(|attachment| attachment.digest);
-                files.push(planned_file(inputs, partition, chunk, digest));
+                files.push(planned_file(inputs, &part, chunk, digest));
                 attachments.extend(left_out);
             }
         }
@@ -37,11 +39,17 @@ pub(crate) fn group_files(inputs: &Inputs, group: &Group) -> (Vec<PlannedFile>, 
     (files, attachments)
 }
 
+/// A range of a Kafka partition, and what is known of the files that begin in it, by recipe.
+struct Part {
+    partition: KafkaPartition,
+    facts: HashMap<String, Arc<ChunkFacts>>,
+}
+
 /// The pieces that the end of a followed partition is cut into. A chunk that is proven is one.
-fn cut(inputs: &Inputs, partition: KafkaPartition, chunk: OffsetChunk) -> Vec<OffsetChunk> {
-    let whole = || recipe(&data_key(inputs, partition, chunk.range, None));
-    match inputs.cuts.get(&partition) {
-        Some(cuts) if cuts.cut(chunk.range) && inputs.facts.get(&whole()).is_none() => {
+fn cut(inputs: &Inputs, part: &Part, chunk: OffsetChunk) -> Vec<OffsetChunk> {
+    let whole = || recipe(&data_key(inputs, part.partition, chunk.range, None));
+    match inputs.cuts.get(&part.partition) {
+        Some(cuts) if cuts.cut(chunk.range) && !part.facts.contains_key(&whole()) => {
             cuts.pieces(chunk)
         }
         _ => vec![chunk],
@@ -73,10 +81,11 @@ fn data_key(
 
 fn planned_file(
     inputs: &Inputs,
-    partition: KafkaPartition,
+    part: &Part,
     chunk: OffsetChunk,
     covered: Option<ContentDigest>,
 ) -> PlannedFile {
+    let partition = part.partition;
     let key = data_key(inputs, partition, chunk.range, covered);
     let bucket = inputs.view.bucket();
     let delete_uri = || {
@@ -88,11 +97,11 @@ fn planned_file(
         };
         uri(bucket, &ObjectKey::Delete(key))
     };
-    let (declared_size, evidence) = match inputs.facts.get(&recipe(&key)) {
+    let (declared_size, evidence) = match part.facts.get(&recipe(&key)) {
         Some(facts) => {
             let proven = Evidence::Proven {
                 rows: facts.rows(),
-                columns: columns(inputs, &facts),
+                columns: columns(inputs, facts),
                 // What the cleaner leaves may be fewer rows than were counted.
                 keep_delete_entry: inputs.cleaning.may_touch(partition, key.range).then(delete_uri),
             };

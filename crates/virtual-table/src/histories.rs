@@ -11,6 +11,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::api::ServiceError;
 use crate::history::{History, Line, Record};
 use crate::metadata_store::MetadataStore;
+use crate::round_times::RoundTimes;
 use crate::store::{Changes, Kind, Store};
 
 /// After how long a history that nobody asked for leaves the memory.
@@ -22,13 +23,14 @@ type Shared = Arc<tokio::sync::Mutex<Option<History>>>;
 pub(crate) struct Histories {
     store: Arc<Store>,
     keep: Duration,
+    rounds: RoundTimes,
     topics: Mutex<HashMap<(TopicName, TopicId), (Instant, Shared)>>,
 }
 
 impl Histories {
     /// The newest ticks are kept whole for `keep`.
-    pub(crate) fn new(store: Arc<Store>, keep: Duration) -> Self {
-        Self { store, keep, topics: Mutex::default() }
+    pub(crate) fn new(store: Arc<Store>, keep: Duration, rounds: RoundTimes) -> Self {
+        Self { store, keep, rounds, topics: Mutex::default() }
     }
 
     /// The topic's history, for one load alone.
@@ -45,7 +47,7 @@ impl Histories {
         };
         let mut history = shared.lock_owned().await;
         if history.is_none() {
-            *history = Some(History::open(topic, &self.store, self.keep)?);
+            *history = Some(History::open(topic, &self.store, self.keep, self.rounds)?);
         }
         Ok(history)
     }

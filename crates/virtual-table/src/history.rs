@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use iceberg::spec::Schema;
 use isk_iceberg_table::{
-    GroupManifests, Manifests, NamedFile, Operation, Snapshot, TableHead, build_metadata,
-    build_snapshot, unknown_parent,
+    GroupManifests, Manifests, NamedFile, Operation, Snapshot, TableHead, build_snapshot,
+    unknown_parent,
 };
 use isk_kafka::TopicDescription;
 use isk_model::{KafkaPartition, Offset};
@@ -23,25 +23,21 @@ use serde_json::Value;
 
 use crate::api::ServiceError;
 use crate::lineage::{Ends, Lineage, Log, Step};
-use crate::manifests::{ManifestBook, build_error, fingerprints};
+use crate::manifests::{Fingerprint, ManifestBook, build_error, fingerprints};
 use crate::plan::{Inputs, head};
+use crate::round_times::RoundTimes;
 use crate::store::{Changes, Kind, Store};
-use crate::thinning::{Moment, kept, new_beginning};
+use crate::thinning::{Moment, new_beginning};
 use crate::tick::{BACKDATED_MS, Tick, now_ms};
+
+mod bucket;
+mod next;
+use bucket::Bucket;
+use next::{Next, SUMMARIZED_PARTITIONS, starts, without_vectors};
 
 /// By how many milliseconds the timestamp of a tick lies before it, but for the first, which DuckDB must
 /// find below the start of its transaction: one of a later tick that is too young is read as the tick before.
 const TICK_BACKDATED_MS: i64 = 5_000;
-
-/// New ticks at once, and how many more by the second. Beyond, a load is answered with the last tick.
-const BURST: f64 = 60.0;
-const TICKS_PER_SECOND: f64 = 1.0;
-
-/// Partitions up to which earlier snapshots keep their offsets in their summaries.
-const SUMMARIZED_PARTITIONS: usize = 32;
-
-/// The summary's entries with an offset for each partition.
-const VECTORS: [&str; 2] = ["isk.log-start-offsets", "isk.end-offsets"];
 
 /// The newest tick, as it is kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -55,6 +51,26 @@ pub(crate) struct Line {
     schemas: Vec<Schema>,
     /// The name of the metadata file.
     pub(crate) metadata: String,
+    /// How the newest snapshot was made.
+    #[serde(default)]
+    made: Option<Made>,
+}
+
+/// How a snapshot was made of the groups of its files: what makes the same one again, if nothing has changed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Made {
+    /// Whether it is a replacement.
+    replaced: bool,
+    parent: Option<i64>,
+    /// The ends of what was there before, where it added what lies behind them.
+    before: Option<Vec<(i32, i64)>>,
+}
+
+impl Line {
+    /// Whether records are gone that the chain's first snapshot names.
+    fn trimmed(&self, starts: &[(i32, i64)]) -> bool {
+        starts.iter().zip(&self.starts).any(|(now, then)| now > then)
+    }
 }
 
 /// A snapshot, as it is kept.
@@ -63,6 +79,9 @@ pub(crate) struct Record {
     number: u64,
     made_ms: i64,
     chained: bool,
+    /// Whether it is of a round time, by the records' own timestamps, and not of a moment it was asked for.
+    #[serde(default)]
+    round: bool,
     snapshot: Snapshot,
     /// What it names in the table's metadata folder.
     pub(crate) files: Vec<String>,
@@ -76,13 +95,34 @@ impl Record {
     }
 }
 
+/// The manifests of groups.
+type GroupList = Vec<Arc<GroupManifests>>;
+
+/// A snapshot to be published, and all that it was planned with.
+struct Plan {
+    inputs: Inputs,
+    head: TableHead,
+    manifests: GroupList,
+    fingerprint: Fingerprint,
+    list: NamedFile,
+}
+
+/// Inputs that are the newest snapshot.
+enum Unchanged {
+    /// As the last tick has it.
+    Last(Arc<Tick>),
+    /// Made once more.
+    Made { head: Box<TableHead>, manifests: GroupList, list: NamedFile },
+}
+
 /// The history of one topic. Whoever holds it is the only one who makes ticks of the topic.
 pub(crate) struct History {
     key: String,
     store: Arc<Store>,
     keep: Duration,
+    rounds: RoundTimes,
     line: Option<Line>,
-    /// Oldest first, without files and offsets.
+    /// Oldest first, without files, and without the offsets of those that are no round times.
     records: Vec<Record>,
     last: Option<Arc<Tick>>,
     /// No load that began before has to be answered with a newer tick than the last.
@@ -96,6 +136,7 @@ impl History {
         topic: &TopicDescription,
         store: &Arc<Store>,
         keep: Duration,
+        rounds: RoundTimes,
     ) -> Result<Self, ServiceError> {
         let key = format!("{}/{}", topic.name, topic.id);
         let mut gone = Changes::default();
@@ -103,19 +144,26 @@ impl History {
         for (name, kept) in store.scan::<Value>(Kind::Snapshots, &format!("{}/", topic.name))? {
             let own = name.rsplit_once('/').is_some_and(|(of, _)| of == key);
             match serde_json::from_value::<Record>(kept) {
-                Ok(record) if own => records.push(light(record)),
+                Ok(record) if own => records.push(record),
                 // One of an older shape is none.
                 _ => gone.remove(Kind::Snapshots, name),
             }
         }
         store.apply(&gone)?;
         records.sort_by_key(|record| record.snapshot.timestamp_ms);
+        let newest = records.len().saturating_sub(1);
+        for (at, record) in records.iter_mut().enumerate() {
+            if at < newest && record.ends.len() > SUMMARIZED_PARTITIONS {
+                without_vectors(record);
+            }
+        }
+        let mut records: Vec<Record> = records.into_iter().map(light).collect();
         let line = store.get(Kind::Lineage, &key)?.filter(|_| !records.is_empty());
         if line.is_none() {
             records.clear();
         }
         let (store, bucket) = (Arc::clone(store), Bucket::new());
-        Ok(Self { key, store, keep, line, records, last: None, settled: None, bucket })
+        Ok(Self { key, store, keep, rounds, line, records, last: None, settled: None, bucket })
     }
 
     /// The last tick, if it was asked for after `begun`: it is as new as a load that began then may ask for.
@@ -146,21 +194,29 @@ impl History {
         tick_cuts.retain(|partition, _| !cuts.contains_key(partition));
         let head = head(&inputs, self.timestamp(step));
         let (groups, fingerprint) = fingerprints(&inputs, &head, inputs.groups())?;
+        match self.unchanged(step, &inputs, &head, fingerprint, book)? {
+            Some(Unchanged::Last(tick)) => return Ok(tick),
+            Some(Unchanged::Made { head, manifests, list }) => {
+                let mut next = self.next(&inputs, &head, step, lineage);
+                if self.is_to_change(&inputs) {
+                    self.amend(&mut next, &inputs, &head, book)?;
+                }
+                let plan = Plan { inputs, head: *head, manifests, fingerprint, list };
+                return self.publish(next, plan, book);
+            }
+            None => {}
+        }
         if let Some(last) = &self.last
             && !matches!(step, Step::Broken(_))
-            && ((step == Step::Same && last.is(fingerprint)) || !self.bucket.take())
+            && !self.bucket.take()
         {
             return Ok(Arc::clone(last));
         }
-        let (known, added) = match step {
-            Step::Same => (book.manifests(&inputs, &head, &groups)?, Vec::new()),
-            Step::Broken(_) => (Vec::new(), book.manifests(&inputs, &head, &groups)?),
-            Step::Grown => {
-                let before = self.line.as_ref().map(|line| line.lineage.ends()).unwrap_or_default();
-                let known = inputs.groups_between(None, Some(&before));
-                let added = inputs.groups_between(Some(&before), None);
-                (book.of(&inputs, &head, known)?, book.of(&inputs, &head, added)?)
-            }
+        let before = self.line.as_ref().filter(|_| step == Step::Grown).map(|l| l.lineage.ends());
+        let (known, added) = match (step, &before) {
+            (Step::Same, _) => (book.manifests(&inputs, &head, &groups)?, Vec::new()),
+            (_, None) => (Vec::new(), book.manifests(&inputs, &head, &groups)?),
+            (_, Some(before)) => known_and_added(&inputs, &head, before, book)?,
         };
         if let Some(last) = &self.last
             && step == Step::Same
@@ -179,13 +235,105 @@ impl History {
             .map_err(|e| build_error(&inputs, &e))?;
         book.put(&inputs.topic, &list.name, &list.bytes)?;
         let mut next = self.next(&inputs, &head, step, lineage);
+        next.line.made = Some(Made {
+            replaced: step == Step::Same,
+            parent,
+            before: before.map(|ends| ends.iter().map(|(p, end)| (p.0, end.0)).collect()),
+        });
         next.push(snapshot, &known, &added);
-        next.begin_anew(self.keep, &inputs, &head, book, |number| self.kept(number))?;
-        next.thin();
+        self.amend(&mut next, &inputs, &head, book)?;
+        let manifests = known.into_iter().chain(added).collect();
+        self.publish(next, Plan { inputs, head, manifests, fingerprint, list }, book)
+    }
+
+    /// Changes what stands before the newest snapshot: what streams begin with, round times, what is let go.
+    fn amend(
+        &self,
+        next: &mut Next,
+        inputs: &Inputs,
+        head: &TableHead,
+        book: &ManifestBook,
+    ) -> Result<(), ServiceError> {
+        next.begin_anew(self.keep, inputs, head, book, |number| self.kept(number))?;
+        next.offer(inputs, head, book)?;
+        next.thin(self.rounds, &starts(inputs));
+        Ok(())
+    }
+
+    /// Takes a history over as the one that is, and gives its newest snapshot as a tick.
+    fn publish(
+        &mut self,
+        next: Next,
+        plan: Plan,
+        book: &ManifestBook,
+    ) -> Result<Arc<Tick>, ServiceError> {
+        let Plan { inputs, head, manifests, fingerprint, list } = plan;
         let metadata = next.metadata(&inputs, &head, book)?;
         self.keep(next, &metadata)?;
-        let all = known.into_iter().chain(added).collect();
-        Ok(Arc::new(Tick::published(inputs, head, all, fingerprint, [&metadata, &list])))
+        let files = [&metadata, &list];
+        Ok(Arc::new(Tick::published(inputs, head, manifests, fingerprint, files)))
+    }
+
+    /// The newest snapshot, where a tick of these inputs would be just that. After a restart it is made again,
+    /// to see whether it is; and so where snapshots before it are to be others, which is another metadata file.
+    fn unchanged(
+        &self,
+        step: Step,
+        inputs: &Inputs,
+        head: &TableHead,
+        fingerprint: Fingerprint,
+        book: &ManifestBook,
+    ) -> Result<Option<Unchanged>, ServiceError> {
+        if step != Step::Same || self.last.as_ref().is_some_and(|last| !last.is(fingerprint)) {
+            return Ok(None);
+        }
+        if let Some(last) = self.last.as_ref().filter(|_| !self.is_to_change(inputs)) {
+            return Ok(Some(Unchanged::Last(Arc::clone(last))));
+        }
+        let made = self.line.as_ref().and_then(|line| line.made.as_ref());
+        let (Some(made), Some(newest)) = (made, self.records.last()) else { return Ok(None) };
+        let (known, added) = match (&made.before, made.replaced) {
+            (Some(before), _) => {
+                let before = before.iter().map(|&(p, end)| (KafkaPartition(p), Offset(end)));
+                known_and_added(inputs, head, &before.collect(), book)?
+            }
+            (None, true) => (book.of(inputs, head, inputs.groups())?, Vec::new()),
+            (None, false) => (Vec::new(), book.of(inputs, head, inputs.groups())?),
+        };
+        let operation = if made.replaced { Operation::Replace } else { Operation::Append };
+        let head = TableHead { timestamp_ms: newest.snapshot.timestamp_ms, ..head.clone() };
+        let manifests = Manifests { known: &known, added: &added };
+        let (snapshot, list) = build_snapshot(&head, manifests, operation, made.parent)
+            .map_err(|e| build_error(inputs, &e))?;
+        if snapshot.snapshot_id != newest.snapshot.snapshot_id {
+            return Ok(None);
+        }
+        book.put(&inputs.topic, &list.name, &list.bytes)?;
+        let manifests = known.into_iter().chain(added).collect();
+        Ok(Some(Unchanged::Made { head: Box::new(head), manifests, list }))
+    }
+
+    /// Whether snapshots before the newest are to be others: the chain's first names records that are gone, or
+    /// there are round times that are not offered yet.
+    fn is_to_change(&self, inputs: &Inputs) -> bool {
+        let lacks = |time: &i64| !self.records.iter().any(|r| r.snapshot.timestamp_ms == *time);
+        if inputs.rounds.keys().any(lacks) {
+            return true;
+        }
+        let trimmed = self.line.as_ref().is_some_and(|line| line.trimmed(&starts(inputs)));
+        let moments = || self.records.iter().map(Record::moment).collect::<Vec<_>>();
+        trimmed && new_beginning(&moments(), now_ms(), self.keep, true).is_some()
+    }
+
+    /// The round times that are to be offered and are not yet, ascending.
+    pub(crate) fn missing_rounds(&self, now_ms: i64) -> Vec<i64> {
+        let Some(first) = self.records.iter().find(|record| !record.round) else {
+            return Vec::new();
+        };
+        let mut wanted = self.rounds.wanted(now_ms);
+        let offered = |time: &i64| self.records.iter().any(|r| r.snapshot.timestamp_ms == *time);
+        wanted.retain(|time| *time < first.snapshot.timestamp_ms && !offered(time));
+        wanted
     }
 
     /// What a tick of these inputs is to the last, and the lineage after it.
@@ -235,6 +383,7 @@ impl History {
                 next: self.line.as_ref().map_or(0, |line| line.next),
                 schemas,
                 metadata: String::new(),
+                made: line.and_then(|line| line.made.clone()),
             },
             ends,
             records,
@@ -266,182 +415,27 @@ impl History {
     }
 }
 
-/// A history to be: what it will hold, and what of it is to be written.
-struct Next {
-    line: Line,
-    ends: Ends,
-    records: Vec<Record>,
-    changed: Vec<Record>,
-    gone: Vec<u64>,
-}
-
-impl Next {
-    /// Adds a snapshot as the newest.
-    fn push(
-        &mut self,
-        snapshot: Snapshot,
-        known: &[Arc<GroupManifests>],
-        added: &[Arc<GroupManifests>],
-    ) {
-        let files = names(&snapshot, known.iter().chain(added));
-        let ends = self.ends.iter().map(|(partition, end)| (partition.0, end.0)).collect();
-        let (number, made_ms) = (self.line.next, now_ms());
-        self.line.next += 1;
-        let record = Record { number, made_ms, chained: true, snapshot, files, ends };
-        if self.ends.len() > SUMMARIZED_PARTITIONS
-            && let Some(before) = self.records.last_mut()
-        {
-            VECTORS.iter().for_each(|entry| {
-                before.snapshot.summary.remove(*entry);
-            });
-        }
-        self.records.push(light(record.clone()));
-        self.changed.push(record);
-    }
-
-    /// Begins the chain anew where it has become long or its beginning is gone.
-    fn begin_anew(
-        &mut self,
-        keep: Duration,
-        inputs: &Inputs,
-        head: &TableHead,
-        book: &ManifestBook,
-        kept: impl Fn(u64) -> Result<Option<Record>, ServiceError>,
-    ) -> Result<(), ServiceError> {
-        let starts = starts(inputs);
-        let moments: Vec<Moment> = self.records.iter().map(Record::moment).collect();
-        let trimmed = starts.iter().zip(&self.line.starts).any(|(now, then)| now > then);
-        let Some(place) = new_beginning(&moments, now_ms(), keep, trimmed) else { return Ok(()) };
-        let Some(old) = kept(self.records[place].number)? else { return Ok(()) };
-        let new = beginning(&old, inputs, head, book)?;
-        let before = self.records[..place].iter().filter(|record| record.chained);
-        for number in before.map(|record| record.number).collect::<Vec<_>>() {
-            self.change(number, &kept, |record| record.chained = false)?;
-        }
-        let parent = Some(new.snapshot.snapshot_id);
-        if let Some(child) = self.records.get(place + 1).map(|child| child.number) {
-            self.change(child, &kept, |child| child.snapshot.parent_snapshot_id = parent)?;
-        }
-        self.records[place] = light(new.clone());
-        self.changed.push(new);
-        self.line.starts = starts;
-        Ok(())
-    }
-
-    /// Changes a snapshot's record, in memory and as it is to be written.
-    fn change(
-        &mut self,
-        number: u64,
-        kept: impl Fn(u64) -> Result<Option<Record>, ServiceError>,
-        change: impl Fn(&mut Record),
-    ) -> Result<(), ServiceError> {
-        if !self.changed.iter().any(|record| record.number == number) {
-            self.changed.extend(kept(number)?);
-        }
-        let all = self.records.iter_mut().chain(&mut self.changed);
-        all.filter(|record| record.number == number).for_each(change);
-        Ok(())
-    }
-
-    /// Lets go of older snapshots.
-    fn thin(&mut self) {
-        let moments: Vec<Moment> = self.records.iter().map(Record::moment).collect();
-        let mut stays = kept(&moments, now_ms()).into_iter();
-        let gone = &mut self.gone;
-        self.records.retain(|record| {
-            let stays = stays.next().unwrap_or(true);
-            if !stays {
-                gone.push(record.number);
-            }
-            stays
-        });
-        self.changed.retain(|record| !gone.contains(&record.number));
-        let named = |id: i32| self.records.iter().any(|record| record.snapshot.schema_id == id);
-        self.line.schemas.retain(|schema| named(schema.schema_id()));
-    }
-
-    /// Builds the metadata file and puts it into the store.
-    fn metadata(
-        &self,
-        inputs: &Inputs,
-        head: &TableHead,
-        book: &ManifestBook,
-    ) -> Result<NamedFile, ServiceError> {
-        let snapshots = self.records.iter().map(|record| &record.snapshot);
-        let metadata = build_metadata(head, &self.line.schemas, snapshots)
-            .map_err(|e| build_error(inputs, &e))?;
-        book.put(&inputs.topic, &metadata.name, &metadata.bytes)?;
-        Ok(metadata)
-    }
-}
-
-/// A snapshot of the same records as this one that adds them all, to stand in its place.
-fn beginning(
-    old: &Record,
+/// The manifests of what is readable before these ends, and of what lies behind them.
+fn known_and_added(
     inputs: &Inputs,
     head: &TableHead,
+    before: &Ends,
     book: &ManifestBook,
-) -> Result<Record, ServiceError> {
-    let ends: Ends = old.ends.iter().map(|&(p, end)| (KafkaPartition(p), Offset(end))).collect();
-    let mut head = TableHead { timestamp_ms: old.snapshot.timestamp_ms, ..head.clone() };
-    let end_offsets = old.snapshot.summary.get(VECTORS[1]).cloned();
-    head.summary.remove(VECTORS[1]);
-    head.summary.extend(end_offsets.map(|offsets| (VECTORS[1].to_owned(), offsets)));
-    let added = book.of(inputs, &head, inputs.groups_between(None, Some(&ends)))?;
-    let manifests = Manifests { known: &[], added: &added };
-    let parent = unknown_parent(&head, Some(old.snapshot.snapshot_id));
-    let (snapshot, list) = build_snapshot(&head, manifests, Operation::Append, Some(parent))
-        .map_err(|e| build_error(inputs, &e))?;
-    book.put(&inputs.topic, &list.name, &list.bytes)?;
-    let files = names(&snapshot, added.iter());
-    Ok(Record { snapshot, files, ..old.clone() })
-}
-
-/// The names of a snapshot's manifest list and manifests.
-fn names<'a>(
-    snapshot: &Snapshot,
-    groups: impl Iterator<Item = &'a Arc<GroupManifests>>,
-) -> Vec<String> {
-    let manifests = groups.flat_map(|group| group.files()).map(|(name, _)| name.to_owned());
-    manifests.chain([snapshot.list_name().to_owned()]).collect()
-}
-
-/// Where the log of each partition begins.
-fn starts(inputs: &Inputs) -> Vec<(i32, i64)> {
-    inputs.offsets.iter().map(|(partition, log)| (partition.0, log.log_start.0)).collect()
+) -> Result<(GroupList, GroupList), ServiceError> {
+    let known = inputs.groups_between(None, Some(before));
+    let added = inputs.groups_between(Some(before), None);
+    Ok((book.of(inputs, head, known)?, book.of(inputs, head, added)?))
 }
 
 /// A record as it is held in memory.
 fn light(record: Record) -> Record {
-    Record { files: Vec::new(), ends: Vec::new(), ..record }
+    let ends = if record.round { record.ends } else { Vec::new() };
+    Record { files: Vec::new(), ends, ..record }
 }
 
 /// Keys sort by topic, then number.
 fn record_key(topic: &str, number: u64) -> String {
     format!("{topic}/{number:020}")
-}
-
-/// How many ticks may be made now.
-struct Bucket {
-    tokens: f64,
-    filled: Instant,
-}
-
-impl Bucket {
-    fn new() -> Self {
-        Self { tokens: BURST, filled: Instant::now() }
-    }
-
-    fn take(&mut self) -> bool {
-        let now = Instant::now();
-        let more = now.duration_since(self.filled).as_secs_f64() * TICKS_PER_SECOND;
-        (self.tokens, self.filled) = ((self.tokens + more).min(BURST), now);
-        let enough = self.tokens >= 1.0;
-        if enough {
-            self.tokens -= 1.0;
-        }
-        enough
-    }
 }
 
 #[cfg(test)]

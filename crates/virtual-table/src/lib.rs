@@ -1,7 +1,7 @@
 //! Topics as tables: the two paths `load_table` and `read_object`, and what they share; topics and cold
 //! tables as one.
 //!
-//! `load_table` plans and reads no record (but a small sample when a topic is first seen);
+//! `load_table` plans and reads no record (but a small sample, where none was taken before);
 //! `read_object` makes the bytes of a planned file when somebody reads them. What a file holds
 //! follows from its key alone, so the two paths share caches and facts, never a session.
 
@@ -40,6 +40,8 @@ mod plan;
 mod prover;
 mod read_object;
 mod render;
+mod round_times;
+mod sample;
 mod scan;
 mod scan_filter;
 mod scan_plan;
@@ -47,6 +49,7 @@ mod service;
 pub mod simulation;
 mod stated;
 mod store;
+mod sweeping;
 mod table_mapping;
 mod tail;
 mod thinning;
@@ -65,6 +68,7 @@ pub use api::{
 pub use coverage_admin::{CoverageStore, Forget, TableCoverage};
 pub use formats::{PartFormat, TopicFormats};
 pub use prover::ProverConfig;
+pub use round_times::RoundTimes;
 pub use scan::{ColumnStats, ContentFile, ScanFile, ScanPlan, ScanRequest};
 pub use scan_filter::{Filter, Test};
 pub use service::{Service, ServiceConfig};

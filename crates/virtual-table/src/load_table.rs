@@ -2,22 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use isk_kafka::{FetchLimits, TopicDescription};
-use isk_model::{KafkaPartition, Offset, OffsetRange, PartitionOffsets, TopicPartition};
+use isk_kafka::TopicDescription;
+use isk_model::{KafkaPartition, PartitionOffsets};
+use tokio::sync::watch;
 
 use crate::api::{COLDSET, LoadedTable, MERGED, ServiceError, UNMOVED, UNMOVED_IN_TRINO};
 use crate::beside::relabelled;
-use crate::lineage::TickCuts;
+use crate::lineage::{Ends, TickCuts};
 use crate::metrics::add;
 use crate::plan::{Inputs, View, render_digest};
 use crate::service::Service;
-use crate::store::Kind;
 use crate::tick::Tick;
 use crate::time_index_ask::TopicTimes;
-use crate::topic_pin::{SAMPLE_OFFSETS, SAMPLE_PARTITIONS, TopicPin};
+use crate::topic_pin::TopicPin;
 use crate::topics::kafka_error;
+
+/// How long a request that is given up is waited for, to say why.
+const OWN_WORDS: Duration = Duration::from_millis(250);
+
+/// How far partitions reach, the pin of their topic, and how late records can be.
+type TopicLog = (BTreeMap<KafkaPartition, PartitionOffsets>, TopicPin, TopicTimes);
 
 impl Service {
     /// The table as it is at this moment.
@@ -52,17 +58,34 @@ impl Service {
 
     /// A view of a topic, planned anew, or found not to have changed since the last plan.
     pub(crate) async fn tick(&self, view: View, topic: &str) -> Result<Arc<Tick>, ServiceError> {
+        let tick = self.tick_with(view, topic, BTreeMap::new()).await?;
+        if view == View::Hot {
+            self.loaded_topics.loaded(tick.topic());
+        }
+        Ok(tick)
+    }
+
+    /// As [`Self::tick`], with round times to offer.
+    pub(crate) async fn tick_with(
+        &self,
+        view: View,
+        topic: &str,
+        rounds: BTreeMap<i64, Ends>,
+    ) -> Result<Arc<Tick>, ServiceError> {
         add(&self.metrics.tables_loaded, 1);
         let begun = Instant::now();
-        let topic = self.topics.get(topic).await?;
-        let (columns, offsets, cluster_id, settings) = tokio::join!(
+        let topic = self.in_time(begun, self.topics.get(topic)).await?;
+        let (columns, log, cluster_id, settings) = tokio::join!(
             self.schemas.current(&topic.name, topic.id),
-            self.offsets(&topic),
-            self.kafka.cluster_id(),
-            self.topics.settings(&topic.name),
+            self.log(&topic, begun),
+            self.in_time(begun, async {
+                self.kafka.cluster_id().await.map_err(|error| kafka_error(&error))
+            }),
+            self.in_time(begun, async { Ok(self.topics.settings(&topic.name).await) }),
         );
-        let (mut columns, mut offsets) = (columns?, offsets?);
-        let cluster_id = cluster_id.map_err(|e| kafka_error(&e))?;
+        let (mut columns, (mut offsets, pin, times)) = (columns?, log?);
+        let (cluster_id, settings) = (cluster_id?, settings?);
+        let asked = begun.elapsed();
         let beside = match view {
             View::Hot => None,
             // Behind the offsets: what moved and left Kafka in between must be in one of the two.
@@ -74,10 +97,8 @@ impl Service {
             let file = self.layout(&topic.name, &merged.layout)?;
             columns = Arc::new(relabelled(&columns, file));
         }
-        let pin = self.pin(&topic, &offsets).await?;
         let epochs = self.epochs.observe(&topic, &offsets)?;
         let cleaning = self.cleanings.observe(&topic, settings.compacted, &offsets)?;
-        let times = self.times.observe(&topic, &offsets, pin.chunk_exponent()).await;
         let mut notes = self.notes(&topic, &offsets, &times, settings.tiered);
         notes.extend(self.schemas.notes(&topic.name, &columns));
         // A followed topic ends where it is proven.
@@ -102,11 +123,58 @@ impl Service {
             cuts,
             beside,
             tick_cuts: TickCuts::new(),
+            rounds,
         };
-        match view {
+        let topic = Arc::clone(&inputs.topic);
+        let tick = match view {
             View::Hot => self.settle_history(inputs, begun).await,
             View::Unmoved | View::Merged => self.settle(inputs).await,
-        }
+        }?;
+        tracing::debug!(
+            topic = %topic.name, ?view, asked_us = asked.as_micros(),
+            planned_us = begun.elapsed().saturating_sub(asked).as_micros(), "planned"
+        );
+        Ok(tick)
+    }
+
+    /// What the brokers answer, or an error once a load has waited for them as long as one request may take:
+    /// it asks several things one after the other.
+    async fn in_time<T>(
+        &self,
+        begun: Instant,
+        asked: impl Future<Output = Result<T, ServiceError>>,
+    ) -> Result<T, ServiceError> {
+        let bound = self.kafka.config().request_timeout;
+        // The request itself knows more of why there is no answer.
+        let left = (bound + OWN_WORDS).saturating_sub(begun.elapsed());
+        tokio::time::timeout(left, asked).await.unwrap_or_else(|_| {
+            Err(ServiceError::Unavailable {
+                what: "Kafka".into(),
+                reason: format!(
+                    "the brokers have not answered all that a table needs within {} ms \
+                     (limits.request_timeout_ms); do they answer slowly?",
+                    bound.as_millis()
+                ),
+            })
+        })
+    }
+
+    /// How far a topic's partitions reach, its pin, and how late its records can be. Where a topic is first
+    /// seen, its records are sampled while times are looked up.
+    async fn log(
+        &self,
+        topic: &TopicDescription,
+        begun: Instant,
+    ) -> Result<TopicLog, ServiceError> {
+        let offsets = self.in_time(begun, self.offsets(topic)).await?;
+        let (tell, exponent) = watch::channel(None);
+        let pin = async {
+            let pin = self.pin(topic, &offsets).await;
+            tell.send_replace(pin.as_ref().ok().map(TopicPin::chunk_exponent));
+            pin
+        };
+        let (pin, times) = tokio::join!(pin, self.times.observe(topic, &offsets, exponent));
+        Ok((offsets, pin?, times))
     }
 
     /// The topic's last tick if the inputs are the same, else one that follows it.
@@ -123,11 +191,13 @@ impl Service {
             return Ok(tick);
         }
         let (manifests, metrics) = (Arc::clone(&self.manifests), Arc::clone(&self.metrics));
+        let store = Arc::clone(&self.store);
         let settled = tokio::task::spawn_blocking(move || {
             let Some(history) = history.as_mut() else {
                 return Err(ServiceError::Internal("a history vanished".into()));
             };
             let (tick, new) = history.settle(inputs, begun, &manifests)?;
+            store.settle()?;
             if new {
                 add(&metrics.plans_built, 1);
             }
@@ -170,9 +240,12 @@ impl Service {
         let half = self.metadata_retention / 2;
         let last = self.ticks.get(&key).filter(|last| last.age() < half);
         let manifests = Arc::clone(&self.manifests);
-        let before = last.clone();
-        let settled =
-            tokio::task::spawn_blocking(move || Tick::settle(inputs, before.as_ref(), &manifests));
+        let (before, store) = (last.clone(), Arc::clone(&self.store));
+        let settled = tokio::task::spawn_blocking(move || {
+            let tick = Tick::settle(inputs, before.as_ref(), &manifests)?;
+            store.settle()?;
+            Ok(tick)
+        });
         let tick = settled
             .await
             .unwrap_or_else(|e| Err(ServiceError::Internal(format!("planning panicked: {e}"))))?;
@@ -181,69 +254,6 @@ impl Service {
             self.ticks.insert(key, Arc::clone(&tick));
         }
         Ok(tick)
-    }
-
-    /// The topic's pin; sampled from a few records when the topic is first seen with some.
-    pub(crate) async fn pin(
-        &self,
-        topic: &TopicDescription,
-        offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
-    ) -> Result<TopicPin, ServiceError> {
-        let key = pin_key(topic);
-        if let Some(pin) = self.pins.get(&key) {
-            return Ok(pin);
-        }
-        let kept = match self.store.get::<TopicPin>(Kind::TopicPin, &key)? {
-            Some(pin) => Some(pin),
-            None => self.sample(topic, offsets).await?,
-        };
-        let Some(pin) = kept else { return Ok(TopicPin::guess()) };
-        self.keep_pin(topic, pin)?;
-        Ok(pin)
-    }
-
-    /// Pins a topic.
-    pub(crate) fn keep_pin(
-        &self,
-        topic: &TopicDescription,
-        pin: TopicPin,
-    ) -> Result<(), ServiceError> {
-        let key = pin_key(topic);
-        self.store.put(Kind::TopicPin, &key, &pin)?;
-        self.pins.insert(key, pin);
-        Ok(())
-    }
-
-    /// The pin as it stands, if the topic has one.
-    pub(crate) fn pinned(&self, topic: &TopicDescription) -> Option<TopicPin> {
-        self.pins.get(&pin_key(topic))
-    }
-
-    /// Reads the last few records of the longest partitions. `None` when there are none.
-    async fn sample(
-        &self,
-        topic: &TopicDescription,
-        offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
-    ) -> Result<Option<TopicPin>, ServiceError> {
-        let mut longest: Vec<(KafkaPartition, OffsetRange)> =
-            offsets.iter().filter_map(|(&p, o)| Some((p, o.readable()?))).collect();
-        longest.sort_by_key(|(_, range)| std::cmp::Reverse(range.span()));
-        let (mut records, mut bytes) = (0, 0);
-        for (partition, range) in longest.into_iter().take(SAMPLE_PARTITIONS) {
-            let start = Offset(range.start().0.max(range.end().0 - SAMPLE_OFFSETS));
-            let Some(tail) = OffsetRange::new(start, range.end()) else { continue };
-            let tp = TopicPartition { topic: topic.name.clone(), partition };
-            let mut blocks = self.kafka.fetch(&tp, tail, FetchLimits::default());
-            while let Some(block) = blocks.next().await {
-                let block = block.map_err(|e| ServiceError::Unavailable {
-                    what: "Kafka".into(),
-                    reason: format!("sampling the size of records: {e}"),
-                })?;
-                records += block.len() as u64;
-                bytes += block.payload_bytes() as u64;
-            }
-        }
-        Ok((records > 0).then(|| TopicPin::new(bytes.div_ceil(records))))
     }
 }
 
@@ -263,8 +273,4 @@ pub(crate) fn bucket_of(uri: &str) -> String {
         }
         None => uri.to_owned(),
     }
-}
-
-fn pin_key(topic: &TopicDescription) -> String {
-    format!("{}/{}", topic.name, topic.id)
 }

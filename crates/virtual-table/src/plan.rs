@@ -78,6 +78,8 @@ pub(crate) struct Inputs {
     pub beside: Option<Beside>,
     /// Where files are cut so that what a tick added stays files of its own.
     pub tick_cuts: TickCuts,
+    /// Round times with how far partitions reached then, to be offered as snapshots before all ticks.
+    pub rounds: BTreeMap<i64, Ends>,
 }
 
 impl Inputs {

@@ -54,6 +54,8 @@ pub struct ProverConfig {
     pub bytes_per_day: Option<u64>,
     /// Whether topics are read whose older segments lie in a remote store.
     pub tiered: bool,
+    /// Whether topics are sampled before anybody asks for them.
+    pub sample_ahead: bool,
     /// The pause between two looks for chunks to prove.
     pub interval: Duration,
     /// The pause between two looks at the ends of a followed topic.

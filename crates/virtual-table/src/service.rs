@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use iceberg::spec::Manifest;
@@ -31,9 +31,9 @@ use crate::open_transactions::OpenTransactions;
 use crate::plan::View;
 use crate::prover::{Prover, ProverConfig};
 use crate::render::Renders;
+use crate::round_times::{LoadedTopics, RoundTimes};
 use crate::store::Store;
 use crate::table_mapping::TableMapping;
-use crate::thinning::SPAN;
 use crate::tick::Tick;
 use crate::time_index_ask::TimeIndex;
 use crate::tips::Tips;
@@ -43,9 +43,6 @@ use crate::topics::{TopicFilter, Topics, kafka_error};
 
 /// How long after its tick a followed topic's end is shown: a tick and the encoding of what is new.
 const FRESH: Duration = Duration::from_millis(500);
-
-/// How often metadata files that nobody names are looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// Entries of parsed manifests that are kept for scans planned here: a few tens of MiB.
 const PARSED_ENTRIES: u64 = 20_000;
@@ -77,6 +74,8 @@ pub struct ServiceConfig {
     pub metadata_retention: Duration,
     /// How long each tick of a topic is kept as a snapshot that streams can go on from.
     pub history_keep: Duration,
+    /// Which round times before the first tick are offered for time travel.
+    pub round_times: RoundTimes,
 }
 
 /// The offsets of a topic's partitions.
@@ -104,13 +103,14 @@ pub struct Service {
     pub(crate) metadata: Arc<MetadataStore>,
     pub(crate) parsed: moka::sync::Cache<String, Arc<Manifest>>,
     pub(crate) histories: Histories,
+    pub(crate) loaded_topics: LoadedTopics,
     pub(crate) ticks: moka::sync::Cache<(View, TopicName), Arc<Tick>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) metadata_retention: Duration,
     pub(crate) offset_bursts: Bursts<(TopicName, usize), Result<TopicOffsets, KafkaError>>,
     pub(crate) tips: Tips,
     pub(crate) prover: Prover,
-    sweeping: AtomicBool,
+    pub(crate) sweeping: AtomicBool,
 }
 
 impl Service {
@@ -171,47 +171,14 @@ impl Service {
             offset_bursts: Bursts::new(),
             tips: Tips::new(Arc::clone(&store), config.prover.follow_interval + FRESH),
             prover: Prover::new(config.prover),
-            histories: Histories::new(Arc::clone(&store), config.history_keep),
+            histories: Histories::new(Arc::clone(&store), config.history_keep, config.round_times),
+            loaded_topics: LoadedTopics::default(),
             store,
             ticks: moka::sync::Cache::new(10_000),
             metrics,
             metadata_retention: config.metadata_retention,
             sweeping: AtomicBool::new(false),
         })
-    }
-
-    /// Sweeps old metadata files away until the task is dropped.
-    pub async fn sweep_forever(&self) {
-        if self.sweeping.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        loop {
-            tokio::time::sleep(SWEEP_EVERY).await;
-            self.sweep_histories().await;
-            let (metadata, retention) = (Arc::clone(&self.metadata), self.metadata_retention);
-            match tokio::task::spawn_blocking(move || metadata.sweep(retention)).await {
-                Ok(Ok(0)) => {}
-                Ok(Ok(files)) => tracing::debug!(files, "old metadata files swept away"),
-                Ok(Err(error)) => tracing::warn!(%error, "old metadata files cannot be swept away"),
-                Err(error) => tracing::warn!(%error, "sweeping failed"),
-            }
-            if let Err(error) = self.facts.sweep(self.metadata_retention.max(SPAN)) {
-                tracing::warn!(%error, "old facts cannot be swept away");
-            }
-        }
-    }
-
-    /// Keeps the files that histories name, and forgets the histories of topics that are gone.
-    async fn sweep_histories(&self) {
-        self.histories.rest();
-        let forgotten = match self.topics.names().await {
-            Ok(topics) => self.histories.forget_others(&topics),
-            // Nothing is known of topics now.
-            Err(_) => Ok(()),
-        };
-        if let Err(error) = forgotten.and_then(|()| self.histories.touch(&self.metadata)) {
-            tracing::warn!(%error, "the histories of topics cannot be looked through");
-        }
     }
 
     /// The namespaces of the catalog, sorted.

@@ -137,6 +137,7 @@ impl ImaginedTopic {
             cuts: BTreeMap::new(),
             beside: None,
             tick_cuts: TickCuts::new(),
+            rounds: BTreeMap::new(),
         }
     }
 }

@@ -4,8 +4,9 @@
 //! assigned again from the registry's history in the same order, and facts are learnt again.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition};
+use redb::{Database, DatabaseError, Durability, ReadableDatabase, StorageError, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -49,6 +50,8 @@ pub(crate) enum Kind {
     Lineage,
     /// [`crate::history::Record`]s by topic and number.
     Snapshots,
+    /// Where the partitions of a topic began at a sweep, by topic id.
+    Starts,
 }
 
 impl Kind {
@@ -71,6 +74,7 @@ impl Kind {
             Self::Cuts => "cuts",
             Self::Lineage => "lineages",
             Self::Snapshots => "snapshots",
+            Self::Starts => "log_starts",
         })
     }
 }
@@ -78,6 +82,9 @@ impl Kind {
 /// An open store. All calls block for as long as a local disk takes.
 pub(crate) struct Store {
     db: Database,
+    /// How many values were put that may not be on disk yet, ever, and how many of them are.
+    put_soon: AtomicU64,
+    settled: AtomicU64,
 }
 
 impl Store {
@@ -99,7 +106,7 @@ impl Store {
             }
             Err(error) => Self::begin_anew(path, &error)?,
         };
-        Ok(Self { db })
+        Ok(Self { db, put_soon: AtomicU64::new(0), settled: AtomicU64::new(0) })
     }
 
     fn begin_anew(path: &Path, error: &DatabaseError) -> Result<Database, ServiceError> {
@@ -136,7 +143,30 @@ impl Store {
         key: &str,
         value: &T,
     ) -> Result<(), ServiceError> {
-        self.put_all(kind, [(key.to_owned(), value)])
+        let mut changes = Changes::default();
+        changes.put(kind, key.to_owned(), value)?;
+        self.apply(&changes)
+    }
+
+    /// Puts a value that is on disk after the next [`Self::settle`] or any other change: waiting for the
+    /// disk is most of what a small change takes. Nobody may be told of it before.
+    pub(crate) fn put_soon<T: Serialize>(
+        &self,
+        kind: Kind,
+        key: &str,
+        value: &T,
+    ) -> Result<(), ServiceError> {
+        let mut changes = Changes::default();
+        changes.put(kind, key.to_owned(), value)?;
+        self.write(&changes, Durability::None)
+    }
+
+    /// Waits until all that was put is on disk.
+    pub(crate) fn settle(&self) -> Result<(), ServiceError> {
+        if self.settled.load(Ordering::Acquire) < self.put_soon.load(Ordering::Acquire) {
+            self.write(&Changes::default(), Durability::Immediate)?;
+        }
+        Ok(())
     }
 
     /// Puts values, all of them or none; they are on disk when this returns.
@@ -145,33 +175,22 @@ impl Store {
         kind: Kind,
         values: impl IntoIterator<Item = (String, T)>,
     ) -> Result<(), ServiceError> {
-        let mut encoded = Vec::new();
+        let mut changes = Changes::default();
         for (key, value) in values {
-            let bytes = serde_json::to_vec(&value)
-                .map_err(|e| ServiceError::Internal(format!("a stored value has no JSON: {e}")))?;
-            encoded.push((key, bytes));
+            changes.put(kind, key, &value)?;
         }
-        if encoded.is_empty() {
-            return Ok(());
-        }
-        let write = || -> Result<(), redb::Error> {
-            let tx = self.db.begin_write()?;
-            {
-                let mut table = tx.open_table(kind.table())?;
-                for (key, bytes) in &encoded {
-                    table.insert(key.as_str(), bytes.as_slice())?;
-                }
-            }
-            tx.commit()?;
-            Ok(())
-        };
-        write().map_err(|e| failed("write", &e))
+        self.apply(&changes)
     }
 
     /// Carries changes out, all of them or none; they are on disk when this returns.
     pub(crate) fn apply(&self, changes: &Changes) -> Result<(), ServiceError> {
+        if changes.0.is_empty() { Ok(()) } else { self.write(changes, Durability::Immediate) }
+    }
+
+    fn write(&self, changes: &Changes, durability: Durability) -> Result<(), ServiceError> {
         let write = || -> Result<(), redb::Error> {
-            let tx = self.db.begin_write()?;
+            let mut tx = self.db.begin_write()?;
+            tx.set_durability(durability)?;
             for (kind, key, value) in &changes.0 {
                 let mut table = tx.open_table(kind.table())?;
                 match value {
@@ -179,7 +198,13 @@ impl Store {
                     None => table.remove(key.as_str())?,
                 };
             }
+            // Whoever writes is alone until it has committed.
+            let soon = u64::from(matches!(durability, Durability::None));
+            let put = self.put_soon.fetch_add(soon, Ordering::AcqRel) + soon;
             tx.commit()?;
+            if soon == 0 {
+                self.settled.fetch_max(put, Ordering::AcqRel);
+            }
             Ok(())
         };
         write().map_err(|e| failed("write", &e))
@@ -216,6 +241,32 @@ impl Store {
             Err(e) => Err(ServiceError::Internal(format!("{key} in the local store: {e}"))),
         };
         found.into_iter().map(decode).collect()
+    }
+
+    /// Shows the values whose keys lie in `[from, to)`, in the order of keys, as they are kept (JSON), for as
+    /// long as `show` asks for the next.
+    pub(crate) fn between(
+        &self,
+        kind: Kind,
+        from: &str,
+        to: &str,
+        mut show: impl FnMut(&str, &[u8]) -> bool,
+    ) -> Result<(), ServiceError> {
+        let mut read = || -> Result<(), redb::Error> {
+            let table = match self.db.begin_read()?.open_table(kind.table()) {
+                Ok(table) => table,
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            for entry in table.range(from..to)? {
+                let (key, value) = entry?;
+                if !show(key.value(), value.value()) {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        read().map_err(|e| failed("read", &e))
     }
 
     /// Removes the value under `key`, if there is one.
@@ -301,6 +352,22 @@ mod tests {
         let scanned = store.scan::<u32>(Kind::Epochs, "x/").unwrap();
         assert_eq!(scanned, [("x/1".to_owned(), 1), ("x/2".to_owned(), 2)]);
         assert!(store.scan::<String>(Kind::Epochs, "x/").is_err());
+        store.put_soon(Kind::Times, "t", &9u32).unwrap();
+        assert_eq!(store.get::<u32>(Kind::Times, "t").unwrap(), Some(9));
+        assert_eq!(
+            (store.put_soon.load(Ordering::Acquire), store.settled.load(Ordering::Acquire)),
+            (1, 0)
+        );
+        store.settle().unwrap();
+        assert_eq!(store.settled.load(Ordering::Acquire), 1);
+        let mut between = Vec::new();
+        store
+            .between(Kind::Epochs, "x/", "y", |key, _| {
+                between.push(key.to_owned());
+                false
+            })
+            .unwrap();
+        assert_eq!(between, ["x/1"]);
         store.retain(Kind::Facts, |n: &u32| *n == 7).unwrap();
         store.remove(Kind::Epochs, "y").unwrap();
         assert_eq!(store.get::<u32>(Kind::Epochs, "y").unwrap(), None);

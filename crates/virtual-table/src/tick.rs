@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use isk_iceberg_table::{GroupManifests, NamedFile, TableHead};
 use isk_kafka::TopicDescription;
-use isk_model::ObjectKey;
+use isk_model::{ObjectKey, TopicName};
 
 use crate::api::{ListedObject, LoadedTable, ServiceError};
 use crate::beside::Merged;
@@ -85,6 +85,11 @@ impl Tick {
             loaded,
             objects: OnceLock::new(),
         }
+    }
+
+    /// The topic it is of.
+    pub(crate) fn topic(&self) -> &TopicName {
+        &self.inputs.topic.name
     }
 
     /// Whether it was published under this fingerprint.

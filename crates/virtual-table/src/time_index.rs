@@ -114,13 +114,14 @@ impl PartitionTimes {
     pub(crate) fn due(
         &self,
         now: &PartitionOffsets,
-        k: ChunkExponent,
+        k: Option<ChunkExponent>,
         at_rest: bool,
         now_ms: i64,
     ) -> Option<Due> {
         if self.asked_ms == i64::MIN {
             return Some(Due::Never);
         }
+        let k = k?;
         let end = if at_rest { now.last_stable } else { k.align(now.last_stable) };
         // What lies behind a record dated ahead has no bound before that time has come.
         let wanted = match self.dated_ahead(now_ms) {
@@ -299,17 +300,17 @@ mod tests {
     fn nothing_is_asked_again_that_is_known() {
         let mut times = PartitionTimes::new(LeaderEpoch(3));
         let now = offsets(0, 100);
-        assert_eq!(times.due(&now, k(4), false, NOW), Some(Due::Never));
+        assert_eq!(times.due(&now, Some(k(4)), false, NOW), Some(Due::Never));
         times.asked(NOW);
         times.learn_latest((Offset(99), NOW - 10), Offset(100), NOW);
         let later = NOW + PAUSE;
-        assert_eq!(times.due(&now, k(4), true, later), None);
+        assert_eq!(times.due(&now, Some(k(4)), true, later), None);
         // The open chunk grows: nothing to know of it before it rests.
-        assert_eq!(times.due(&offsets(0, 105), k(4), false, later), None);
-        assert_eq!(times.due(&offsets(0, 105), k(4), true, later), Some(Due::More));
+        assert_eq!(times.due(&offsets(0, 105), Some(k(4)), false, later), None);
+        assert_eq!(times.due(&offsets(0, 105), Some(k(4)), true, later), Some(Due::More));
         // One more is full.
-        assert_eq!(times.due(&offsets(0, 112), k(4), false, later), Some(Due::More));
-        assert_eq!(times.due(&offsets(0, 112), k(4), false, later - 1), None);
+        assert_eq!(times.due(&offsets(0, 112), Some(k(4)), false, later), Some(Due::More));
+        assert_eq!(times.due(&offsets(0, 112), Some(k(4)), false, later - 1), None);
         let after_a_day: Vec<_> = times.times_to_ask(NOW + DAY + HOUR).collect();
         assert_eq!(after_a_day.len(), 4);
         assert!(after_a_day.iter().all(|&time| time > NOW - 10));
@@ -325,9 +326,9 @@ mod tests {
         assert_eq!(times.upper_bound(Offset(32)), Some(NOW - HOUR - 1));
         assert_eq!(times.upper_bound(Offset(48)), None);
         assert_eq!(times.dated_ahead(NOW), Some(Offset(40)));
-        assert_eq!(times.due(&offsets(0, 200), k(4), true, NOW + DAY), None);
+        assert_eq!(times.due(&offsets(0, 200), Some(k(4)), true, NOW + DAY), None);
         assert_eq!(times.dated_ahead(far), None);
-        assert_eq!(times.due(&offsets(0, 200), k(4), true, far), Some(Due::More));
+        assert_eq!(times.due(&offsets(0, 200), Some(k(4)), true, far), Some(Due::More));
     }
 
     #[test]

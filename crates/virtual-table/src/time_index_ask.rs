@@ -115,7 +115,8 @@ struct Question {
     topic: Arc<Topic>,
     name: TopicName,
     id: TopicId,
-    k: ChunkExponent,
+    /// The chunks' width: not known yet while a topic is first seen.
+    k: watch::Receiver<Option<ChunkExponent>>,
     partitions: BTreeMap<KafkaPartition, PartitionOffsets>,
 }
 
@@ -134,12 +135,12 @@ impl TimeIndex {
     }
 
     /// What is known of a topic whose partitions reach so far. Looks up what was never looked up, and
-    /// has the rest looked up in the background.
+    /// has the rest looked up in the background. That waits for the chunks' width, `k`.
     pub(crate) async fn observe(
         &self,
         topic: &TopicDescription,
         offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
-        k: ChunkExponent,
+        k: watch::Receiver<Option<ChunkExponent>>,
     ) -> TopicTimes {
         let key = (topic.name.clone(), topic.id);
         let state = self.topics.get_with(key, || Arc::new(self.kept(topic)));
@@ -152,7 +153,7 @@ impl TimeIndex {
                 .get(partition)
             {
                 None => Some(Due::Never),
-                Some(times) => times.due(now, k, at_rest.contains(partition), now_ms()),
+                Some(times) => times.due(now, *k.borrow(), at_rest.contains(partition), now_ms()),
             };
             let partitions: BTreeMap<_, _> = offsets
                 .iter()
@@ -161,6 +162,7 @@ impl TimeIndex {
                 .map(|(&partition, &now)| (partition, now))
                 .collect();
             let (topic, name, id) = (Arc::clone(&state), topic.name.clone(), topic.id);
+            let k = k.clone();
             (!partitions.is_empty()).then_some(Question { topic, name, id, k, partitions })
         };
         if question(Due::Never).is_some() {
@@ -184,7 +186,7 @@ impl TimeIndex {
     }
 
     /// Asks in the background.
-    fn ask(&self, question: Question, turn: OwnedMutexGuard<()>, awaited: Option<Awaited>) {
+    fn ask(&self, mut question: Question, turn: OwnedMutexGuard<()>, awaited: Option<Awaited>) {
         let this = self.clone();
         tokio::spawn(async move {
             let begun = Instant::now();
@@ -195,7 +197,7 @@ impl TimeIndex {
             );
             drop(awaited);
             let refined = match asked {
-                Ok(from) => this.refine(&question, &from).await,
+                Ok(from) => this.refine(&mut question, &from).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = refined {
@@ -260,13 +262,16 @@ impl TimeIndex {
     /// Tells chunks apart that share a bound, a lookup of each partition at a time.
     async fn refine(
         &self,
-        question: &Question,
+        question: &mut Question,
         from: &BTreeMap<KafkaPartition, Offset>,
     ) -> Result<(), KafkaError> {
+        let k = question.k.wait_for(Option::is_some).await.ok().and_then(|k| *k);
+        // The plan failed: the next one will ask for more.
+        let Some(k) = k else { return Ok(()) };
         let mut refining = Vec::new();
         question.change(|partition, times, offsets| {
             let from = from.get(&partition).copied().unwrap_or(offsets.log_start);
-            refining.push(Refining::new(partition, times, offsets, from, question.k));
+            refining.push(Refining::new(partition, times, offsets, from, k));
         });
         for _ in 0..ROUNDS {
             let now = now_ms();

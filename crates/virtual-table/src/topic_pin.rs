@@ -7,12 +7,6 @@ use serde::{Deserialize, Serialize};
 /// tens of MiB.
 const CHUNK_BYTES: u64 = 64 << 20;
 
-/// How many offsets at a partition's end are sampled.
-pub(crate) const SAMPLE_OFFSETS: i64 = 128;
-
-/// From how many partitions a sample is taken.
-pub(crate) const SAMPLE_PARTITIONS: usize = 3;
-
 /// What the metadata columns of a record take at most, encoded, beside its own bytes.
 const ROW_OVERHEAD: u64 = 32;
 

@@ -315,7 +315,7 @@ impl TopicSchemas {
             }
         })?;
         let table = Arc::new(table);
-        self.store.put(Kind::Schema, &record_key(topic, id), record)?;
+        self.store.put_soon(Kind::Schema, &record_key(topic, id), record)?;
         self.tables.insert((id, topic.clone(), version), Arc::clone(&table));
         Ok(table)
     }

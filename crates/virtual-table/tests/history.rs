@@ -12,7 +12,8 @@ use isk_embedded::{BrokerConfig, EmbeddedBroker, ProducedRecord};
 use isk_kafka::{KafkaCluster, KafkaConfig};
 use isk_model::{DataFileKey, KafkaPartition, ObjectKey, OffsetSet, TopicName};
 use isk_virtual_table::{
-    HOTSET, ProverConfig, Service, ServiceConfig, TableMapping, TopicFilter, TopicFormats,
+    HOTSET, ProverConfig, RoundTimes, Service, ServiceConfig, TableMapping, TopicFilter,
+    TopicFormats,
 };
 
 /// Chunks follow from the records' size: these make them of 64 offsets.
@@ -71,6 +72,7 @@ impl World {
                 render_concurrency: 2,
                 metadata_retention: Duration::from_secs(3600),
                 history_keep: Duration::from_secs(600),
+                round_times: RoundTimes { hours: 24, days: 30 },
             });
             match opened {
                 Ok(service) => return service,
@@ -91,6 +93,7 @@ fn off() -> ProverConfig {
         bytes_per_second: 1,
         bytes_per_day: None,
         tiered: false,
+        sample_ahead: false,
         interval: Duration::from_secs(1),
         follow_interval: Duration::from_secs(1),
     }

@@ -14,7 +14,8 @@ use isk_embedded::{BrokerConfig, EmbeddedBroker, ProducedRecord};
 use isk_kafka::{KafkaCluster, KafkaConfig};
 use isk_model::{KafkaPartition, TopicName};
 use isk_virtual_table::{
-    HOTSET, ProverConfig, Service, ServiceConfig, TableMapping, TopicFilter, TopicFormats,
+    HOTSET, ProverConfig, RoundTimes, Service, ServiceConfig, TableMapping, TopicFilter,
+    TopicFormats,
 };
 use tokio::task::JoinHandle;
 
@@ -83,6 +84,7 @@ impl Fixture {
                 render_concurrency: 2,
                 metadata_retention: Duration::from_secs(3600),
                 history_keep: Duration::from_secs(600),
+                round_times: RoundTimes { hours: 24, days: 30 },
             });
             match opened {
                 Ok(service) => break Arc::new(service),
@@ -124,6 +126,7 @@ fn off() -> ProverConfig {
         bytes_per_second: 1 << 40,
         bytes_per_day: None,
         tiered: false,
+        sample_ahead: false,
         interval: Duration::from_millis(200),
         follow_interval: Duration::from_millis(100),
     }

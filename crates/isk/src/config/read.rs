@@ -33,6 +33,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ISK_PROVER_RATE_BYTES_PER_SECOND", "prover.rate_bytes_per_second"),
     ("ISK_PROVER_BUDGET_BYTES_PER_DAY", "prover.budget_bytes_per_day"),
     ("ISK_PROVER_TIERED", "prover.tiered"),
+    ("ISK_PROVER_SAMPLE_AHEAD", "prover.sample_ahead"),
     ("ISK_PROVER_INTERVAL_SECONDS", "prover.interval_seconds"),
     ("ISK_FOLLOW_TOPICS", "follow.topics"),
     ("ISK_FOLLOW_INTERVAL_MS", "follow.interval_ms"),
@@ -40,6 +41,8 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ISK_RENDER_CONCURRENCY", "limits.render_concurrency"),
     ("ISK_METADATA_RETENTION_SECONDS", "limits.metadata_retention_seconds"),
     ("ISK_HISTORY_KEEP_SECONDS", "history.keep_seconds"),
+    ("ISK_HISTORY_ROUND_HOURS", "history.round_hours"),
+    ("ISK_HISTORY_ROUND_DAYS", "history.round_days"),
     ("ISK_REQUEST_TIMEOUT_MS", "limits.request_timeout_ms"),
     ("ISK_FETCH_PROGRESS_TIMEOUT_MS", "limits.fetch_progress_timeout_ms"),
     ("ISK_COLDSET_NAMESPACE", "coldset.namespace"),
@@ -152,7 +155,9 @@ fn set_property(table: &mut Table, section: &str, key: String, value: &str) -> R
 
 /// Text from the environment as the kind of value its key takes.
 fn parse(key: &str, name: &str, value: &str) -> Result<Value> {
-    if matches!(key, "prover.enabled" | "prover.tiered" | "catalog.server_planning") {
+    let switches =
+        ["prover.enabled", "prover.tiered", "prover.sample_ahead", "catalog.server_planning"];
+    if switches.contains(&key) {
         let switch = value.trim().parse::<bool>();
         return switch.map(Value::Boolean).map_err(|_| {
             anyhow!("{name}={value:?} is neither true nor false (configuration key {key})")

@@ -1,5 +1,6 @@
 //! Readers of increments over the histories of imagined topics, with metadata read by the `iceberg` crate.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use iceberg::spec::{
@@ -13,6 +14,10 @@ use crate::simulation::ImaginedTopic;
 
 const KEEP: Duration = Duration::from_secs(600);
 
+const ROUNDS: RoundTimes = RoundTimes { hours: 24, days: 30 };
+
+const HOUR: i64 = 3_600_000;
+
 /// An imagined topic with its history.
 struct World {
     folder: PathBuf,
@@ -25,19 +30,25 @@ impl World {
     fn new(folder: &Path, partitions: i32, chunks: i64, keep: Duration) -> Self {
         let topic = ImaginedTopic::new(folder, partitions, chunks).unwrap();
         let store = Arc::new(Store::open(&folder.join("history.redb")).unwrap());
-        let history = History::open(&topic.inputs().topic, &store, keep).unwrap();
+        let history = History::open(&topic.inputs().topic, &store, keep, ROUNDS).unwrap();
         Self { folder: folder.join("metadata/imagined"), topic, store, history }
     }
 
     fn load(&mut self) -> TableMetadata {
-        let (inputs, begun) = (self.topic.inputs(), Instant::now());
+        self.load_with(BTreeMap::new()).0
+    }
+
+    /// The table, and its metadata's location.
+    fn load_with(&mut self, rounds: BTreeMap<i64, Ends>) -> (TableMetadata, String) {
+        let (inputs, begun) = (Inputs { rounds, ..self.topic.inputs() }, Instant::now());
         let (tick, _) = self.history.settle(inputs, begun, &self.topic.book).unwrap();
-        serde_json::from_slice(&tick.loaded.metadata).unwrap()
+        let loaded = &tick.loaded;
+        (serde_json::from_slice(&loaded.metadata).unwrap(), loaded.metadata_location.clone())
     }
 
     fn restart(&mut self) {
         let topic = self.topic.inputs().topic;
-        self.history = History::open(&topic, &self.store, self.history.keep).unwrap();
+        self.history = History::open(&topic, &self.store, self.history.keep, ROUNDS).unwrap();
     }
 
     fn file(&self, uri: &str) -> Vec<u8> {
@@ -195,4 +206,99 @@ fn loads_beyond_the_rate_get_the_last_tick() {
     let table = world.load();
     let current = table.current_snapshot().unwrap();
     assert_eq!(World::offsets(&world.data_files(current, false)), world.expected());
+}
+
+#[test]
+fn the_same_table_is_the_same_snapshot_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    // More partitions than earlier snapshots name the offsets of.
+    let mut world = World::new(dir.path(), 40, 2, KEEP);
+    let load = |world: &mut World| world.load_with(BTreeMap::new()).1;
+    let changes: [&dyn Fn(&mut World); 4] = [
+        &|_| {},
+        &|world| world.topic.produce(300_000, 3),
+        &|world| world.topic.prove_first_chunk(KafkaPartition(1)).unwrap(),
+        &|world| {
+            world.topic.produce(1, 1);
+            load(world);
+            world.topic.produce(1, 1);
+        },
+    ];
+    for change in changes {
+        change(&mut world);
+        let before = load(&mut world);
+        world.restart();
+        assert_eq!(load(&mut world), before);
+        assert_eq!(load(&mut world), before);
+        world.restart();
+        world.topic.produce(1, 1);
+        assert_ne!(load(&mut world), before);
+    }
+    world.topic.prove_first_chunk(KafkaPartition(2)).unwrap();
+    let before = world.history.line.as_ref().unwrap().metadata.clone();
+    world.restart();
+    assert!(!load(&mut world).ends_with(&before), "a chunk was proven in between");
+}
+
+#[test]
+fn round_times_stand_before_all_ticks_and_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(dir.path(), 2, 1, KEEP);
+    let first = world.load();
+    let hour = now_ms().div_euclid(HOUR) * HOUR;
+    let at = |end: i64| (0..2).map(|p| (KafkaPartition(p), Offset(end))).collect::<Ends>();
+    let rounds = BTreeMap::from([
+        (hour - 5 * HOUR, at(7)),
+        (hour - 4 * HOUR, at(7)),
+        (hour - 3 * HOUR, at(500_000)),
+        (hour + HOUR, at(500_001)),
+    ]);
+    assert_eq!(world.history.missing_rounds(now_ms()).len(), ROUNDS.wanted(now_ms()).len());
+    let (table, location) = world.load_with(rounds.clone());
+    assert_eq!(table.current_snapshot_id(), first.current_snapshot_id());
+    let log: Vec<_> = table.history().iter().map(|entry| entry.timestamp_ms).collect();
+    assert_eq!(log[..2], [hour - 5 * HOUR, hour - 3 * HOUR], "nothing came in between");
+    assert_eq!(log.len(), 3, "a time after the first tick is none");
+    for (entry, end) in table.history().iter().zip([7, 500_000]) {
+        let snapshot = table.snapshot_by_id(entry.snapshot_id).unwrap();
+        let label = snapshot.summary().additional_properties.get("isk.by-record-timestamp");
+        assert_eq!(label.map(String::as_str), Some("true"));
+        assert_eq!(World::offsets(&world.data_files(snapshot, false)).len(), end);
+        assert!(table.snapshot_by_id(snapshot.parent_snapshot_id().unwrap()).is_none());
+    }
+    assert_eq!(world.load_with(rounds.clone()).1, location);
+    assert_eq!(World::offsets(&world.stream(&table, None).unwrap()), world.expected());
+    world.restart();
+    assert_eq!(world.load_with(BTreeMap::new()).1, location);
+    world.topic.produce(5, 1);
+    let after = world.load();
+    for entry in table.history() {
+        assert_eq!(
+            after.snapshot_by_id(entry.snapshot_id),
+            table.snapshot_by_id(entry.snapshot_id)
+        );
+    }
+    assert_eq!(World::offsets(&world.stream(&after, None).unwrap()), world.expected());
+    // All that a round time holds has expired.
+    world.topic.offsets.values_mut().for_each(|log| log.log_start = Offset(10));
+    let expired = world.load();
+    assert_eq!(expired.history()[0].timestamp_ms, hour - 3 * HOUR);
+}
+
+#[test]
+fn a_beginning_whose_records_are_gone_is_renewed_without_anything_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(dir.path(), 1, 2, KEEP);
+    world.load();
+    world.topic.offsets.values_mut().for_each(|log| log.log_start = Offset(1000));
+    let trimmed = world.load();
+    assert_ne!(World::offsets(&world.stream(&trimmed, None).unwrap()), world.expected());
+    // As if the replacement had been made longer ago.
+    for record in &mut world.history.records {
+        record.made_ms -= 61_000;
+    }
+    let (renewed, location) = world.load_with(BTreeMap::new());
+    assert_eq!(renewed.current_snapshot_id(), trimmed.current_snapshot_id());
+    assert_eq!(World::offsets(&world.stream(&renewed, None).unwrap()), world.expected());
+    assert_eq!(world.load_with(BTreeMap::new()).1, location);
 }
