@@ -22,8 +22,15 @@ use crate::topics::kafka_error;
 /// How long a request that is given up is waited for, to say why.
 const OWN_WORDS: Duration = Duration::from_millis(250);
 
-/// How far partitions reach, the pin of their topic, and how late records can be.
-type TopicLog = (BTreeMap<KafkaPartition, PartitionOffsets>, TopicPin, TopicTimes);
+/// What the brokers say of a topic's log.
+struct TopicLog {
+    settings: TopicSettings,
+    /// How far its partitions reach.
+    offsets: BTreeMap<KafkaPartition, PartitionOffsets>,
+    pin: TopicPin,
+    /// How late its records can be.
+    times: TopicTimes,
+}
 
 impl Service {
     /// The table as it is at this moment.
@@ -75,16 +82,15 @@ impl Service {
         add(&self.metrics.tables_loaded, 1);
         let begun = Instant::now();
         let topic = self.in_time(begun, self.topics.get(topic)).await?;
-        let (columns, log, cluster_id, settings) = tokio::join!(
+        let (columns, log, cluster_id) = tokio::join!(
             self.schemas.current(&topic.name, topic.id),
             self.log(&topic, begun),
             self.in_time(begun, async {
                 self.kafka.cluster_id().await.map_err(|error| kafka_error(&error))
             }),
-            self.in_time(begun, async { Ok(self.topics.settings(&topic.name).await) }),
         );
-        let (mut columns, (mut offsets, pin, times)) = (columns?, log?);
-        let (cluster_id, settings) = (cluster_id?, settings?);
+        let (mut columns, log, cluster_id) = (columns?, log?, cluster_id?);
+        let TopicLog { settings, mut offsets, pin, times } = log;
         let asked = begun.elapsed();
         let beside = match view {
             View::Hot => None,
@@ -97,7 +103,7 @@ impl Service {
             let file = self.layout(&topic.name, &merged.layout)?;
             columns = Arc::new(relabelled(&columns, file));
         }
-        let epochs = self.epochs.observe(&topic, &offsets)?;
+        let epochs = self.in_time(begun, self.epochs(&topic, &offsets)).await?;
         let cleaning = self.cleanings.observe(&topic, settings.compacted, &offsets)?;
         let mut notes = self.notes(&topic, &offsets, &times, settings.tiered);
         notes.extend(self.schemas.notes(&topic.name, &columns));
@@ -159,22 +165,27 @@ impl Service {
         })
     }
 
-    /// How far a topic's partitions reach, its pin, and how late its records can be. Where a topic is first
-    /// seen, its records are sampled while times are looked up.
+    /// What the brokers say of a topic's log. Where a topic is first seen, its records are sampled while
+    /// times are looked up.
     async fn log(
         &self,
         topic: &TopicDescription,
         begun: Instant,
     ) -> Result<TopicLog, ServiceError> {
-        let offsets = self.in_time(begun, self.offsets(topic)).await?;
+        let settings = async { Ok(self.topics.settings(&topic.name).await) };
+        let (offsets, settings) = tokio::try_join!(
+            self.in_time(begun, self.offsets(topic)),
+            self.in_time(begun, settings),
+        )?;
         let (tell, exponent) = watch::channel(None);
         let pin = async {
             let pin = self.pin(topic, &offsets).await;
             tell.send_replace(pin.as_ref().ok().map(TopicPin::chunk_exponent));
             pin
         };
-        let (pin, times) = tokio::join!(pin, self.times.observe(topic, &offsets, exponent));
-        Ok((offsets, pin?, times))
+        let times = self.times.observe(topic, &offsets, exponent, settings.tiered);
+        let (pin, times) = tokio::join!(pin, times);
+        Ok(TopicLog { settings, offsets, pin: pin?, times })
     }
 
     /// The topic's last tick if the inputs are the same, else one that follows it.
