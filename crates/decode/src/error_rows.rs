@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int32Array, RecordBatch, RecordBatchOptions, StringArray};
 use arrow_schema::SchemaRef;
-use isk_model::{KafkaPartition, KafkaRecord, RecordBlock, RegistrySchemaId};
+use isk_model::{KafkaPartition, KafkaRecord, RecordBlock, RegistrySchemaId, WriterId};
 
 use crate::decoder::{DecodeFailure, RecordPart};
 use crate::error::DecodeError;
@@ -93,12 +93,12 @@ fn named_by_header(record: &KafkaRecord<'_>, part: RecordPart) -> Named {
     let header = record.headers().filter(|header| header.key == wanted).last();
     match header.and_then(|header| header.value) {
         Some([0, id @ ..]) => {
-            let id = id.try_into().ok().map(i32::from_be_bytes).filter(|id| *id >= 0);
+            let id = id.first_chunk().copied().map(i32::from_be_bytes).filter(|id| *id >= 0);
             Named { id: id.map(RegistrySchemaId), guid: None }
         }
         Some([1, guid @ ..]) => {
-            let guid = uuid::Uuid::from_slice(guid).ok();
-            Named { id: None, guid: guid.map(|guid| guid.hyphenated().to_string()) }
+            let guid = guid.first_chunk::<16>().map(|guid| WriterId::Guid(*guid).to_string());
+            Named { id: None, guid }
         }
         _ => Named::default(),
     }

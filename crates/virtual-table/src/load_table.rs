@@ -7,7 +7,7 @@ use std::time::Instant;
 use isk_kafka::{FetchLimits, TopicDescription};
 use isk_model::{KafkaPartition, Offset, OffsetRange, PartitionOffsets, TopicPartition};
 
-use crate::api::{COLDSET, LoadedTable, MERGED, ServiceError, UNMOVED};
+use crate::api::{COLDSET, ERRORS, LoadedTable, MERGED, ServiceError, UNMOVED};
 use crate::beside::relabelled;
 use crate::lineage::TickCuts;
 use crate::metrics::add;
@@ -18,6 +18,7 @@ use crate::tick::Tick;
 use crate::time_index_ask::TopicTimes;
 use crate::topic_pin::{SAMPLE_OFFSETS, SAMPLE_PARTITIONS, TopicPin};
 use crate::topics::kafka_error;
+use crate::undecoded::{Decoding, Undecoded};
 
 impl Service {
     /// The table as it is at this moment.
@@ -30,6 +31,7 @@ impl Service {
         match namespace {
             COLDSET => self.load_cold(COLDSET, table).await,
             MERGED => self.load_merged(table).await,
+            ERRORS => Ok(self.tick(View::Errors, table).await?.loaded.clone()),
             _ => {
                 let (view, topic) = hot_table(table);
                 Ok(self.tick(view, topic).await?.loaded.clone())
@@ -52,19 +54,31 @@ impl Service {
 
     /// A view of a topic, planned anew, or found not to have changed since the last plan.
     pub(crate) async fn tick(&self, view: View, topic: &str) -> Result<Arc<Tick>, ServiceError> {
+        match view {
+            View::Errors => {
+                let hot = self.plan(View::Hot, topic).await?;
+                let errors = hot.inputs().errors(self.renders.profile())?;
+                self.settle(errors).await
+            }
+            View::Hot | View::Unmoved | View::Merged => self.plan(view, topic).await,
+        }
+    }
+
+    async fn plan(&self, view: View, topic: &str) -> Result<Arc<Tick>, ServiceError> {
         add(&self.metrics.tables_loaded, 1);
         let begun = Instant::now();
         let topic = self.topics.get(topic).await?;
-        let (columns, offsets, cluster_id, settings) = tokio::join!(
+        let (columns, offsets, cluster_id, settings, decoding) = tokio::join!(
             self.schemas.current(&topic.name, topic.id),
             self.offsets(&topic),
             self.kafka.cluster_id(),
             self.topics.settings(&topic.name),
+            self.decoding(&topic),
         );
-        let (mut columns, mut offsets) = (columns?, offsets?);
+        let (mut columns, mut offsets, decoding) = (columns?, offsets?, decoding?);
         let cluster_id = cluster_id.map_err(|e| kafka_error(&e))?;
         let beside = match view {
-            View::Hot => None,
+            View::Hot | View::Errors => None,
             // Behind the offsets: what moved and left Kafka in between must be in one of the two.
             View::Unmoved | View::Merged => {
                 self.beside(view, &topic, &columns, &mut offsets).await?
@@ -80,16 +94,19 @@ impl Service {
         let times = self.times.observe(&topic, &offsets, pin.chunk_exponent()).await;
         let mut notes = self.notes(&topic, &offsets, &times, settings.tiered);
         notes.extend(self.schemas.notes(&topic.name, &columns));
+        notes.insert("isk.errors".to_owned(), self.error_policies.of(&topic.name).to_string());
         // A followed topic ends where it is proven.
         let cuts = match view {
             View::Hot => self.tips.show(&topic, &mut offsets),
-            View::Unmoved | View::Merged => BTreeMap::new(),
+            View::Unmoved | View::Merged | View::Errors => BTreeMap::new(),
         };
         let inputs = Inputs {
             notes,
             view,
             cluster_id,
-            render: render_digest(&columns, self.renders.profile())?,
+            render: render_digest(&columns, self.renders.profile(), &decoding)?,
+            hot_render: None,
+            decoding,
             topic,
             table: columns,
             offsets,
@@ -105,8 +122,18 @@ impl Service {
         };
         match view {
             View::Hot => self.settle_history(inputs, begun).await,
-            View::Unmoved | View::Merged => self.settle(inputs).await,
+            View::Unmoved | View::Merged | View::Errors => self.settle(inputs).await,
         }
+    }
+
+    /// How the records of a topic become rows, as of now.
+    pub(crate) async fn decoding(
+        &self,
+        topic: &TopicDescription,
+    ) -> Result<Decoding, ServiceError> {
+        let undecoded = Undecoded::By(self.error_policies.of(&topic.name));
+        let writers = self.schemas.writer_state(&topic.name, topic.id).await?;
+        Ok(Decoding { undecoded, writers })
     }
 
     /// The topic's last tick if the inputs are the same, else one that follows it.
@@ -252,6 +279,14 @@ pub(crate) fn hot_table(table: &str) -> (View, &str) {
     match table.strip_suffix(UNMOVED) {
         Some(topic) => (View::Unmoved, topic),
         None => (View::Hot, table),
+    }
+}
+
+/// The topic that a table of the hotset's, or of errors, is of.
+pub(crate) fn topic_of_table<'t>(namespace: &str, table: &'t str) -> &'t str {
+    match namespace {
+        ERRORS => table,
+        _ => hot_table(table).1,
     }
 }
 

@@ -49,6 +49,8 @@ pub(crate) enum Kind {
     Lineage,
     /// [`crate::history::Record`]s by topic and number.
     Snapshots,
+    /// The writer schemas that the registry did not have, by topic id.
+    MissingWriters,
 }
 
 impl Kind {
@@ -71,6 +73,7 @@ impl Kind {
             Self::Cuts => "cuts",
             Self::Lineage => "lineages",
             Self::Snapshots => "snapshots",
+            Self::MissingWriters => "missing_writers",
         })
     }
 }
