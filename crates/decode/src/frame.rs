@@ -52,11 +52,14 @@ fn in_header<'a>(name: &str, header: &'a [u8]) -> Read<(WriterId, &'a [u8])> {
             let (id, path) = parse(header)?;
             Ok((WriterId::Id(id), path))
         }
-        _ => Err(Fault::at(FailureStage::Framing, format!(
-            "its header {name} of {} bytes is neither a zero byte and an id of four bytes nor a byte of 1 and a \
+        _ => Err(Fault::at(
+            FailureStage::Framing,
+            format!(
+                "its header {name} of {} bytes is neither a zero byte and an id of four bytes nor a byte of 1 and a \
              GUID of 16",
-            header.len()
-        ))),
+                header.len()
+            ),
+        )),
     }
 }
 

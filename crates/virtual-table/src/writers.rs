@@ -279,14 +279,17 @@ mod tests {
     fn as_many_ids_as_records_can_name_are_not_noted() {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(&dir.path().join("isk.redb")).unwrap());
-        let book = WriterBook::new(store);
         let (topic, id) = (TopicName::new("t").unwrap(), TopicId(1));
-        for n in 0..=NOTED as i32 {
+        let noted = |n: i32| (n.to_string(), Noted { cause: "none".to_owned(), found: None });
+        let missing = Missing { noted: (1..NOTED as i32).map(noted).collect(), states: 0 };
+        store.put(Kind::MissingWriters, &key(&topic, id), &missing).unwrap();
+        let book = WriterBook::new(store);
+        for n in [NOTED as i32, NOTED as i32 + 1] {
             book.note(&topic, id, id_of(n), "none").unwrap();
         }
         let state = book.current(&topic, id).unwrap();
-        let missing = |n: i32| book.missing(&topic, id, &state, id_of(n)).unwrap();
-        assert!(missing(NOTED as i32 - 1).is_some() && missing(NOTED as i32).is_none());
+        let missing = |n: i32| book.missing(&topic, id, &state, RegistrySchemaId(n)).unwrap();
+        assert!(missing(NOTED as i32).is_some() && missing(NOTED as i32 + 1).is_none());
         assert_eq!(book.to_look_for(&topic, id).unwrap().len(), AT_ONCE);
     }
 }
