@@ -84,12 +84,15 @@ def test_poison_among_good_records(broker, registry, isk, pyiceberg, duckdb, mak
     assert duckdb.execute(query).fetchall() == counts
     assert rows(pyiceberg, topic, "n", "word") == want
     assert duckdb.execute(query).fetchall() == counts
-    metric = f'isk_decode_failures_total{{topic="{topic}"}}'
+    metric = f'isk_decode_failures_total{{topic="{topic}",stage='
     samples = dict(line.rsplit(" ", 1) for line in requests.get(f"{isk.catalog_uri}/metrics", timeout=10).text.splitlines())
-    assert int(samples[metric]) >= len(poison)
+    assert sum(int(count) for name, count in samples.items() if name.startswith(metric)) >= len(poison)
     lines = [line for line in isk.log_text().splitlines() if topic in line and "did not decode" in line]
-    for offset in poison:
-        assert any(f"offset={offset} " in plain(line) and "partition=0" in plain(line) for line in lines), offset
+    # One of each stage is told of; the table has all of them.
+    for stage, offset in (("decode", 20), ("lookup", 50), ("framing", 80)):
+        told = [line for line in map(plain, lines) if f"stage={json.dumps(stage)}" in line or f"stage={stage} " in line]
+        assert len(told) == 1 and f"offset={offset} " in told[0] and "partition=0" in told[0], stage
+    assert pyiceberg.load_table(f"errors.{topic}").scan().to_arrow()["kafka_offset"].to_pylist() == sorted(poison)
 
 
 def plain(line):

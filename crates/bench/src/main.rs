@@ -3,6 +3,7 @@
 //! Every stage runs several times; its fastest run counts, being the one other processes disturbed
 //! least. CPU time is that of the whole process, librdkafka's threads included. The last line is JSON.
 
+mod poison;
 mod raw;
 mod stages;
 mod time;

@@ -55,6 +55,7 @@ pub(crate) fn measure(
         Ok(())
     })?;
     report.note("parquet_bytes", bytes.into());
+    crate::poison::measure(blocks, schema, id, report)?;
     Ok(())
 }
 
@@ -70,7 +71,7 @@ fn schema_id(blocks: &[RecordBlock]) -> anyhow::Result<RegistrySchemaId> {
     Ok(RegistrySchemaId(i32::from_be_bytes(id)))
 }
 
-fn decoder(schema: &str, id: RegistrySchemaId) -> anyhow::Result<TopicDecoder> {
+pub(crate) fn decoder(schema: &str, id: RegistrySchemaId) -> anyhow::Result<TopicDecoder> {
     let writer = SchemaText {
         version: 1,
         id,
@@ -104,7 +105,7 @@ fn arrow_avro(blocks: &[RecordBlock], schema: &str, id: RegistrySchemaId) -> any
 }
 
 /// Encodes files of `file_records` rows each (whole batches); gives their bytes.
-fn encode(batches: &[RecordBatch], file_records: u64) -> anyhow::Result<u64> {
+pub(crate) fn encode(batches: &[RecordBatch], file_records: u64) -> anyhow::Result<u64> {
     let profile = RenderProfile::default();
     let mut bytes = 0;
     let mut rest = batches;

@@ -142,7 +142,7 @@ impl From<ServiceError> for ApiError {
             ServiceError::NoSuchTable { .. } => (StatusCode::NOT_FOUND, "NoSuchTableException"),
             ServiceError::NoSuchKey { .. } => (StatusCode::NOT_FOUND, "NotFoundException"),
             // The specification's status for what this server cannot do: not tried again.
-            ServiceError::Unsupported { .. } => {
+            ServiceError::Unsupported { .. } | ServiceError::Undecodable { .. } => {
                 (StatusCode::NOT_ACCEPTABLE, "UnsupportedOperationException")
             }
             // Asking again plans again, and that is the remedy.

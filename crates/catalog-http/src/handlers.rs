@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use isk_coldset::{ColdsetError, DirectAccess};
-use isk_virtual_table::{HOTSET, MERGED, ServiceError};
+use isk_virtual_table::{ERRORS, HOTSET, MERGED, ServiceError};
 use serde::Deserialize;
 
 use crate::OPENAPI;
@@ -121,7 +121,8 @@ pub(crate) async fn load_namespace<S: CatalogService>(
         }
         None => {
             let comment = match name {
-                "merged" => "Kafka topics and their tables in coldset as one; read-only",
+                ERRORS => "The records of Kafka topics that do not decode; read-only",
+                MERGED => "Kafka topics and their tables in coldset as one; read-only",
                 _ => "Kafka topics as they are now; read-only",
             };
             [("comment", comment.to_owned()), ("location", format!("s3://{name}"))].into()
@@ -195,8 +196,9 @@ pub(crate) async fn load_table<S: CatalogService>(
     let namespace = single_level(&namespace).map_err(|_| no_such_table(&namespace, &table))?;
     let loaded = app.service.load_table(namespace, &table).await?;
     let direct = direct_access(&app, namespace, &table).await?;
-    // Tables of the hotset alone are planned here.
-    let planning = match app.settings.server_planning && namespace == HOTSET {
+    // Tables of the hotset and of errors are planned here.
+    let planned = [HOTSET, ERRORS].contains(&namespace);
+    let planning = match app.settings.server_planning && planned {
         true => Planning::Server,
         false => Planning::Unsaid,
     };

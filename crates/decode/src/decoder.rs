@@ -16,7 +16,7 @@ use isk_schema::{
 use crate::budget::{Budget, MAX_BLOCK_CELLS};
 use crate::columns::arrow_schema;
 use crate::cursor::Cursor;
-use crate::error::{DecodeError, Fault, Read};
+use crate::error::{DecodeError, FailureStage, Fault, Read};
 use crate::frame::{self, Framed};
 use crate::json;
 use crate::metadata;
@@ -53,8 +53,12 @@ pub enum RecordPart {
 pub struct DecodeFailure {
     /// The record's offset.
     pub offset: Offset,
+    /// Its place in the block, and so its row's in the batch.
+    pub row: usize,
     /// Which part of it.
     pub part: RecordPart,
+    /// At which step it failed.
+    pub stage: FailureStage,
     /// What is wrong with it, and in which field. It quotes no data but numbers and names.
     pub cause: String,
     /// The schema id it names, where it names one.
@@ -132,10 +136,11 @@ impl TopicDecoder {
         let id = id.into();
         let parsed = match schema {
             WriterSchema::Known(text) => {
-                Parsed::of(&text).map_err(|e| format!("writer schema {id}: {e}"))
+                let refused = |e| (FailureStage::Resolution, format!("writer schema {id}: {e}"));
+                Parsed::of(&text).map_err(refused)
             }
             WriterSchema::Missing { cause } => {
-                Err(format!("writer schema {id} does not exist: {cause}"))
+                Err((FailureStage::Lookup, format!("writer schema {id} does not exist: {cause}")))
             }
         };
         for part in [&mut self.value, &mut self.key] {
@@ -191,7 +196,10 @@ struct FramedDecoder {
 const BARE: WriterId = WriterId::Id(CONFIGURED);
 
 /// What is known of one writer schema: how to read its records, or why they cannot be read.
-type Writer = Result<Rows, String>;
+type Writer = Result<Rows, Refusal>;
+
+/// Why the records of a writer schema cannot be read, and at which step that shows.
+type Refusal = (FailureStage, String);
 
 /// How to read one payload as a row.
 enum Rows {
@@ -293,13 +301,13 @@ impl PartDecoder {
         }
     }
 
-    fn add_writer(&mut self, id: WriterId, parsed: &Result<Parsed, String>) {
+    fn add_writer(&mut self, id: WriterId, parsed: &Result<Parsed, Refusal>) {
         if let Self::Framed(decoder) = self {
             let writer = match parsed {
-                Ok(parsed) => {
-                    decoder.plan(parsed).map_err(|why| format!("writer schema {id}: {why}"))
-                }
-                Err(cause) => Err(cause.clone()),
+                Ok(parsed) => decoder.plan(parsed).map_err(|why| {
+                    (FailureStage::Resolution, format!("writer schema {id}: {why}"))
+                }),
+                Err(refusal) => Err(refusal.clone()),
             };
             decoder.writers.insert(id, writer);
         }
@@ -333,7 +341,7 @@ impl PartDecoder {
 }
 
 impl FramedDecoder {
-    fn plan(&self, writer: &Parsed) -> Writer {
+    fn plan(&self, writer: &Parsed) -> Result<Rows, String> {
         let format = writer.format();
         if format != self.format {
             return Err(format!("it is of type {format}, and the table follows {}", self.format));
@@ -364,7 +372,7 @@ impl FramedDecoder {
         let mut cells = MAX_BLOCK_CELLS;
         // Most blocks have one writer: it is looked up once.
         let mut last: Option<(WriterId, &Writer)> = None;
-        for record in block.iter() {
+        for (row_number, record) in block.iter().enumerate() {
             let Some(bytes) = part(&record) else {
                 self.rows.null();
                 continue;
@@ -390,8 +398,14 @@ impl FramedDecoder {
             if let Some((schema_id, fault)) = fault {
                 self.rows.truncate(rows);
                 self.rows.null();
-                let (offset, part) = (record.offset, self.part);
-                failures.push(DecodeFailure { offset, part, cause: fault.to_string(), schema_id });
+                failures.push(DecodeFailure {
+                    offset: record.offset,
+                    row: row_number,
+                    part: self.part,
+                    stage: fault.stage(),
+                    cause: fault.to_string(),
+                    schema_id,
+                });
             }
         }
         self.rows.finish_rows(&self.fields).map_err(Stop::Column)
@@ -432,6 +446,6 @@ fn row(
             result
         }
         Ok(Rows::Plain(kind)) => plain::row(*kind, payload, check_utf8, rows),
-        Err(cause) => Err(Fault::new(cause.as_str())),
+        Err((stage, cause)) => Err(Fault::at(*stage, cause.as_str())),
     }
 }

@@ -21,10 +21,43 @@ pub enum DecodeError {
     Batch(#[from] ArrowError),
 }
 
+/// At which step a record failed. The set is fixed: metrics are counted by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FailureStage {
+    /// The bytes are not framed as the topic's are: no schema could be told.
+    Framing,
+    /// The schema that the record names is not in the registry.
+    Lookup,
+    /// That schema cannot be read as the table's.
+    Resolution,
+    /// The bytes are not what their schema says.
+    Decode,
+    /// They are, and what they mean fits no column of the table.
+    Conversion,
+}
+
+impl FailureStage {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Framing, Self::Lookup, Self::Resolution, Self::Decode, Self::Conversion];
+
+    /// Its name in the column `stage` and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Framing => "framing",
+            Self::Lookup => "lookup",
+            Self::Resolution => "resolution",
+            Self::Decode => "decode",
+            Self::Conversion => "conversion",
+        }
+    }
+}
+
 /// What is wrong with one record. Small, since every read returns one or a value.
 pub(crate) struct Fault(Box<Inner>);
 
 struct Inner {
+    stage: FailureStage,
     reason: String,
     /// Names of enclosing fields, innermost first.
     path: Vec<String>,
@@ -34,9 +67,25 @@ struct Inner {
 pub(crate) type Read<T> = Result<T, Fault>;
 
 impl Fault {
+    /// The bytes are not what their schema says.
     #[cold]
     pub(crate) fn new(reason: impl Into<String>) -> Self {
-        Self(Box::new(Inner { reason: reason.into(), path: Vec::new() }))
+        Self::at(FailureStage::Decode, reason)
+    }
+
+    /// The bytes are what their schema says, and fit no column.
+    #[cold]
+    pub(crate) fn conversion(reason: impl Into<String>) -> Self {
+        Self::at(FailureStage::Conversion, reason)
+    }
+
+    #[cold]
+    pub(crate) fn at(stage: FailureStage, reason: impl Into<String>) -> Self {
+        Self(Box::new(Inner { stage, reason: reason.into(), path: Vec::new() }))
+    }
+
+    pub(crate) fn stage(&self) -> FailureStage {
+        self.0.stage
     }
 
     /// Notes the field in which the fault is.

@@ -3,7 +3,7 @@
 use isk_model::{KafkaRecord, RegistrySchemaId, WriterId};
 
 use crate::decoder::RecordPart;
-use crate::error::{Fault, Read};
+use crate::error::{FailureStage, Fault, Read};
 use crate::protobuf::Path;
 
 /// A key or value, taken apart.
@@ -52,11 +52,14 @@ fn in_header<'a>(name: &str, header: &'a [u8]) -> Read<(WriterId, &'a [u8])> {
             let (id, path) = parse(header)?;
             Ok((WriterId::Id(id), path))
         }
-        _ => Err(Fault::new(format!(
-            "its header {name} of {} bytes is neither a zero byte and an id of four bytes nor a byte of 1 and a \
+        _ => Err(Fault::at(
+            FailureStage::Framing,
+            format!(
+                "its header {name} of {} bytes is neither a zero byte and an id of four bytes nor a byte of 1 and a \
              GUID of 16",
-            header.len()
-        ))),
+                header.len()
+            ),
+        )),
     }
 }
 
@@ -70,17 +73,23 @@ pub(crate) fn parse(value: &[u8]) -> Read<(RegistrySchemaId, &[u8])> {
             let id = i32::from_be_bytes([*a, *b, *c, *d]);
             if id < 0 {
                 // No registry gives such ids: it need not be asked.
-                return Err(Fault::new(format!("its schema id is {id}")));
+                return Err(Fault::at(FailureStage::Framing, format!("its schema id is {id}")));
             }
             Ok((RegistrySchemaId(id), payload))
         }
-        [] => Err(Fault::new("it is empty: no schema id, no data")),
-        [0, ..] => Err(Fault::new(format!(
-            "it has {} bytes; the framing alone (a zero byte and a schema id) takes {HEADER}",
-            value.len()
-        ))),
-        [magic, ..] => Err(Fault::new(format!(
-            "it begins with byte {magic:#04x}, not with the zero byte of the Confluent wire format"
-        ))),
+        [] => Err(Fault::at(FailureStage::Framing, "it is empty: no schema id, no data")),
+        [0, ..] => Err(Fault::at(
+            FailureStage::Framing,
+            format!(
+                "it has {} bytes; the framing alone (a zero byte and a schema id) takes {HEADER}",
+                value.len()
+            ),
+        )),
+        [magic, ..] => Err(Fault::at(
+            FailureStage::Framing,
+            format!(
+                "it begins with byte {magic:#04x}, not with the zero byte of the Confluent wire format"
+            ),
+        )),
     }
 }

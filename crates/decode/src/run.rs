@@ -1,7 +1,7 @@
 //! Carrying out a plan: from a payload's bytes into columns.
 
 use crate::cursor::Cursor;
-use crate::error::{Fault, Read};
+use crate::error::{FailureStage, Fault, Read};
 use crate::plan::{ElementPlan, Plan, RecordPlan, Step, Wire};
 use crate::sink::{Sink, Structs, unfit};
 
@@ -32,7 +32,7 @@ pub(crate) fn run(plan: &Plan, cur: &mut Cursor<'_>, sink: &mut Sink) -> Read<()
             match &symbol.shown {
                 Some(shown) => s.push(shown.as_bytes())?,
                 None => {
-                    return Err(Fault::new(format!(
+                    return Err(Fault::conversion(format!(
                         "the table's schema knows no enum symbol {}, and has no default",
                         symbol.name
                     )));
@@ -49,7 +49,7 @@ pub(crate) fn run(plan: &Plan, cur: &mut Cursor<'_>, sink: &mut Sink) -> Read<()
         (Plan::UuidText, Sink::Fixed(s)) => {
             let bytes = cur.bytes()?;
             let uuid = uuid::Uuid::try_parse_ascii(bytes)
-                .map_err(|e| Fault::new(format!("a text is no uuid: {e}")))?;
+                .map_err(|e| Fault::conversion(format!("a text is no uuid: {e}")))?;
             s.push(uuid.as_bytes())?;
         }
         (Plan::Duration, Sink::Struct(s)) => {
@@ -95,7 +95,9 @@ pub(crate) fn run(plan: &Plan, cur: &mut Cursor<'_>, sink: &mut Sink) -> Read<()
             run(plan, &mut inner, sink)?;
             cur.budget.block = inner.budget.block;
         }
-        (Plan::Refuse(reason), _) => return Err(Fault::new(reason.as_str())),
+        (Plan::Refuse(reason), _) => {
+            return Err(Fault::at(FailureStage::Resolution, reason.as_str()));
+        }
         _ => return Err(unfit()),
     }
     Ok(())
@@ -171,17 +173,19 @@ fn micros(wire: Wire, mul: i64, div: i64, time: bool, cur: &mut Cursor<'_>) -> R
     let raw = if wire == Wire::Int { i64::from(cur.int()?) } else { cur.long()? };
     let micros = raw
         .checked_mul(mul)
-        .ok_or_else(|| Fault::new(format!("the time {raw} is out of range in microseconds")))?
+        .ok_or_else(|| {
+            Fault::conversion(format!("the time {raw} is out of range in microseconds"))
+        })?
         .div_euclid(div);
     if time && !(0..MICROS_PER_DAY).contains(&micros) {
-        return Err(Fault::new(format!("{micros} microseconds is no time of day")));
+        return Err(Fault::conversion(format!("{micros} microseconds is no time of day")));
     }
     Ok(micros)
 }
 
 /// A two's complement big-endian number, brought to the column's scale.
 pub(crate) fn decimal(bytes: &[u8], precision: u32, shift: i32) -> Read<i128> {
-    let out_of_range = || Fault::new(format!("a decimal has more than {precision} digits"));
+    let out_of_range = || Fault::conversion(format!("a decimal has more than {precision} digits"));
     let negative = bytes.first().is_some_and(|b| *b >= 0x80);
     let sign = if negative { 0xff } else { 0 };
     // What stands before the last 16 bytes may only repeat the sign.
@@ -201,7 +205,7 @@ pub(crate) fn decimal(bytes: &[u8], precision: u32, shift: i32) -> Read<i128> {
     } else if unscaled % factor == 0 {
         unscaled / factor
     } else {
-        return Err(Fault::new(format!(
+        return Err(Fault::conversion(format!(
             "a decimal has more than its column's scale, by {}",
             -shift
         )));

@@ -73,9 +73,21 @@ pub struct GroupManifests {
     pub(crate) rows: u64,
     /// Whether the rows are exactly these many.
     pub(crate) exact: bool,
+    proven_rows: u64,
+    unproven_files: u64,
 }
 
 impl GroupManifests {
+    /// The rows of the files that were proven.
+    pub fn proven_rows(&self) -> u64 {
+        self.proven_rows
+    }
+
+    /// The files that were not.
+    pub fn unproven_files(&self) -> u64 {
+        self.unproven_files
+    }
+
     /// The manifests' names within `<location>/metadata/`, and their lengths in bytes.
     pub fn files(&self) -> impl Iterator<Item = (&str, u64)> {
         let name = |uri: &'_ str| uri.rfind('/').map_or(0, |slash| slash + 1);
@@ -122,12 +134,15 @@ impl ManifestWriter {
         let certain = |file: &PlannedFile| {
             matches!(&file.evidence, Evidence::Proven { keep_delete_entry: None, .. })
         };
+        let proven = |file: &PlannedFile| matches!(file.evidence, Evidence::Proven { .. });
         let mut group = GroupManifests {
             listed: Vec::new(),
             data_files: data.len() as u64,
             delete_files: deletes.len() as u64,
             rows: files.iter().fold(0u64, |n, file| n.saturating_add(row_count(file))),
             exact: files.iter().all(certain),
+            proven_rows: files.iter().filter(|file| proven(file)).map(row_count).sum(),
+            unproven_files: files.iter().filter(|file| !proven(file)).count() as u64,
         };
         let mut manifests = Vec::new();
         for (content, files, rows) in

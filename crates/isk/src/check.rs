@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, Method, StatusCode};
 use isk_coldset::{ObjectUri, Upstream};
 use isk_kafka::KafkaCluster;
-use isk_virtual_table::{PartFormat, TopicFilter};
+use isk_virtual_table::{ErrorPolicy, PartFormat, TopicFilter};
 
 use crate::config::Config;
 use crate::serve;
@@ -28,6 +28,7 @@ pub async fn run(config: &Config) -> Result<()> {
             report.line("topics", topics(config, &kafka).await);
             report.line("formats", formats(config, &kafka).await);
             report.line("transactions", transactions(config, &kafka).await);
+            report.line("errors", errors(config, &kafka).await);
         }
     }
     report.line("registry", registry(config).await);
@@ -151,6 +152,24 @@ async fn transactions(config: &Config, kafka: &KafkaCluster) -> Result<String> {
          kafka-transactions.sh find-hanging finds them, kafka-transactions.sh abort ends them",
         held.join(", ")
     ))
+}
+
+/// The topics whose policy for records that do not decode is another than the default.
+async fn errors(config: &Config, kafka: &KafkaCluster) -> Result<String> {
+    let filter = TopicFilter::new(&config.topics.include, &config.topics.exclude)?;
+    let policies = config.errors.policies()?;
+    let mut text = format!("records that do not decode: {}", config.errors.policy);
+    let topics = kafka.topics().await?;
+    let served = topics.iter().filter(|t| !t.internal && filter.serves(&t.name));
+    let names: Vec<_> = served.map(|t| (policies.of(&t.name), t.name.as_str())).collect();
+    for policy in [ErrorPolicy::Keep, ErrorPolicy::Skip, ErrorPolicy::Fail] {
+        let other = policy.as_str() != config.errors.policy;
+        let named: Vec<_> = names.iter().filter(|(of, _)| other && *of == policy).collect();
+        if let [(_, first), ..] = named[..] {
+            text.push_str(&format!("; {policy}: {} topics, {first} for one", named.len()));
+        }
+    }
+    Ok(text)
 }
 
 async fn topics(config: &Config, kafka: &KafkaCluster) -> Result<String> {

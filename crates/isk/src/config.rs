@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
 use isk_coldset::{ColdsetConfig, Upstream};
+use isk_virtual_table::{ErrorPolicies, ErrorPolicy};
 use serde::Deserialize;
 
 use crate::formats::Formats;
@@ -37,6 +38,8 @@ pub struct Config {
     pub topics: Topics,
     /// What topics' keys and values are, where the registry does not say.
     pub formats: Formats,
+    /// What tables show of records that do not decode.
+    pub errors: Errors,
     /// What is encoded in the background.
     pub prover: Prover,
     /// Which topics are proven to their ends.
@@ -66,6 +69,7 @@ impl Default for Config {
             registry: Registry::default(),
             topics: Topics::default(),
             formats: Formats::default(),
+            errors: Errors::default(),
             prover: Prover::default(),
             follow: Follow::default(),
             limits: Limits::default(),
@@ -235,6 +239,43 @@ pub struct TopicTable {
     pub table: String,
 }
 
+/// What tables show of records that do not decode.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Errors {
+    /// keep, skip or fail: of topics that none of the patterns names.
+    pub policy: String,
+    /// Regular expressions over whole names: topics that show rows with nulls in their place.
+    pub keep: Vec<String>,
+    /// Topics that leave them out.
+    pub skip: Vec<String>,
+    /// Topics of which a read fails.
+    pub fail: Vec<String>,
+}
+
+impl Default for Errors {
+    fn default() -> Self {
+        Self {
+            policy: ErrorPolicy::default().to_string(),
+            keep: Vec::new(),
+            skip: Vec::new(),
+            fail: Vec::new(),
+        }
+    }
+}
+
+impl Errors {
+    /// The policies of topics.
+    pub fn policies(&self) -> Result<ErrorPolicies> {
+        let policy = self
+            .policy
+            .parse::<ErrorPolicy>()
+            .map_err(|e| anyhow!("configuration key \"errors.policy\" (ISK_ERRORS_POLICY): {e}"))?;
+        ErrorPolicies::new(policy, &self.keep, &self.skip, &self.fail)
+            .context("configuration section [errors]")
+    }
+}
+
 /// Bounds of memory, disk and concurrency.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -338,6 +379,9 @@ fn check(config: &Config) -> Result<()> {
     for (key, patterns) in [
         ("topics.include", &config.topics.include),
         ("topics.exclude", &config.topics.exclude),
+        ("errors.keep", &config.errors.keep),
+        ("errors.skip", &config.errors.skip),
+        ("errors.fail", &config.errors.fail),
         ("prover.topics", &config.prover.topics),
         ("follow.topics", &config.follow.topics),
     ] {
@@ -347,6 +391,7 @@ fn check(config: &Config) -> Result<()> {
             })?;
         }
     }
+    config.errors.policies()?;
     check_coldset(config)?;
     crate::formats::formats(config)?;
     for (key, value) in [
@@ -436,9 +481,16 @@ mod tests {
                 ("ISK_PROVER_ENABLED", "false"),
                 ("ISK_PROVER_TOPICS", "orders.*, users"),
                 ("ISK_FOLLOW_INTERVAL_MS", "250"),
+                ("ISK_ERRORS_POLICY", "skip"),
+                ("ISK_ERRORS_FAIL", "orders.*, users"),
             ],
         )
         .unwrap();
+        let policy = |topic| {
+            let topic = isk_model::TopicName::new(topic).unwrap();
+            config.errors.policies().unwrap().of(&topic)
+        };
+        assert_eq!((policy("orders.eu"), policy("x")), (ErrorPolicy::Fail, ErrorPolicy::Skip));
         assert!(!config.prover.enabled && config.follow.topics.is_empty());
         assert_eq!(config.prover.topics, ["orders.*", "users"]);
         assert_eq!(config.follow.interval_ms, 250);
@@ -458,6 +510,8 @@ mod tests {
             ("[s3]\nport = 70000", &[], "s3.port"),
             ("[topics]\ninclude = [\"(\"]", &[], "topics.include"),
             ("[prover]\ntopics = [\"(\"]", &[], "prover.topics"),
+            ("[errors]\nskip = [\"(\"]", &[], "errors.skip"),
+            ("", &[("ISK_ERRORS_POLICY", "drop")], "ISK_ERRORS_POLICY"),
             ("[follow]\ntopics = [\"(\"]", &[], "follow.topics"),
             ("[follow]\ninterval_ms = 0", &[], "follow.interval_ms"),
             ("", &[("ISK_PROVER_ENABLED", "perhaps")], "ISK_PROVER_ENABLED"),

@@ -86,6 +86,12 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
                                      protobuf without framing, with …_schema_file; string, short, int,
                                      long, float, double, uuid. value_subject, key_subject: another subject
 
+  [errors]                           what tables show of records that do not decode; errors.<topic> has them
+  policy = "keep"                    ISK_ERRORS_POLICY      keep: a row with nulls; skip: no row; fail: the
+                                                            read fails
+  keep, skip, fail = []              ISK_ERRORS_KEEP, ISK_ERRORS_SKIP, ISK_ERRORS_FAIL   topics with another
+                                                            policy: regular expressions, comma-separated
+
   [prover]                           encodes chunks before anybody reads them: off until topics are named
   enabled = true                     ISK_PROVER_ENABLED     false: nothing in the background, nor follow
   topics = []                        ISK_PROVER_TOPICS      regular expressions, comma-separated

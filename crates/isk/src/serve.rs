@@ -268,6 +268,7 @@ fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Service> {
         prover: prover(config)?,
         coldset,
         tables,
+        errors: config.errors.policies()?,
         data_dir: config.data_dir.clone(),
         cache_bytes: config.limits.cache_bytes,
         render_concurrency: config.limits.render_concurrency,

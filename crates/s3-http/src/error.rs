@@ -9,6 +9,9 @@ use s3s::{S3Error, S3ErrorCode};
 /// is right: the same key will not come back, the query has to be planned anew.
 const GONE: &str = "RecordsExpired";
 
+/// The code of an object of which a record does not decode, where the topic's policy is to fail.
+const UNDECODABLE: &str = "RecordDoesNotDecode";
+
 /// Turns a service error into the answer of the S3 protocol.
 pub(crate) fn s3_error(error: &ServiceError) -> S3Error {
     let code = match error {
@@ -16,12 +19,18 @@ pub(crate) fn s3_error(error: &ServiceError) -> S3Error {
         ServiceError::NoSuchTable { .. } | ServiceError::NoSuchKey { .. } => S3ErrorCode::NoSuchKey,
         ServiceError::Unsupported { .. } => S3ErrorCode::InvalidRequest,
         ServiceError::Gone { .. } => S3ErrorCode::Custom(GONE.into()),
+        ServiceError::Undecodable { .. } => S3ErrorCode::Custom(UNDECODABLE.into()),
         ServiceError::Unavailable { .. } => S3ErrorCode::ServiceUnavailable,
         ServiceError::Internal(_) => S3ErrorCode::InternalError,
     };
     let mut answer = S3Error::with_message(code, error.to_string());
-    if matches!(error, ServiceError::Gone { .. }) {
-        answer.set_status_code(StatusCode::GONE);
+    match error {
+        ServiceError::Gone { .. } => answer.set_status_code(StatusCode::GONE),
+        // No SDK tries it again.
+        ServiceError::Undecodable { .. } => {
+            answer.set_status_code(StatusCode::UNPROCESSABLE_ENTITY);
+        }
+        _ => {}
     }
     answer
 }
@@ -111,6 +120,11 @@ mod tests {
             (ServiceError::NoSuchKey { key: text(), reason: text() }, "NoSuchKey", 404),
             (ServiceError::Unsupported { what: text(), reason: text() }, "InvalidRequest", 400),
             (ServiceError::Gone { key: text(), reason: text() }, "RecordsExpired", 410),
+            (
+                ServiceError::Undecodable { topic: text(), partition: 0, offset: 1, cause: text() },
+                "RecordDoesNotDecode",
+                422,
+            ),
             (ServiceError::Unavailable { what: text(), reason: text() }, "ServiceUnavailable", 503),
             (ServiceError::Internal(text()), "InternalError", 500),
         ] {

@@ -95,6 +95,7 @@
 
 mod avro;
 mod error;
+mod errors;
 mod ids;
 mod json_connect;
 mod json_document;
@@ -114,6 +115,9 @@ pub use avro::{
     AvroType, Branches, EnumType, FixedType, Kind, Logical, RecordField, RecordType, TimeUnit,
 };
 pub use error::SchemaError;
+pub use errors::{
+    ERROR_CAUSE, ERROR_PART, ERROR_SCHEMA_GUID, ERROR_SCHEMA_ID, ERROR_STAGE, error_table,
+};
 pub use ids::{FieldId, FieldIdMap};
 pub use merge::{FIRST_HOT_ONLY_ID, MergeError, MergedSchema, merge_schemas};
 pub use metadata::{

@@ -15,7 +15,7 @@ pub struct MetadataColumn {
     pub id: FieldId,
 }
 
-const fn column(name: &'static str, id: i32) -> MetadataColumn {
+pub(crate) const fn column(name: &'static str, id: i32) -> MetadataColumn {
     MetadataColumn { name, id: FieldId(id) }
 }
 

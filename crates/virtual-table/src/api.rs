@@ -12,6 +12,8 @@ pub const HOTSET: &str = "hotset";
 pub const COLDSET: &str = "coldset";
 /// The namespace of topics and cold tables as one, and the bucket of their hot files.
 pub const MERGED: &str = "merged";
+/// The namespace of topics' records that do not decode, and the bucket of their files.
+pub const ERRORS: &str = "errors";
 /// What is added to a topic's name for the table, in `hotset`, of its records that cold has not.
 pub const UNMOVED: &str = "$unmoved";
 /// The same for Trino, which keeps `$` for itself. No topic's name has this character either.
@@ -58,6 +60,23 @@ pub enum ServiceError {
         key: String,
         /// What happened to its records.
         reason: String,
+    },
+    /// A record does not decode, and the topic's policy is that reading it fails.
+    #[error(
+        "a record of topic {topic} does not decode: partition {partition}, offset {offset}: {cause}; \
+         table errors.{topic} shows all of them; to read the topic without them, or with nulls in their \
+         place, set its policy to skip or keep (configuration section [errors], ISK_ERRORS_SKIP, \
+         ISK_ERRORS_KEEP)"
+    )]
+    Undecodable {
+        /// The topic's name.
+        topic: String,
+        /// The record's Kafka partition.
+        partition: i32,
+        /// Its offset.
+        offset: i64,
+        /// The part that failed, and why.
+        cause: String,
     },
     /// Kafka, the registry or a local resource did not answer. Trying again may help.
     #[error("{what} is not available: {reason}")]

@@ -10,12 +10,14 @@ use arrow_array::types::{Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, BooleanArray, RecordBatch};
 use arrow_schema::SchemaRef;
 use arrow_select::filter::filter_record_batch;
-use isk_decode::{DecodeFailure, TopicDecoder, WriterSchema, arrow_schema};
+use isk_decode::{
+    DecodeFailure, DecodedBatch, RecordPart, TopicDecoder, WriterSchema, arrow_schema, error_rows,
+};
 use isk_iceberg_table::ROW_ID_FIELD;
 use isk_kafka::{BlockStream, FetchError};
-use isk_model::{Boundary, DataFileKey, LeftOut, Offset, WriterId};
+use isk_model::{Boundary, DataFileKey, LeftOut, Offset, RecordBlock, WriterId};
 use isk_parquet_file::{ParquetRenderer, RenderProfile};
-use isk_schema::TableSchema;
+use isk_schema::{TableSchema, error_table};
 use tempfile::TempPath;
 
 use crate::api::ServiceError;
@@ -25,9 +27,7 @@ use crate::layout::{add_row_ids, with_row_ids};
 use crate::manners::Manners;
 use crate::metrics::Metrics;
 use crate::topic_schema::TopicSchemas;
-
-/// Failures logged one by one, per chunk; the rest are only counted.
-const LOGGED_FAILURES: usize = 10;
+use crate::undecoded::{Decoding, ErrorPolicy, Undecoded};
 
 /// What the rows of a file are, as its recipe says.
 #[derive(Clone)]
@@ -37,6 +37,7 @@ pub(crate) struct Rows {
     pub row_ids: bool,
     /// The records that are left out.
     pub left_out: Option<Arc<LeftOut>>,
+    pub decoding: Decoding,
 }
 
 impl Rows {
@@ -97,14 +98,13 @@ impl Job {
         };
         let mut decoder = TopicDecoder::new(Arc::clone(&self.rows.table), self.key.partition)
             .map_err(|e| ServiceError::Internal(format!("no decoder for {}: {e}", self.key)))?;
-        let mut schema = arrow_schema(&self.rows.table)
-            .map_err(|e| ServiceError::Internal(format!("the table has no Arrow schema: {e}")))?;
+        let mut schema = self.schema()?;
         if self.rows.row_ids {
             schema = with_row_ids(&schema);
         }
         let mut renderer = ParquetRenderer::new(writer, Arc::clone(&schema), profile)
             .map_err(|e| self.failed(&sink, &e))?;
-        let mut failures = Failures::default();
+        let mut errors = 0;
         while let Some(block) = blocks.blocking_next() {
             let block = block.map_err(|e| fetch_error(&self.key, &e))?;
             self.manners.give_way(block.payload_bytes() as u64);
@@ -115,8 +115,8 @@ impl Job {
             let decoded = decoder
                 .decode(&block)
                 .map_err(|e| ServiceError::Internal(format!("decoding {}: {e}", self.key)))?;
-            failures.note(&self.key, &decoded.failures);
-            let mut batch = self.uncovered(decoded.batch)?;
+            let (mut batch, failed) = self.shown(&block, decoded, &schema)?;
+            errors += failed;
             if self.rows.row_ids {
                 batch = self.identified(&batch, &schema)?;
             }
@@ -128,7 +128,6 @@ impl Job {
         // They are no column of the table.
         rendered.columns.remove(&ROW_ID_FIELD);
         let (file, digest) = rendered.sink.finish().map_err(|e| self.failed(&sink, &e))?;
-        failures.report(&self.key, &self.metrics);
         Ok(Made {
             file,
             path,
@@ -136,6 +135,7 @@ impl Job {
             footer_len: rendered.footer_len,
             encoding: Encoding {
                 rows: rendered.rows,
+                errors,
                 file_size: rendered.body_len + rendered.footer_len,
                 digest,
                 columns: rendered.columns,
@@ -155,9 +155,78 @@ impl Job {
         }
     }
 
-    /// The rows of a batch that no cold table has. One without a timestamp lies before no boundary.
-    fn uncovered(&self, batch: RecordBatch) -> Result<RecordBatch, ServiceError> {
-        let Some(left_out) = &self.rows.left_out else { return Ok(batch) };
+    /// The columns of the file.
+    fn schema(&self) -> Result<SchemaRef, ServiceError> {
+        let schema = match self.rows.decoding.undecoded {
+            Undecoded::By(_) => arrow_schema(&self.rows.table),
+            Undecoded::Only => {
+                let table = error_table(&self.rows.table)
+                    .map_err(|e| ServiceError::Internal(format!("the table of errors: {e}")))?;
+                arrow_schema(&table)
+            }
+        };
+        schema.map_err(|e| ServiceError::Internal(format!("the table has no Arrow schema: {e}")))
+    }
+
+    /// The rows of a block that the file has, and how many of its records did not decode.
+    fn shown(
+        &self,
+        block: &RecordBlock,
+        decoded: DecodedBatch,
+        schema: &SchemaRef,
+    ) -> Result<(RecordBatch, u64), ServiceError> {
+        let DecodedBatch { batch, mut failures } = decoded;
+        let mut keep = self.uncovered(&batch);
+        if let Some(keep) = &keep {
+            // What a cold table has is shown from there.
+            failures.retain(|failure| keep[failure.row]);
+        }
+        let failed = failures.chunk_by(|a, b| a.row == b.row).count() as u64;
+        let policy = match self.rows.decoding.undecoded {
+            Undecoded::Only => {
+                let rows = error_rows(block, &failures, self.key.partition, schema);
+                let rows = rows
+                    .map_err(|e| ServiceError::Internal(format!("errors of {}: {e}", self.key)));
+                return Ok((rows?, failed));
+            }
+            Undecoded::By(policy) => policy,
+        };
+        if let Some(first) = failures.first() {
+            self.metrics.decode_failures.note(&self.key, &failures);
+            match policy {
+                ErrorPolicy::Keep => {}
+                ErrorPolicy::Fail => return Err(self.undecodable(first)),
+                ErrorPolicy::Skip => {
+                    let keep = keep.get_or_insert_with(|| vec![true; batch.num_rows()]);
+                    failures.iter().for_each(|failure| keep[failure.row] = false);
+                }
+            }
+        }
+        let Some(keep) = keep else { return Ok((batch, failed)) };
+        let batch = filter_record_batch(&batch, &BooleanArray::from(keep));
+        let batch = batch.map_err(|e| {
+            ServiceError::Internal(format!("leaving rows out of {}: {e}", self.key))
+        })?;
+        Ok((batch, failed))
+    }
+
+    fn undecodable(&self, failure: &DecodeFailure) -> ServiceError {
+        let part = match failure.part {
+            RecordPart::Key => "key",
+            RecordPart::Value => "value",
+        };
+        ServiceError::Undecodable {
+            topic: self.key.topic.to_string(),
+            partition: self.key.partition.0,
+            offset: failure.offset.0,
+            cause: format!("{part}: {}", failure.cause),
+        }
+    }
+
+    /// Which rows of a batch no cold table has; `None` where one has none of them. One without a timestamp
+    /// lies before no boundary.
+    fn uncovered(&self, batch: &RecordBatch) -> Option<Vec<bool>> {
+        let left_out = self.rows.left_out.as_ref()?;
         let column = self.rows.offset_column();
         let offsets = batch.column(column).as_primitive::<Int64Type>();
         let times = batch.column(column + 1).as_primitive::<TimestampMicrosecondType>();
@@ -166,11 +235,9 @@ impl Job {
             None => false,
         };
         let keep = |(row, &offset): (usize, &i64)| {
-            Some(!left_out.offsets.contains(Offset(offset)) && !earlier(row))
+            !left_out.offsets.contains(Offset(offset)) && !earlier(row)
         };
-        let keep: BooleanArray = offsets.values().iter().enumerate().map(keep).collect();
-        filter_record_batch(&batch, &keep)
-            .map_err(|e| ServiceError::Internal(format!("leaving rows out of {}: {e}", self.key)))
+        Some(offsets.values().iter().enumerate().map(keep).collect())
     }
 
     /// The rows with their ids.
@@ -186,38 +253,9 @@ impl Job {
     /// The schema some record was written with. A registry that does not answer fails the read; one
     /// that answers that there is no such schema makes the record undecodable.
     fn writer(&self, id: WriterId) -> Result<WriterSchema, ServiceError> {
-        self.runtime.block_on(self.schemas.writer(id))
-    }
-}
-
-/// The records of one chunk that did not decode.
-#[derive(Default)]
-struct Failures {
-    count: u64,
-}
-
-impl Failures {
-    fn note(&mut self, key: &DataFileKey, failures: &[DecodeFailure]) {
-        for failure in failures {
-            self.count += 1;
-            if self.count <= LOGGED_FAILURES as u64 {
-                tracing::warn!(
-                    topic = %key.topic, partition = key.partition.0, offset = failure.offset.0,
-                    part = ?failure.part, schema_id = failure.schema_id.map(|id| id.0),
-                    cause = %failure.cause, "a record did not decode; its row has nulls there"
-                );
-            }
-        }
-    }
-
-    fn report(&self, key: &DataFileKey, metrics: &Metrics) {
-        metrics.add_decode_failures(key.topic.as_str(), self.count);
-        if self.count > LOGGED_FAILURES as u64 {
-            tracing::warn!(
-                topic = %key.topic, partition = key.partition.0, range = %key.range,
-                failures = self.count, "more records of this chunk did not decode"
-            );
-        }
+        let topic = (&self.key.topic, self.key.topic_id);
+        let state = &self.rows.decoding.writers;
+        self.runtime.block_on(self.schemas.writer(topic, state, id))
     }
 }
 

@@ -16,6 +16,8 @@ use crate::store::{Changes, Kind, Store};
 pub(crate) struct Encoding {
     /// The exact number of rows.
     pub rows: u64,
+    /// The number of records that did not decode, among those that the file is of.
+    pub errors: u64,
     /// The Parquet file's true length in bytes.
     pub file_size: u64,
     /// BLAKE3 of the file.
@@ -32,6 +34,9 @@ pub(crate) struct Encoding {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ChunkFacts {
     rows: u64,
+    /// Not known of files that were encoded before errors were counted.
+    #[serde(default)]
+    errors: Option<u64>,
     file_size: u64,
     digest: [u8; 32],
     columns: Vec<StoredMetrics>,
@@ -60,6 +65,11 @@ impl ChunkFacts {
         self.rows
     }
 
+    /// The number of records that did not decode, if it is known.
+    pub(crate) fn errors(&self) -> Option<u64> {
+        self.errors
+    }
+
     /// Metrics by field id.
     pub(crate) fn columns(&self) -> BTreeMap<i32, ColumnMetrics> {
         let column = |s: &StoredMetrics| ColumnMetrics {
@@ -86,6 +96,7 @@ impl ChunkFacts {
     pub(crate) fn encoding(&self) -> Encoding {
         Encoding {
             rows: self.rows,
+            errors: self.errors.unwrap_or(0),
             file_size: self.file_size,
             digest: self.digest,
             columns: self.columns(),
@@ -104,6 +115,7 @@ impl ChunkFacts {
     fn first(encoding: &Encoding) -> Self {
         let mut facts = Self {
             rows: 0,
+            errors: None,
             file_size: 0,
             digest: [0; 32],
             columns: Vec::new(),
@@ -118,6 +130,7 @@ impl ChunkFacts {
     /// from now on: engines answer from a plan's numbers without reading the file.
     fn take(&mut self, encoding: &Encoding) {
         self.rows = encoding.rows;
+        self.errors = Some(encoding.errors);
         self.file_size = encoding.file_size;
         self.digest = encoding.digest;
         let stored = |(&field_id, m): (&i32, &ColumnMetrics)| StoredMetrics {
@@ -138,6 +151,7 @@ impl ChunkFacts {
             self.dead.append(&mut self.served);
             self.take(encoding);
         }
+        self.errors = Some(encoding.errors);
     }
 
     /// Takes a new encoding in. `Err` when `declared` names an object that had other bytes.
@@ -391,7 +405,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn encoding(fill: u8, file_size: u64) -> Encoding {
-        Encoding { rows: 3, file_size, digest: [fill; 32], columns: BTreeMap::new() }
+        Encoding { rows: 3, errors: 0, file_size, digest: [fill; 32], columns: BTreeMap::new() }
     }
 
     #[test]

@@ -13,19 +13,24 @@ use isk_model::{
 use crate::beside::Attachment;
 use crate::covered::Piece;
 use crate::epochs::EpochHistory;
+use crate::error_files::causes_bound;
 use crate::facts::{ChunkFacts, recipe};
-use crate::plan::{Inputs, uri};
+use crate::plan::{Inputs, View, uri};
 
 /// The files of a group, and the metadata files that their recipes name: every chunk is a file, or the
 /// pieces of it that no cold table covers are.
 pub(crate) fn group_files(inputs: &Inputs, group: &Group) -> (Vec<PlannedFile>, Vec<Attachment>) {
     let k = inputs.pin.chunk_exponent();
     let (mut files, mut attachments) = (Vec::new(), Vec::new());
+    if inputs.view == View::Errors && !inputs.may_fail() {
+        return (files, attachments);
+    }
     for &(partition, range) in &group.parts {
         let part = Part { partition, facts: inputs.facts.within(&inputs.topic, partition, range) };
         for chunk in chunks(range, k) {
             let Some(covered) = inputs.covered() else {
-                let cut = cut(inputs, &part, chunk).into_iter();
+                let holds = |piece: &OffsetChunk| inputs.may_hold(&part, piece.range);
+                let cut = cut(inputs, &part, chunk).into_iter().filter(holds);
                 files.extend(cut.map(|piece| planned_file(inputs, &part, piece, None)));
                 continue;
             };
@@ -40,14 +45,14 @@ pub(crate) fn group_files(inputs: &Inputs, group: &Group) -> (Vec<PlannedFile>, 
 }
 
 /// A range of a Kafka partition, and what is known of the files that begin in it, by recipe.
-struct Part {
-    partition: KafkaPartition,
-    facts: HashMap<String, Arc<ChunkFacts>>,
+pub(crate) struct Part {
+    pub(crate) partition: KafkaPartition,
+    pub(crate) facts: HashMap<String, Arc<ChunkFacts>>,
 }
 
 /// The pieces that the end of a followed partition is cut into. A chunk that is proven is one.
 fn cut(inputs: &Inputs, part: &Part, chunk: OffsetChunk) -> Vec<OffsetChunk> {
-    let whole = || recipe(&data_key(inputs, part.partition, chunk.range, None));
+    let whole = || recipe(&hot_key(inputs, part.partition, chunk.range));
     match inputs.cuts.get(&part.partition) {
         Some(cuts) if cuts.cut(chunk.range) && !part.facts.contains_key(&whole()) => {
             cuts.pieces(chunk)
@@ -56,8 +61,18 @@ fn cut(inputs: &Inputs, part: &Part, chunk: OffsetChunk) -> Vec<OffsetChunk> {
     }
 }
 
+/// The recipe that the topic's own table has of a range.
+pub(crate) fn hot_key(
+    inputs: &Inputs,
+    partition: KafkaPartition,
+    range: OffsetRange,
+) -> DataFileKey {
+    let render = inputs.hot_render.unwrap_or(inputs.render);
+    DataFileKey { render, ..data_key(inputs, partition, range, None) }
+}
+
 /// The recipe of a range, its size not yet declared.
-fn data_key(
+pub(crate) fn data_key(
     inputs: &Inputs,
     partition: KafkaPartition,
     range: OffsetRange,
@@ -108,7 +123,10 @@ fn planned_file(
             (facts.size_to_declare(), proven)
         }
         None => {
-            let bound = inputs.pin.size_bound(key.range, inputs.max_message_bytes);
+            let mut bound = inputs.pin.size_bound(key.range, inputs.max_message_bytes);
+            if inputs.view == View::Errors {
+                bound = bound.saturating_add(causes_bound(key.range));
+            }
             let timestamp_upper_ms = inputs.times.upper_bound(partition, key.range);
             (bound, Evidence::Unproven { delete_uri: delete_uri(), timestamp_upper_ms })
         }

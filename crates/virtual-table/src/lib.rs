@@ -17,8 +17,10 @@ mod coverage_book;
 mod covered;
 mod encode;
 mod epochs;
+mod error_files;
 mod facts;
 mod failover;
+mod failures;
 mod files;
 mod follow;
 mod formats;
@@ -61,9 +63,11 @@ mod tips;
 mod topic_pin;
 mod topic_schema;
 mod topics;
+mod undecoded;
+mod writers;
 
 pub use api::{
-    COLDSET, HOTSET, ListedObject, Listing, LoadedTable, MERGED, ObjectInfo, ObjectStream,
+    COLDSET, ERRORS, HOTSET, ListedObject, Listing, LoadedTable, MERGED, ObjectInfo, ObjectStream,
     ServiceError, UNMOVED,
 };
 pub use coverage_admin::{CoverageStore, Forget, TableCoverage};
@@ -75,3 +79,4 @@ pub use scan_filter::{Filter, Test};
 pub use service::{Service, ServiceConfig};
 pub use table_mapping::TableMapping;
 pub use topics::TopicFilter;
+pub use undecoded::{ErrorPolicies, ErrorPolicy};

@@ -8,7 +8,7 @@ use isk_kafka::TopicDescription;
 use isk_model::{KafkaPartition, PartitionOffsets};
 use tokio::sync::watch;
 
-use crate::api::{COLDSET, LoadedTable, MERGED, ServiceError, UNMOVED, UNMOVED_IN_TRINO};
+use crate::api::{COLDSET, ERRORS, LoadedTable, MERGED, ServiceError, UNMOVED, UNMOVED_IN_TRINO};
 use crate::beside::relabelled;
 use crate::lineage::{Ends, TickCuts};
 use crate::metrics::add;
@@ -17,7 +17,8 @@ use crate::service::Service;
 use crate::tick::Tick;
 use crate::time_index_ask::TopicTimes;
 use crate::topic_pin::TopicPin;
-use crate::topics::kafka_error;
+use crate::topics::{TopicSettings, kafka_error};
+use crate::undecoded::{Decoding, Undecoded};
 
 /// How long a request that is given up is waited for, to say why.
 const OWN_WORDS: Duration = Duration::from_millis(250);
@@ -43,6 +44,7 @@ impl Service {
         match namespace {
             COLDSET => self.load_cold(COLDSET, table).await,
             MERGED => self.load_merged(table).await,
+            ERRORS => Ok(self.tick(View::Errors, table).await?.loaded.clone()),
             _ => {
                 let (view, topic) = hot_table(table);
                 Ok(self.tick(view, topic).await?.loaded.clone())
@@ -65,6 +67,10 @@ impl Service {
 
     /// A view of a topic, planned anew, or found not to have changed since the last plan.
     pub(crate) async fn tick(&self, view: View, topic: &str) -> Result<Arc<Tick>, ServiceError> {
+        if view == View::Errors {
+            let hot = self.tick_with(View::Hot, topic, BTreeMap::new()).await?;
+            return self.settle(hot.inputs().errors(self.renders.profile())?).await;
+        }
         let tick = self.tick_with(view, topic, BTreeMap::new()).await?;
         if view == View::Hot {
             self.loaded_topics.loaded(tick.topic());
@@ -82,18 +88,19 @@ impl Service {
         add(&self.metrics.tables_loaded, 1);
         let begun = Instant::now();
         let topic = self.in_time(begun, self.topics.get(topic)).await?;
-        let (columns, log, cluster_id) = tokio::join!(
+        let (columns, log, cluster_id, decoding) = tokio::join!(
             self.schemas.current(&topic.name, topic.id),
             self.log(&topic, begun),
             self.in_time(begun, async {
                 self.kafka.cluster_id().await.map_err(|error| kafka_error(&error))
             }),
+            self.decoding(&topic),
         );
-        let (mut columns, log, cluster_id) = (columns?, log?, cluster_id?);
+        let (mut columns, log, cluster_id, decoding) = (columns?, log?, cluster_id?, decoding?);
         let TopicLog { settings, mut offsets, pin, times } = log;
         let asked = begun.elapsed();
         let beside = match view {
-            View::Hot => None,
+            View::Hot | View::Errors => None,
             // Behind the offsets: what moved and left Kafka in between must be in one of the two.
             View::Unmoved | View::Merged => {
                 self.beside(view, &topic, &columns, &mut offsets).await?
@@ -107,16 +114,19 @@ impl Service {
         let cleaning = self.cleanings.observe(&topic, settings.compacted, &offsets)?;
         let mut notes = self.notes(&topic, &offsets, &times, settings.tiered);
         notes.extend(self.schemas.notes(&topic.name, &columns));
+        notes.insert("isk.errors".to_owned(), self.error_policies.of(&topic.name).to_string());
         // A followed topic ends where it is proven.
         let cuts = match view {
             View::Hot => self.tips.show(&topic, &mut offsets),
-            View::Unmoved | View::Merged => BTreeMap::new(),
+            View::Unmoved | View::Merged | View::Errors => BTreeMap::new(),
         };
         let inputs = Inputs {
             notes,
             view,
             cluster_id,
-            render: render_digest(&columns, self.renders.profile())?,
+            render: render_digest(&columns, self.renders.profile(), &decoding)?,
+            hot_render: None,
+            decoding,
             topic,
             table: columns,
             offsets,
@@ -134,7 +144,7 @@ impl Service {
         let topic = Arc::clone(&inputs.topic);
         let tick = match view {
             View::Hot => self.settle_history(inputs, begun).await,
-            View::Unmoved | View::Merged => self.settle(inputs).await,
+            View::Unmoved | View::Merged | View::Errors => self.settle(inputs).await,
         }?;
         tracing::debug!(
             topic = %topic.name, ?view, asked_us = asked.as_micros(),
@@ -186,6 +196,16 @@ impl Service {
         let times = self.times.observe(topic, &offsets, exponent, settings.tiered);
         let (pin, times) = tokio::join!(pin, times);
         Ok(TopicLog { settings, offsets, pin: pin?, times })
+    }
+
+    /// How the records of a topic become rows, as of now.
+    pub(crate) async fn decoding(
+        &self,
+        topic: &TopicDescription,
+    ) -> Result<Decoding, ServiceError> {
+        let undecoded = Undecoded::By(self.error_policies.of(&topic.name));
+        let writers = self.schemas.writer_state(&topic.name, topic.id).await?;
+        Ok(Decoding { undecoded, writers })
     }
 
     /// The topic's last tick if the inputs are the same, else one that follows it.
@@ -273,6 +293,14 @@ pub(crate) fn hot_table(table: &str) -> (View, &str) {
     match table.strip_suffix(UNMOVED).or_else(|| table.strip_suffix(UNMOVED_IN_TRINO)) {
         Some(topic) => (View::Unmoved, topic),
         None => (View::Hot, table),
+    }
+}
+
+/// The topic that a table of the hotset's, or of errors, is of.
+pub(crate) fn topic_of_table<'t>(namespace: &str, table: &'t str) -> &'t str {
+    match namespace {
+        ERRORS => table,
+        _ => hot_table(table).1,
     }
 }
 

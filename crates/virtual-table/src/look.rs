@@ -19,11 +19,13 @@ use crate::plan::render_digest;
 use crate::render::Order;
 use crate::service::Service;
 use crate::topics::TopicSettings;
+use crate::undecoded::Decoding;
 
 /// A topic of the hotset's, with its offsets as of a moment.
 pub(crate) struct Look {
     pub topic: Arc<TopicDescription>,
     pub table: Arc<TableSchema>,
+    pub decoding: Decoding,
     pub render: RenderDigest,
     pub offsets: BTreeMap<KafkaPartition, PartitionOffsets>,
     pub epochs: BTreeMap<KafkaPartition, EpochHistory>,
@@ -67,16 +69,17 @@ impl Service {
     pub(crate) async fn look(&self, topic: &str) -> Result<Look, ServiceError> {
         let topic = self.topics.get(topic).await?;
         let at = Instant::now();
-        let (table, offsets, settings) = tokio::join!(
+        let (table, offsets, settings, decoding) = tokio::join!(
             self.schemas.current(&topic.name, topic.id),
             self.offsets(&topic),
             self.topics.settings(&topic.name),
+            self.decoding(&topic),
         );
-        let (table, offsets) = (table?, offsets?);
+        let (table, offsets, decoding) = (table?, offsets?, decoding?);
         let k = self.pin(&topic, &offsets).await?.chunk_exponent();
         let epochs = self.epochs(&topic, &offsets).await?;
-        let render = render_digest(&table, self.renders.profile())?;
-        Ok(Look { topic, table, render, offsets, epochs, k, settings, at })
+        let render = render_digest(&table, self.renders.profile(), &decoding)?;
+        Ok(Look { topic, table, decoding, render, offsets, epochs, k, settings, at })
     }
 
     /// Encodes a range of a topic as one file, if that was never done, so that its facts are known.
@@ -92,7 +95,12 @@ impl Service {
         }
         let order = Order {
             key: look.key(partition, range),
-            rows: Rows { table: Arc::clone(&look.table), row_ids: false, left_out: None },
+            rows: Rows {
+                table: Arc::clone(&look.table),
+                row_ids: false,
+                left_out: None,
+                decoding: look.decoding.clone(),
+            },
             full: range.end().0 % look.k.width() == 0,
             errand,
         };

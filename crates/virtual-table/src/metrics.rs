@@ -5,6 +5,8 @@ use std::fmt::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::failures::DecodeFailures;
+
 /// Counters of one service. They only grow.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -16,8 +18,7 @@ pub(crate) struct Metrics {
     pub(crate) rows_rendered: AtomicU64,
     pub(crate) bytes_rendered: AtomicU64,
     pub(crate) objects_read: AtomicU64,
-    /// By topic: of records whose key or value did not decode.
-    decode_failures: Mutex<BTreeMap<String, u64>>,
+    pub(crate) decode_failures: DecodeFailures,
     /// By cold table: of offsets that neither it nor Kafka has.
     holes: Mutex<BTreeMap<String, u64>>,
     /// By topic: of partitions with a record that is dated ahead.
@@ -27,14 +28,6 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Counts records of a topic that did not decode.
-    pub(crate) fn add_decode_failures(&self, topic: &str, by: u64) {
-        if by > 0 {
-            let mut all = self.decode_failures.lock().unwrap_or_else(|e| e.into_inner());
-            *all.entry(topic.to_owned()).or_default() += by;
-        }
-    }
-
     /// Notes how many partitions of a topic have a record that is dated ahead.
     pub(crate) fn set_dated_ahead(&self, topic: &str, partitions: u64) {
         set(&self.dated_ahead, topic, partitions);
@@ -92,15 +85,9 @@ impl Metrics {
         let _ = writeln!(
             out,
             "# HELP isk_cache_bytes Encoded files kept on disk.\n# TYPE isk_cache_bytes gauge\n\
-             isk_cache_bytes {cached}\n\
-             # HELP isk_decode_failures_total Keys and values that did not decode.\n\
-             # TYPE isk_decode_failures_total counter"
+             isk_cache_bytes {cached}"
         );
-        for (topic, value) in self.decode_failures.lock().unwrap_or_else(|e| e.into_inner()).iter()
-        {
-            // A topic name holds nothing that a label value would have to escape.
-            let _ = writeln!(out, "isk_decode_failures_total{{topic=\"{topic}\"}} {value}");
-        }
+        self.decode_failures.render(&mut out);
         for (name, help, values) in [
             (
                 "future_dated_partitions",

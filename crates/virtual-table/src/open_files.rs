@@ -70,8 +70,13 @@ mod tests {
         let cache = FileCache::open(dir.path(), 0, |_| None).unwrap();
         let file = || {
             let (file, path) = cache.begin().unwrap().into_parts();
-            let encoding =
-                Encoding { rows: 0, file_size: 0, digest: [0; 32], columns: BTreeMap::new() };
+            let encoding = Encoding {
+                rows: 0,
+                errors: 0,
+                file_size: 0,
+                digest: [0; 32],
+                columns: BTreeMap::new(),
+            };
             Arc::new(cache.keep("a", file, path, (0, 0, encoding), Claim::Oldest).unwrap())
         };
         let files = OpenFiles::default();

@@ -14,7 +14,7 @@ use isk_schema::{KeyKind, MAPPING_VERSION, TableSchema, ValueKind};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::api::{HOTSET, MERGED, ServiceError};
+use crate::api::{ERRORS, HOTSET, MERGED, ServiceError};
 use crate::beside::{Beside, Merged};
 use crate::cleaning::Cleaning;
 use crate::covered::Covered;
@@ -24,6 +24,7 @@ use crate::lineage::{Ends, TickCuts, split};
 use crate::tail::Cuts;
 use crate::time_index_ask::TopicTimes;
 use crate::topic_pin::TopicPin;
+use crate::undecoded::Decoding;
 
 /// Counts changes to rows that neither the schema mapping nor the render profile know of: the
 /// metadata columns' content, the policy for records that do not decode.
@@ -41,6 +42,8 @@ pub(crate) enum View {
     Unmoved,
     /// What a cold table does not cover, together with that table.
     Merged,
+    /// The records that do not decode.
+    Errors,
 }
 
 impl View {
@@ -49,6 +52,7 @@ impl View {
         match self {
             Self::Hot | Self::Unmoved => HOTSET,
             Self::Merged => MERGED,
+            Self::Errors => ERRORS,
         }
     }
 }
@@ -60,7 +64,10 @@ pub(crate) struct Inputs {
     pub topic: Arc<TopicDescription>,
     /// The columns of the files.
     pub table: Arc<TableSchema>,
+    pub decoding: Decoding,
     pub render: RenderDigest,
+    /// The recipes of the same chunks as the topic has them, where other files are planned.
+    pub hot_render: Option<RenderDigest>,
     pub offsets: BTreeMap<KafkaPartition, PartitionOffsets>,
     pub epochs: BTreeMap<KafkaPartition, EpochHistory>,
     pub pin: TopicPin,
@@ -120,11 +127,13 @@ impl Inputs {
 pub(crate) fn render_digest(
     table: &TableSchema,
     profile: &RenderProfile,
+    decoding: &Decoding,
 ) -> Result<RenderDigest, ServiceError> {
     let columns = serde_json::to_vec(table.iceberg.as_ref())
         .map_err(|e| ServiceError::Internal(format!("a table schema has no JSON: {e}")))?;
     let mut hash = Sha256::new();
-    hash.update(format!("mapping {MAPPING_VERSION}; rows {ROWS_VERSION}; keep; "));
+    hash.update(format!("mapping {MAPPING_VERSION}; rows {ROWS_VERSION}; "));
+    hash.update(decoding.digest_input());
     hash.update(profile.digest_input());
     hash.update([0]);
     hash.update(columns);
@@ -193,6 +202,7 @@ fn view_name(view: View) -> &'static str {
         View::Hot => HOTSET,
         View::Unmoved => "unmoved",
         View::Merged => MERGED,
+        View::Errors => ERRORS,
     }
 }
 
@@ -207,6 +217,7 @@ fn table_uuid(inputs: &Inputs) -> Uuid {
     let name = match (inputs.view, &inputs.beside) {
         (View::Merged, Some(beside)) => format!("{hot}/merged/{}", beside.table_uuid),
         (View::Unmoved, _) => format!("{hot}/unmoved"),
+        (View::Errors, _) => format!("{hot}/errors"),
         _ => hot,
     };
     Uuid::new_v5(&TABLE_UUIDS, name.as_bytes())

@@ -7,7 +7,7 @@
 //! `follow.rs` proves it. Compacted topics are proven like others: bounds hold whatever the cleaner
 //! removes, and only the count stays one by reading.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use isk_model::{KafkaPartition, Offset, OffsetRange, TopicId, TopicName, chunks};
 
 use crate::api::ServiceError;
-use crate::facts::FactBook;
+use crate::facts::{FactBook, recipe};
 use crate::look::Look;
 use crate::manners::Errand;
 use crate::metrics::add;
@@ -136,6 +136,12 @@ struct Task {
     range: OffsetRange,
 }
 
+impl Task {
+    fn recipe(&self) -> String {
+        recipe(&self.look.key(self.partition, self.range))
+    }
+}
+
 /// What the prover remembers from look to look.
 #[derive(Default)]
 struct Memory {
@@ -143,6 +149,8 @@ struct Memory {
     ends: HashMap<(TopicId, TopicName, KafkaPartition), Offset>,
     /// Topics that failed: when to try again, and after which pause.
     failed: BTreeMap<TopicName, (Instant, Duration)>,
+    /// The recipes of chunks with a record that does not decode, of topics whose policy is to fail.
+    undecodable: HashSet<String>,
 }
 
 /// What is logged from time to time.
@@ -189,6 +197,9 @@ impl Service {
             if self.prover.pace.is_spent() {
                 break;
             }
+            if memory.undecodable.contains(&task.recipe()) {
+                continue;
+            }
             if memory.failed.get(topic).is_some_and(|(until, _)| Instant::now() < *until) {
                 continue;
             }
@@ -201,6 +212,14 @@ impl Service {
                 }
                 // Retention was faster, or the log was written anew: the next look sees what is there.
                 Err(ServiceError::Gone { .. }) => add(&metrics.errors, 1),
+                // So it will be the next time: other chunks of the topic can be proven.
+                Err(ServiceError::Undecodable { .. }) => {
+                    add(&metrics.errors, 1);
+                    if memory.undecodable.len() == QUEUE {
+                        memory.undecodable.clear();
+                    }
+                    memory.undecodable.insert(task.recipe());
+                }
                 Err(error) => {
                     add(&metrics.errors, 1);
                     let last = memory.failed.get(topic).map(|(_, pause)| *pause);

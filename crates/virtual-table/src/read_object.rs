@@ -10,6 +10,7 @@ use futures::stream;
 use isk_kafka::TopicDescription;
 use isk_model::{DataFileKey, ObjectKey};
 use isk_parquet_file::{PaddedLayout, Segment, empty_delete_file};
+use isk_schema::TableSchema;
 
 use crate::api::{ObjectInfo, ObjectStream, ServiceError};
 use crate::beside::relabelled;
@@ -17,9 +18,10 @@ use crate::cache::EncodedFile;
 use crate::encode::Rows;
 use crate::manners::Errand;
 use crate::metrics::add;
-use crate::plan::render_digest;
+use crate::plan::{View, render_digest};
 use crate::render::Order;
 use crate::service::Service;
+use crate::undecoded::{Decoding, Undecoded};
 
 /// Bytes handed to the client at once.
 const PIECE: u64 = 256 << 10;
@@ -46,9 +48,10 @@ impl Service {
         range: Range<u64>,
     ) -> Result<ObjectStream, ServiceError> {
         add(&self.metrics.objects_read, 1);
+        let view = self.view_of(bucket)?;
         let key = self.parse(bucket, key).await?;
         let whole = match &key {
-            ObjectKey::Data(key) => return self.read_data(key, range).await,
+            ObjectKey::Data(key) => return self.read_data(view, key, range).await,
             ObjectKey::Delete(_) => Bytes::from_static(empty_delete_file()),
             ObjectKey::Metadata { topic, file } => {
                 self.metadata.get(topic, file)?.ok_or_else(|| no_such_metadata(&key))?
@@ -62,6 +65,7 @@ impl Service {
     /// A range of a virtual data file.
     async fn read_data(
         &self,
+        view: View,
         key: &DataFileKey,
         range: Range<u64>,
     ) -> Result<ObjectStream, ServiceError> {
@@ -81,11 +85,9 @@ impl Service {
             Some(digest) => Some(self.kept_left_out(&topic.name, digest)?.ok_or_else(not_kept)?),
             None => None,
         };
-        if render_digest(&table, self.renders.profile())? != key.render {
-            return Err(gone(key, "it was planned with other settings or columns".into()));
-        }
+        let decoding = self.decoding_of(view, &topic, &table, key)?;
         let full = self.is_full(&topic, key);
-        let rows = Rows { table, row_ids, left_out };
+        let rows = Rows { table, row_ids, left_out, decoding };
         let order = Order { key: key.clone(), rows, full, errand: Errand::Read };
         let file = self.encoded(&topic, order).await?;
         self.facts.learn(key, &file.encoding, full)?.map_err(|_| {
@@ -104,6 +106,27 @@ impl Service {
         })?;
         let segments: Vec<Segment> = layout.segments(range).collect();
         Ok(stream_segments(file, segments))
+    }
+
+    /// How a file's records become rows, as its key says.
+    fn decoding_of(
+        &self,
+        view: View,
+        topic: &TopicDescription,
+        table: &TableSchema,
+        key: &DataFileKey,
+    ) -> Result<Decoding, ServiceError> {
+        let undecoded = match view {
+            View::Errors => Undecoded::Only,
+            _ => Undecoded::By(self.error_policies.of(&topic.name)),
+        };
+        for writers in self.schemas.writers.states(&topic.name, topic.id)? {
+            let decoding = Decoding { undecoded, writers };
+            if render_digest(table, self.renders.profile(), &decoding)? == key.render {
+                return Ok(decoding);
+            }
+        }
+        Err(gone(key, "it was planned with other settings or columns".into()))
     }
 
     /// The file of an order. Where the log no longer holds what was ordered, the next plan asks for it

@@ -13,8 +13,8 @@ use iceberg::spec::{
 use isk_kafka::TopicDescription;
 use isk_model::{KafkaPartition, ObjectKey, Offset};
 
-use crate::api::{HOTSET, ServiceError};
-use crate::load_table::hot_table;
+use crate::api::{ERRORS, HOTSET, ServiceError};
+use crate::load_table::topic_of_table;
 use crate::metrics::add;
 use crate::scan::{ScanPlan, ScanRequest, assemble, place};
 use crate::scan_filter::{Bound, ColumnFacts};
@@ -40,25 +40,25 @@ struct Scan {
 }
 
 impl Service {
-    /// Plans a scan of a table of `hotset`.
+    /// Plans a scan of a table of `hotset` or `errors`.
     pub async fn plan_scan(
         &self,
         namespace: &str,
         table: &str,
         request: &ScanRequest,
     ) -> Result<ScanPlan, ServiceError> {
-        if namespace != HOTSET {
+        if ![HOTSET, ERRORS].contains(&namespace) {
             return Err(ServiceError::Unsupported {
                 what: format!("a scan of {namespace}.{table}, planned by this service,"),
                 reason:
-                    "tables of hotset alone are planned here: set scan-planning-mode to client \
+                    "tables of hotset and errors alone are planned here: set scan-planning-mode to client \
                          for this catalog"
                         .into(),
             });
         }
         add(&self.metrics.scans_planned, 1);
         let loaded = self.load_table(namespace, table).await?;
-        let topic = self.topics.get(hot_table(table).1).await?;
+        let topic = self.topics.get(topic_of_table(namespace, table)).await?;
         let broken = |e: &dyn std::fmt::Display| {
             ServiceError::Internal(format!("the metadata at {}: {e}", loaded.metadata_location))
         };

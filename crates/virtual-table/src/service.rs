@@ -11,7 +11,7 @@ use isk_coldset::Upstream;
 use isk_kafka::{KafkaCluster, KafkaError, SchemaRegistry};
 use isk_model::{ContentDigest, KafkaPartition, PartitionOffsets, TopicName};
 
-use crate::api::{COLDSET, HOTSET, Listing, MERGED, ServiceError, cold_error};
+use crate::api::{COLDSET, ERRORS, HOTSET, Listing, MERGED, ServiceError, cold_error};
 use crate::bursts::Bursts;
 use crate::cache::FileCache;
 use crate::cleaning::Cleanings;
@@ -23,7 +23,7 @@ use crate::formats::TopicFormats;
 use crate::histories::Histories;
 use crate::layout::Layout;
 use crate::listing::{Page, Room};
-use crate::load_table::hot_table;
+use crate::load_table::topic_of_table;
 use crate::manifests::ManifestBook;
 use crate::metadata_store::MetadataStore;
 use crate::metrics::Metrics;
@@ -40,6 +40,7 @@ use crate::tips::Tips;
 use crate::topic_pin::TopicPin;
 use crate::topic_schema::TopicSchemas;
 use crate::topics::{TopicFilter, Topics, kafka_error};
+use crate::undecoded::ErrorPolicies;
 
 /// How long after its tick a followed topic's end is shown: a tick and the encoding of what is new.
 const FRESH: Duration = Duration::from_millis(500);
@@ -64,6 +65,8 @@ pub struct ServiceConfig {
     pub coldset: Option<Upstream>,
     /// Which cold tables the topics are one with.
     pub tables: TableMapping,
+    /// What tables show of records that do not decode.
+    pub errors: ErrorPolicies,
     /// Where the store, metadata files and the cache live. One process at a time.
     pub data_dir: PathBuf,
     /// Encoded files kept on disk, in bytes.
@@ -87,6 +90,7 @@ pub struct Service {
     pub(crate) topics: Topics,
     pub(crate) coldset: Option<Upstream>,
     pub(crate) tables: TableMapping,
+    pub(crate) error_policies: ErrorPolicies,
     pub(crate) coverages: Arc<Coverages>,
     pub(crate) cold_views: moka::sync::Cache<String, Arc<ColdView>>,
     pub(crate) layouts: moka::sync::Cache<ContentDigest, Arc<Layout>>,
@@ -146,6 +150,7 @@ impl Service {
             kafka: kafka.clone(),
             coldset: config.coldset,
             tables: config.tables,
+            error_policies: config.errors,
             coverages: Arc::new(Coverages::new(Arc::clone(&store))),
             cold_views: moka::sync::Cache::new(1000),
             layouts: moka::sync::Cache::new(10_000),
@@ -183,8 +188,11 @@ impl Service {
 
     /// The namespaces of the catalog, sorted.
     pub fn namespaces(&self) -> Vec<String> {
-        let all: &[&str] =
-            if self.coldset.is_some() { &[COLDSET, HOTSET, MERGED] } else { &[HOTSET] };
+        let all: &[&str] = if self.coldset.is_some() {
+            &[COLDSET, ERRORS, HOTSET, MERGED]
+        } else {
+            &[ERRORS, HOTSET]
+        };
         all.iter().map(|&name| name.to_owned()).collect()
     }
 
@@ -192,7 +200,7 @@ impl Service {
     pub async fn tables(&self, namespace: &str) -> Result<Vec<String>, ServiceError> {
         self.check_namespace(namespace)?;
         let mut tables = Vec::new();
-        if namespace != HOTSET
+        if [COLDSET, MERGED].contains(&namespace)
             && let Some(coldset) = &self.coldset
         {
             tables = coldset.tables().await.map_err(|e| cold_error(&e))?;
@@ -212,8 +220,8 @@ impl Service {
     /// Whether a table exists; asks for no offsets.
     pub async fn table_exists(&self, namespace: &str, table: &str) -> Result<(), ServiceError> {
         self.check_namespace(namespace)?;
-        if namespace == HOTSET {
-            return self.topics.get(hot_table(table).1).await.map(|_| ());
+        if [HOTSET, ERRORS].contains(&namespace) {
+            return self.topics.get(topic_of_table(namespace, table)).await.map(|_| ());
         }
         if namespace == MERGED && self.topic_of(table).await?.is_some() {
             return Ok(());
@@ -245,6 +253,7 @@ impl Service {
     pub(crate) fn view_of(&self, bucket: &str) -> Result<View, ServiceError> {
         match bucket {
             HOTSET => Ok(View::Hot),
+            ERRORS => Ok(View::Errors),
             MERGED if self.coldset.is_some() => Ok(View::Merged),
             _ => Err(ServiceError::NoSuchNamespace(bucket.to_owned())),
         }

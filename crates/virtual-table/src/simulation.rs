@@ -25,6 +25,8 @@ use crate::store::Store;
 use crate::tick::Tick;
 use crate::time_index_ask::TopicTimes;
 use crate::topic_pin::TopicPin;
+use crate::undecoded::{Decoding, ErrorPolicy, Undecoded};
+use crate::writers::WriterState;
 
 /// Raw bytes of an imagined record: chunks hold 2^19 of them.
 const RECORD_BYTES: u64 = 80;
@@ -107,7 +109,8 @@ impl ImaginedTopic {
             declared_size: 1 << 26,
         };
         let (rows, file_size) = (range.span() - 1, 1 << 25);
-        let encoding = Encoding { rows, file_size, digest: [7; 32], columns: BTreeMap::new() };
+        let encoding =
+            Encoding { rows, errors: 0, file_size, digest: [7; 32], columns: BTreeMap::new() };
         self.facts.learn(&key, &encoding, true)?.map_err(|_| {
             ServiceError::Internal("an imagined chunk was encoded twice, differently".into())
         })
@@ -125,7 +128,12 @@ impl ImaginedTopic {
             cluster_id: "imagined".into(),
             topic: Arc::clone(&self.topic),
             table: Arc::clone(&self.table),
+            decoding: Decoding {
+                undecoded: Undecoded::By(ErrorPolicy::Keep),
+                writers: WriterState::default(),
+            },
             render: RenderDigest(0),
+            hot_render: None,
             offsets: self.offsets.clone(),
             epochs: epochs.collect(),
             pin: pin(),

@@ -52,6 +52,8 @@ pub(crate) enum Kind {
     Snapshots,
     /// Where the partitions of a topic began at a sweep, by topic id.
     Starts,
+    /// The writer schemas that the registry did not have, by topic id.
+    MissingWriters,
 }
 
 impl Kind {
@@ -75,6 +77,7 @@ impl Kind {
             Self::Lineage => "lineages",
             Self::Snapshots => "snapshots",
             Self::Starts => "log_starts",
+            Self::MissingWriters => "missing_writers",
         })
     }
 }

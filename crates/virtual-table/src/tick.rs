@@ -10,10 +10,11 @@ use isk_model::{ObjectKey, TopicName};
 
 use crate::api::{ListedObject, LoadedTable, ServiceError};
 use crate::beside::Merged;
+use crate::error_files::known_errors;
 use crate::files::group_files;
 use crate::load_table::bucket_of;
 use crate::manifests::{Fingerprint, ManifestBook, build_error, fingerprints};
-use crate::plan::{Inputs, head, location, uri};
+use crate::plan::{Inputs, View, head, location, uri};
 use crate::read_object::{constant_info, info_of};
 
 /// By how many milliseconds a snapshot's timestamp lies before the moment it was planned at.
@@ -42,12 +43,15 @@ impl Tick {
         last: Option<&Arc<Self>>,
         book: &ManifestBook,
     ) -> Result<Arc<Self>, ServiceError> {
-        let head = head(&inputs, now_ms() - BACKDATED_MS);
+        let mut head = head(&inputs, now_ms() - BACKDATED_MS);
         let (groups, fingerprint) = fingerprints(&inputs, &head, inputs.groups())?;
         if let Some(last) = last.filter(|last| last.fingerprint == fingerprint) {
             return Ok(Arc::clone(last));
         }
         let manifests = book.manifests(&inputs, &head, &groups)?;
+        if inputs.view == View::Errors {
+            head.properties.extend(known_errors(&manifests));
+        }
         match last.filter(|last| last.holds(&head, &manifests)) {
             // What is known anew changes nothing.
             Some(last) => Ok(last.known_anew(inputs, manifests, fingerprint)),
@@ -90,6 +94,11 @@ impl Tick {
     /// The topic it is of.
     pub(crate) fn topic(&self) -> &TopicName {
         &self.inputs.topic.name
+    }
+
+    /// All that it depends on.
+    pub(crate) fn inputs(&self) -> &Inputs {
+        &self.inputs
     }
 
     /// Whether it was published under this fingerprint.

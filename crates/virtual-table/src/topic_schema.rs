@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::future::join_all;
 use isk_decode::WriterSchema;
 use isk_kafka::{RegisteredSchema, RegistryError, SchemaRegistry};
 use isk_model::{
@@ -17,6 +19,10 @@ use tokio::sync::Mutex;
 use crate::api::ServiceError;
 use crate::formats::{PartFormat, TopicFormats};
 use crate::store::{Kind, Store};
+use crate::writers::{WriterBook, WriterState};
+
+/// How long a look for a schema that was missing may take.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What is kept of a topic's schemas across restarts. The field ids are the truth; the histories
 /// allow to read a file of an older schema version without asking the registry again.
@@ -99,6 +105,7 @@ pub(crate) struct TopicSchemas {
     registry: Option<SchemaRegistry>,
     formats: TopicFormats,
     store: Arc<Store>,
+    pub(crate) writers: WriterBook,
     tables: moka::sync::Cache<(TopicId, TopicName, SchemaVersion), Arc<TableSchema>>,
     /// One topic's record is changed by one caller at a time; schemas change seldom.
     changing: Mutex<()>,
@@ -114,7 +121,8 @@ impl TopicSchemas {
         store: Arc<Store>,
     ) -> Self {
         let (tables, refused) = (moka::sync::Cache::new(4096), moka::sync::Cache::new(4096));
-        Self { registry, formats, store, tables, changing: Mutex::new(()), refused }
+        let writers = WriterBook::new(Arc::clone(&store));
+        Self { registry, formats, store, writers, tables, changing: Mutex::new(()), refused }
     }
 
     /// What is to be said of a topic's schema, as properties of its table.
@@ -230,22 +238,60 @@ impl TopicSchemas {
         self.derive(topic, id, &mut record, version)
     }
 
-    /// The schema that some record was written with.
-    pub(crate) async fn writer(&self, id: WriterId) -> Result<WriterSchema, ServiceError> {
+    /// The schema that some record of a topic was written with, in a state of the topic's: one that was
+    /// missing then is.
+    pub(crate) async fn writer(
+        &self,
+        (topic, topic_id): (&TopicName, TopicId),
+        state: &WriterState,
+        id: WriterId,
+    ) -> Result<WriterSchema, ServiceError> {
         let Some(registry) = &self.registry else {
             return Ok(WriterSchema::Missing { cause: "no schema registry is configured".into() });
         };
-        match registry.schema(id).await {
-            Ok(Some(schema)) => Ok(WriterSchema::Known(registered(schema))),
-            Ok(None) => Ok(WriterSchema::Missing {
-                cause: format!("the schema registry knows no schema with id {id}"),
-            }),
-            // The registry answered, and what it has cannot decode the record.
-            Err(error) if error.is_deterministic() => {
-                Ok(WriterSchema::Missing { cause: error.to_string() })
-            }
-            Err(error) => Err(registry_error(&error)),
+        let missing = || self.writers.missing(topic, topic_id, state, id);
+        if let Some(cause) = missing()? {
+            return Ok(WriterSchema::Missing { cause });
         }
+        let cause = match registry.schema(id).await {
+            Ok(Some(schema)) => {
+                return Ok(match missing()? {
+                    // Somebody who asked before noted that it is not there.
+                    Some(cause) => WriterSchema::Missing { cause },
+                    None => WriterSchema::Known(registered(schema)),
+                });
+            }
+            Ok(None) => format!("the schema registry knows no schema with id {id}"),
+            // The registry answered, and what it has cannot decode the record.
+            Err(error) if error.is_deterministic() => error.to_string(),
+            Err(error) => return Err(registry_error(&error)),
+        };
+        self.writers.note(topic, topic_id, id, &cause)?;
+        Ok(WriterSchema::Missing { cause })
+    }
+
+    /// The state of a topic's missing schemas. From time to time they are looked for again; what is found
+    /// makes a new state. A registry that does not answer leaves the state as it is.
+    pub(crate) async fn writer_state(
+        &self,
+        topic: &TopicName,
+        topic_id: TopicId,
+    ) -> Result<WriterState, ServiceError> {
+        if let Some(registry) = &self.registry {
+            let ids = self.writers.to_look_for(topic, topic_id)?;
+            let look = |id| async move {
+                let answer = tokio::time::timeout(LOOK, registry.schema_anew(id)).await;
+                matches!(answer, Ok(Ok(Some(_)))).then_some(id)
+            };
+            let found: Vec<WriterId> =
+                join_all(ids.into_iter().map(look)).await.into_iter().flatten().collect();
+            if !found.is_empty() {
+                let ids: Vec<String> = found.iter().map(WriterId::to_string).collect();
+                tracing::info!(%topic, ?ids, "schemas that were missing are registered now");
+                self.writers.found(topic, topic_id, &found)?;
+            }
+        }
+        self.writers.current(topic, topic_id)
     }
 
     /// A subject's versions. One whose schemas are not understood is as good as none: the topic is

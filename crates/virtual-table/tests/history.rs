@@ -12,8 +12,8 @@ use isk_embedded::{BrokerConfig, EmbeddedBroker, ProducedRecord};
 use isk_kafka::{KafkaCluster, KafkaConfig};
 use isk_model::{DataFileKey, KafkaPartition, ObjectKey, OffsetSet, TopicName};
 use isk_virtual_table::{
-    HOTSET, ProverConfig, RoundTimes, Service, ServiceConfig, TableMapping, TopicFilter,
-    TopicFormats,
+    ErrorPolicies, HOTSET, ProverConfig, RoundTimes, Service, ServiceConfig, TableMapping,
+    TopicFilter, TopicFormats,
 };
 
 /// Chunks follow from the records' size: these make them of 64 offsets.
@@ -67,6 +67,7 @@ impl World {
                 prover: off(),
                 coldset: None,
                 tables: TableMapping::new::<&str>(&[]).unwrap(),
+                errors: ErrorPolicies::default(),
                 data_dir: self.dir.path().to_owned(),
                 cache_bytes: 1 << 30,
                 render_concurrency: 2,

@@ -14,8 +14,8 @@ use isk_embedded::{BrokerConfig, EmbeddedBroker, ProducedRecord};
 use isk_kafka::{KafkaCluster, KafkaConfig};
 use isk_model::{KafkaPartition, TopicName};
 use isk_virtual_table::{
-    HOTSET, ProverConfig, RoundTimes, Service, ServiceConfig, TableMapping, TopicFilter,
-    TopicFormats,
+    ErrorPolicies, HOTSET, ProverConfig, RoundTimes, Service, ServiceConfig, TableMapping,
+    TopicFilter, TopicFormats,
 };
 use tokio::task::JoinHandle;
 
@@ -79,6 +79,7 @@ impl Fixture {
                 prover: prover.clone(),
                 coldset: None,
                 tables: TableMapping::new::<&str>(&[]).unwrap(),
+                errors: ErrorPolicies::default(),
                 data_dir: self.dir.path().to_owned(),
                 cache_bytes: 1 << 30,
                 render_concurrency: 2,

@@ -4,7 +4,7 @@ use super::escape::RawText;
 use super::plan::{JsonElements, JsonPlan, JsonRecord, JsonRows};
 use super::scan::{Scanner, Token};
 use super::text;
-use crate::error::{Fault, Read};
+use crate::error::{FailureStage, Fault, Read};
 use crate::run::decimal;
 use crate::sink::{Maps, Sink, Structs, unfit};
 
@@ -75,7 +75,7 @@ fn run(plan: &JsonPlan, scanner: &mut Scanner<'_>, sink: &mut Sink) -> Read<()> 
 
 #[cold]
 fn no_int(value: i64) -> Fault {
-    Fault::new(format!("{value} is no 32-bit number"))
+    Fault::conversion(format!("{value} is no 32-bit number"))
 }
 
 /// Values that mean more than JSON can say.
@@ -88,7 +88,7 @@ fn meant(plan: &JsonPlan, token: Token, scanner: &mut Scanner<'_>, sink: &mut Si
             let value = text::whole(scanner.number()?)?;
             let micros = value.checked_mul(*mul).map(|micros| micros.div_euclid(*div));
             s.push(micros.ok_or_else(|| {
-                Fault::new(format!("the time {value} is out of range in microseconds"))
+                Fault::conversion(format!("the time {value} is out of range in microseconds"))
             })?);
         }
         (JsonPlan::Date { .. }, Token::Text, Sink::Int(s)) => {
@@ -101,7 +101,7 @@ fn meant(plan: &JsonPlan, token: Token, scanner: &mut Scanner<'_>, sink: &mut Si
         (JsonPlan::Time, Token::Number, Sink::Long(s)) => {
             let millis = text::whole(scanner.number()?)?;
             if !(0..86_400_000).contains(&millis) {
-                return Err(Fault::new(format!("{millis} milliseconds is no time of day")));
+                return Err(Fault::conversion(format!("{millis} milliseconds is no time of day")));
             }
             s.push(millis * 1000);
         }
@@ -127,11 +127,13 @@ fn meant(plan: &JsonPlan, token: Token, scanner: &mut Scanner<'_>, sink: &mut Si
         (JsonPlan::Decimal { precision, scale, .. }, Token::Number, Sink::Decimal(s)) => {
             let value = text::scaled(scanner.number()?, *scale)?;
             if value.unsigned_abs() >= 10u128.pow(*precision) {
-                return Err(Fault::new(format!("a decimal has more than {precision} digits")));
+                return Err(Fault::conversion(format!(
+                    "a decimal has more than {precision} digits"
+                )));
             }
             s.push(value);
         }
-        (JsonPlan::Refuse(why), ..) => return Err(Fault::new(*why)),
+        (JsonPlan::Refuse(why), ..) => return Err(Fault::at(FailureStage::Resolution, *why)),
         (plan, token, _) => {
             return Err(Fault::new(format!(
                 "{} is found where {} belongs",

@@ -20,7 +20,7 @@ pub(crate) fn whole(text: &str) -> Read<i64> {
 
 #[cold]
 fn beyond(what: &str) -> Fault {
-    Fault::new(format!("a number is beyond {what}"))
+    Fault::conversion(format!("a number is beyond {what}"))
 }
 
 /// A JSON number times ten to the `scale`, exactly.
@@ -54,7 +54,7 @@ pub(crate) fn scaled(text: &str, scale: u32) -> Read<i128> {
     let exponent = exponent.ok_or_else(out_of_range)?;
     let shift = i64::from(exponent) + i64::from(scale) + dropped as i64 - behind.len() as i64;
     if shift < 0 {
-        return Err(Fault::new(match scale {
+        return Err(Fault::conversion(match scale {
             0 => "a number has a fraction".to_owned(),
             _ => format!("a number has more than {scale} digits behind the point"),
         }));

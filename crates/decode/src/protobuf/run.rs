@@ -8,7 +8,7 @@ use super::value::{
 };
 use super::wire::{Wire, WireType};
 use crate::budget::Budget;
-use crate::error::{Fault, Read};
+use crate::error::{FailureStage, Fault, Read};
 use crate::sink::{Maps, Sink, Structs, unfit};
 
 /// How deep the message of a payload may be defined within others.
@@ -48,12 +48,12 @@ pub(crate) fn row(
     // There is one, or a few where messages of the shown one's kind are within each other.
     let plan = match rows.messages.iter().find(|(known, _)| known == path) {
         Some((_, Ok(plan))) => plan,
-        Some((_, Err(why))) => return Err(Fault::new(why.as_str())),
+        Some((_, Err(why))) => return Err(Fault::at(FailureStage::Resolution, why.as_str())),
         None => {
-            return Err(Fault::new(format!(
-                "it is message {path:?} of its schema, and the table shows {}",
-                rows.shown
-            )));
+            return Err(Fault::at(
+                FailureStage::Resolution,
+                format!("it is message {path:?} of its schema, and the table shows {}", rows.shown),
+            ));
         }
     };
     let Sink::Struct(columns) = sink else { return Err(unfit()) };

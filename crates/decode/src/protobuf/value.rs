@@ -5,7 +5,7 @@ use isk_schema::ProtoValue;
 use super::plan::{Quick, Shown, ValuePlan};
 use super::run::{Run, check, message};
 use super::wire::{Wire, WireType, unzigzag};
-use crate::error::{Fault, Read};
+use crate::error::{FailureStage, Fault, Read};
 use crate::sink::{Sink, unfit};
 use crate::vectors::Texts;
 
@@ -170,14 +170,16 @@ fn show(plan: &ValuePlan, read: Scalar<'_>, run: &mut Run<'_>, sink: &mut Sink) 
             }
             show(inner, last, run, sink)?;
         }
-        (Shown::Refuse(why), ..) => return Err(Fault::new(why.as_str())),
+        (Shown::Refuse(why), ..) => {
+            return Err(Fault::at(FailureStage::Resolution, why.as_str()));
+        }
         _ => return Err(unfit()),
     }
     Ok(())
 }
 
 fn push(read: Scalar<'_>, run: &Run<'_>, sink: &mut Sink) -> Read<()> {
-    let beyond = || Fault::new("a number is beyond its column");
+    let beyond = || Fault::conversion("a number is beyond its column");
     match (read, sink) {
         (Scalar::Int(v), Sink::Long(s)) => s.push(v),
         (Scalar::Int(v), Sink::Int(s)) => s.push(i32::try_from(v).map_err(|_| beyond())?),
@@ -219,7 +221,7 @@ fn timestamp(bytes: &[u8]) -> Read<i64> {
     let micros = seconds.checked_mul(1_000_000).and_then(|m| m.checked_add(nanos / 1000));
     match micros {
         Some(micros) if (0..1_000_000_000).contains(&nanos) => Ok(micros),
-        _ => Err(Fault::new(format!("{seconds} s and {nanos} ns is no timestamp"))),
+        _ => Err(Fault::conversion(format!("{seconds} s and {nanos} ns is no timestamp"))),
     }
 }
 

@@ -28,6 +28,10 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ISK_REGISTRY_IDENTITY_FILE", "registry.identity_file"),
     ("ISK_TOPICS_INCLUDE", "topics.include"),
     ("ISK_TOPICS_EXCLUDE", "topics.exclude"),
+    ("ISK_ERRORS_POLICY", "errors.policy"),
+    ("ISK_ERRORS_KEEP", "errors.keep"),
+    ("ISK_ERRORS_SKIP", "errors.skip"),
+    ("ISK_ERRORS_FAIL", "errors.fail"),
     ("ISK_PROVER_ENABLED", "prover.enabled"),
     ("ISK_PROVER_TOPICS", "prover.topics"),
     ("ISK_PROVER_RATE_BYTES_PER_SECOND", "prover.rate_bytes_per_second"),
@@ -163,7 +167,10 @@ fn parse(key: &str, name: &str, value: &str) -> Result<Value> {
             anyhow!("{name}={value:?} is neither true nor false (configuration key {key})")
         });
     }
-    if key.ends_with(".topics") || key.starts_with("topics.") {
+    let is_list = key.ends_with(".topics")
+        || key.starts_with("topics.")
+        || matches!(key, "errors.keep" | "errors.skip" | "errors.fail");
+    if is_list {
         let patterns = value.split(',').map(str::trim).filter(|p| !p.is_empty());
         return Ok(Value::Array(patterns.map(|p| Value::String(p.to_owned())).collect()));
     }

@@ -226,6 +226,20 @@ impl SchemaRegistry {
         }
     }
 
+    /// The schema of an id, asked for anew where the registry did not have it when it was last asked.
+    ///
+    /// # Errors
+    /// As [`Self::schema`].
+    pub async fn schema_anew(
+        &self,
+        id: WriterId,
+    ) -> Result<Option<RegisteredSchema>, RegistryError> {
+        if matches!(self.0.by_id.get(&id).await, Some(Kept::Missing | Kept::Failed(_))) {
+            self.0.by_id.invalidate(&id).await;
+        }
+        self.schema(id).await
+    }
+
     /// The versions of a subject, oldest first; deleted ones are not among them. Empty when there is
     /// no such subject.
     ///

@@ -36,6 +36,7 @@ impl Fixture {
         file.write_all(&bytes).unwrap();
         let encoding = Encoding {
             rows: 3,
+            errors: 0,
             file_size: 100,
             digest: blake3::hash(&bytes).into(),
             columns: BTreeMap::new(),
