@@ -1,6 +1,7 @@
 """What a query costs on a topic of 5 million records and more than 1 GiB that the service has never read."""
 
 import json
+import time
 import urllib.request
 
 import numpy
@@ -113,6 +114,17 @@ def test_a_full_scan_stays_in_bounded_memory(isk):
     print(f"full scan: {isk.peak_resident_bytes() / MIB:.0f} MiB resident at the most, {encoded / MIB:.0f} MiB encoded")
     assert encoded > COUNT * (PAYLOAD + TRACE // 2)
     assert isk.peak_resident_bytes() < 400 * MIB
+
+
+def test_proving_all_of_it_stays_in_bounded_memory(large, registry):
+    """A followed topic is caught up with by all who may encode at once: the prover, and those who follow the ends."""
+    with Isk.beside(large, registry, {"ISK_FOLLOW_TOPICS": TOPIC, "ISK_PROVER_INTERVAL_SECONDS": "1"}) as isk:
+        deadline = time.monotonic() + 180
+        while metric(isk, "rows_rendered_total") < COUNT:
+            assert time.monotonic() < deadline, isk.log_tail()
+            time.sleep(0.2)
+        print(f"proven: {isk.peak_resident_bytes() / MIB:.0f} MiB resident at the most")
+        assert isk.peak_resident_bytes() < 512 * MIB
 
 
 def _chunk_records(isk):

@@ -38,6 +38,8 @@ class Broker(Server):
     """`properties` override the defaults and may be changed between a stop and a start."""
 
     name = "kafka"
+    # Whether it has a remote store on a local disk to choose from.
+    more_jars = False
 
     def __init__(self, properties: Mapping[str, object] | None = None, heap: str = "512m") -> None:
         super().__init__()
@@ -70,11 +72,12 @@ class Broker(Server):
         return self.work / "server.properties"
 
     def _java(self, *options: str) -> list[str]:
-        jars = ":".join(str(jar) for jar in maven.classpath("kafka"))
-        return [jdk.java("broker"), *options, "-cp", jars]
+        jars = [*maven.classpath("kafka"), *(maven.classpath("kafka-more") if self.more_jars else [])]
+        return [jdk.java("broker"), *options, "-cp", ":".join(str(jar) for jar in jars)]
 
-    def _write_configuration(self) -> None:
-        node = {
+    def node(self) -> dict[str, str]:
+        """What makes it a node of its own."""
+        return {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{self.controller_port}",
@@ -83,7 +86,9 @@ class Broker(Server):
             "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "inter.broker.listener.name": "CLIENT",
             "controller.listener.names": "CONTROLLER",
-            "log.dirs": str(self.work / "data"),
         }
-        lines = [f"{key}={value}\n" for key, value in (node | DEFAULTS | self.properties).items()]
+
+    def _write_configuration(self) -> None:
+        own = self.node() | {"log.dirs": str(self.work / "data")}
+        lines = [f"{key}={value}\n" for key, value in (own | DEFAULTS | self.properties).items()]
         self._configuration.write_text("".join(lines))

@@ -90,6 +90,7 @@ def programs() -> list[Program]:
     spark_runtime = f"iceberg-spark-runtime-{v['spark']['line']}_{v['spark']['scala']}"
     return [
         Program("kafka", [kafka, kafka_logging]),
+        Program("kafka-more", _kafka_more()),
         Program(
             "registry",
             [Artifact("io.apicurio", "apicurio-registry-app", v["registry"]["apicurio"], "tar.gz", "all", closure=False)],
@@ -120,6 +121,13 @@ def programs() -> list[Program]:
         Program("trino-server", [Artifact("io.trino", "trino-main", trino)], trino_versions),
         Program("trino-iceberg", [Artifact("io.trino", "trino-iceberg", trino, excluded=TRINO_EXCLUDED)], trino_versions),
     ]
+
+
+def _kafka_more() -> list[Artifact]:
+    """The broker's tools, and the remote store on a local disk that its own tests use. Both want the broker's jars as well."""
+    version = VERSIONS["kafka"]["broker"]
+    store = [Artifact("org.apache.kafka", name, version, classifier="test", closure=False) for name in ("kafka-storage", "kafka-clients")]
+    return [Artifact("org.apache.kafka", "kafka-tools", version), *store]
 
 
 def bench_programs() -> list[Program]:

@@ -12,19 +12,41 @@ class Relay:
     def __init__(self, upstream: str) -> None:
         parts = urllib.parse.urlsplit(upstream)
         self._upstream = (parts.hostname, parts.port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"{parts.scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._port = 0
+        self._listener: socket.socket | None = None
         self.received = 0
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.resume()
+        self.address = f"127.0.0.1:{self._port}"
+        self.url = f"{parts.scheme}://{self.address}"
+
+    def resume(self) -> None:
+        """Listens, at first and after a pause."""
+        if self._listener is None:
+            self._listener = socket.create_server(("127.0.0.1", self._port))
+            self._port = self._listener.getsockname()[1]
+            threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def pause(self) -> None:
+        """Refuses connections; those that are there stay."""
+        if self._listener is not None:
+            # Closing alone does not wake who waits for a connection.
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
 
     def close(self) -> None:
-        self._listener.close()
+        self.pause()
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(self._upstream)
+                client, _ = listener.accept()
+                try:
+                    server = socket.create_connection(self._upstream)
+                except OSError:
+                    client.close()
+                    continue
                 for source, target, counts in ((client, server, False), (server, client, True)):
                     threading.Thread(target=self._pass, args=(source, target, counts), daemon=True).start()
 

@@ -2,13 +2,16 @@
 //!
 //! A failover raises the partition's epoch but changes no record below the offsets seen before, so
 //! their files keep their names. Offsets at or past what had been seen belong to the new epoch. Where
-//! an unclean election cut the log back, the cut offsets get the new epoch too, and with it new names.
+//! an unclean election cut the log back, the cut offsets get the new epoch too, and with it new names:
+//! how far the new leader's log is the old one is found out by reading (`failover.rs`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use isk_kafka::TopicDescription;
-use isk_model::{KafkaPartition, LeaderEpoch, Offset, PartitionOffsets, TopicId, TopicName};
+use isk_model::{
+    KafkaPartition, LeaderEpoch, Offset, OffsetRange, PartitionOffsets, TopicId, TopicName,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::api::ServiceError;
@@ -26,16 +29,31 @@ pub(crate) struct EpochHistory {
 }
 
 impl EpochHistory {
-    /// Takes note of the partition's epoch and end. Returns whether there is something new to keep.
-    pub(crate) fn observe(&mut self, epoch: LeaderEpoch, end: Offset) -> bool {
+    /// Takes note of the partition's epoch and end, and of the offset up to which the log is still the one
+    /// that was seen. Returns whether there is something new to keep.
+    pub(crate) fn observe(
+        &mut self,
+        epoch: LeaderEpoch,
+        end: Offset,
+        same: Option<Offset>,
+    ) -> bool {
         let known = self.starts.last().map(|&(_, e)| e);
         let changed = known.is_none_or(|known| epoch.0 > known);
         if changed {
-            let from = if known.is_none() { 0 } else { self.seen_end.min(end.0) };
-            self.rewritten_from(Offset(from), epoch);
+            let seen = self.seen_end.min(end.0);
+            let same = same.map_or(seen, |same| same.0.min(seen));
+            self.rewritten_from(Offset(if known.is_none() { 0 } else { same }), epoch);
         }
         self.seen_end = end.0;
         changed
+    }
+
+    /// Where the leader has changed: the epoch that was known, and what had been seen of what is there now.
+    pub(crate) fn seen_before(&self, now: &PartitionOffsets) -> Option<(LeaderEpoch, OffsetRange)> {
+        let &(_, known) = self.starts.last()?;
+        let end = Offset(self.seen_end.min(now.last_stable.0));
+        let seen = OffsetRange::new(now.log_start, end)?;
+        (known >= 0 && now.leader_epoch.0 > known).then_some((LeaderEpoch(known), seen))
     }
 
     /// All offsets from `from` on were written, or written again, under `epoch` or later.
@@ -57,7 +75,7 @@ impl EpochHistory {
 }
 
 /// One topic's histories by partition: what is kept in the store.
-type TopicEpochs = BTreeMap<KafkaPartition, EpochHistory>;
+pub(crate) type TopicEpochs = BTreeMap<KafkaPartition, EpochHistory>;
 
 /// The epoch histories of all topics.
 pub(crate) struct Epochs {
@@ -70,17 +88,34 @@ impl Epochs {
         Self { store, topics: Mutex::default() }
     }
 
-    /// Takes note of the partitions' epochs and ends, and returns the topic's histories.
+    /// The partitions whose leader has changed, as [`EpochHistory::seen_before`] says of each.
+    pub(crate) fn failed_over(
+        &self,
+        topic: &TopicDescription,
+        offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
+    ) -> Result<Vec<(KafkaPartition, LeaderEpoch, OffsetRange)>, ServiceError> {
+        let histories = self.change(topic, |_| false)?;
+        let seen = |(&partition, now): (&KafkaPartition, &PartitionOffsets)| {
+            let (known, seen) = histories.get(&partition)?.seen_before(now)?;
+            Some((partition, known, seen))
+        };
+        Ok(offsets.iter().filter_map(seen).collect())
+    }
+
+    /// Takes note of the partitions' epochs and ends, and returns the topic's histories. `same` says up to
+    /// where the logs of new leaders are those that were seen.
     pub(crate) fn observe(
         &self,
         topic: &TopicDescription,
         offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
+        same: &BTreeMap<KafkaPartition, Offset>,
     ) -> Result<TopicEpochs, ServiceError> {
         self.change(topic, |histories| {
             let mut changed = false;
             for (&partition, now) in offsets {
                 let history = histories.entry(partition).or_default();
-                changed |= history.observe(now.leader_epoch, now.last_stable);
+                let same = same.get(&partition).copied();
+                changed |= history.observe(now.leader_epoch, now.last_stable, same);
             }
             changed
         })
@@ -133,7 +168,7 @@ mod tests {
     fn history(looks: &[(i32, i64)]) -> EpochHistory {
         let mut h = EpochHistory::default();
         for &(epoch, end) in looks {
-            h.observe(LeaderEpoch(epoch), Offset(end));
+            h.observe(LeaderEpoch(epoch), Offset(end), None);
         }
         h
     }
@@ -150,6 +185,24 @@ mod tests {
         let h = history(&[(3, 100), (4, 60), (4, 120)]);
         assert_eq!(h.at_end(Offset(60)), LeaderEpoch(3));
         assert_eq!(h.at_end(Offset(61)), LeaderEpoch(4));
+    }
+
+    #[test]
+    fn a_log_cut_back_that_has_grown_past_its_old_end_renames_what_was_cut() {
+        let mut h = history(&[(3, 100)]);
+        let now = |start, end, epoch| PartitionOffsets {
+            log_start: Offset(start),
+            last_stable: Offset(end),
+            leader_epoch: LeaderEpoch(epoch),
+        };
+        assert_eq!(h.seen_before(&now(0, 120, 3)), None);
+        assert_eq!(h.seen_before(&now(100, 120, 4)), None);
+        let (known, seen) = h.seen_before(&now(10, 120, 4)).unwrap();
+        assert_eq!((known, seen.start(), seen.end()), (LeaderEpoch(3), Offset(10), Offset(100)));
+        h.observe(LeaderEpoch(4), Offset(120), Some(Offset(60)));
+        assert_eq!(h.at_end(Offset(60)), LeaderEpoch(3));
+        assert_eq!(h.at_end(Offset(61)), LeaderEpoch(4));
+        assert_eq!(h.seen_before(&now(10, 120, 4)), None);
     }
 
     #[test]

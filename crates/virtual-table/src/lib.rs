@@ -18,6 +18,7 @@ mod covered;
 mod encode;
 mod epochs;
 mod facts;
+mod failover;
 mod files;
 mod follow;
 mod formats;

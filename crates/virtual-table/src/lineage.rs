@@ -228,7 +228,7 @@ mod tests {
     fn epochs(looks: &[(i32, i64)]) -> BTreeMap<KafkaPartition, EpochHistory> {
         let mut history = EpochHistory::default();
         for &(epoch, end) in looks {
-            history.observe(LeaderEpoch(epoch), Offset(end));
+            history.observe(LeaderEpoch(epoch), Offset(end), None);
         }
         BTreeMap::from([(P, history)])
     }

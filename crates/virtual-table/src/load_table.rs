@@ -75,9 +75,10 @@ impl Service {
             columns = Arc::new(relabelled(&columns, file));
         }
         let pin = self.pin(&topic, &offsets).await?;
-        let epochs = self.epochs.observe(&topic, &offsets)?;
+        let epochs = self.epochs(&topic, &offsets).await?;
         let cleaning = self.cleanings.observe(&topic, settings.compacted, &offsets)?;
-        let times = self.times.observe(&topic, &offsets, pin.chunk_exponent()).await;
+        let k = pin.chunk_exponent();
+        let times = self.times.observe(&topic, &offsets, k, settings.tiered).await;
         let mut notes = self.notes(&topic, &offsets, &times, settings.tiered);
         notes.extend(self.schemas.notes(&topic.name, &columns));
         // A followed topic ends where it is proven.

@@ -74,7 +74,7 @@ impl Service {
         );
         let (table, offsets) = (table?, offsets?);
         let k = self.pin(&topic, &offsets).await?.chunk_exponent();
-        let epochs = self.epochs.observe(&topic, &offsets)?;
+        let epochs = self.epochs(&topic, &offsets).await?;
         let render = render_digest(&table, self.renders.profile())?;
         Ok(Look { topic, table, render, offsets, epochs, k, settings, at })
     }

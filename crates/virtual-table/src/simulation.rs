@@ -117,7 +117,7 @@ impl ImaginedTopic {
     pub(crate) fn inputs(&self) -> Inputs {
         let epochs = self.offsets.iter().map(|(&partition, log)| {
             let mut history = EpochHistory::default();
-            history.observe(log.leader_epoch, log.last_stable);
+            history.observe(log.leader_epoch, log.last_stable, None);
             (partition, history)
         });
         Inputs {

@@ -140,7 +140,9 @@ impl PartitionTimes {
     /// the newest that is known.
     pub(crate) fn times_to_ask(&self, now_ms: i64) -> impl Iterator<Item = i64> {
         let newest = self.firsts.last().map_or(0, |&(time, _)| time);
-        BACK.into_iter().map(move |back| round(now_ms - back)).filter(move |&time| time > newest)
+        // A minute more: a filter's own now is older than this look, and must not lie before the time.
+        let back = move |back: i64| round(now_ms - back - MINUTE);
+        BACK.into_iter().map(back).filter(move |&time| time > newest)
     }
 }
 
@@ -336,8 +338,9 @@ mod tests {
         let asked: Vec<_> = times.times_to_ask(NOW).collect();
         assert_eq!(asked.len(), BACK.len());
         assert!(asked.iter().all(|time| time % MINUTE == 0));
-        let hour = asked.iter().find(|&&time| time <= NOW - HOUR).unwrap();
-        assert!(NOW - HOUR - hour < MINUTE);
+        // Who asked for the last hour up to a minute ago finds a time that is no later.
+        let hour = asked.iter().find(|&&time| time <= NOW - MINUTE - HOUR).unwrap();
+        assert!(NOW - HOUR - hour < 2 * MINUTE);
     }
 
     #[test]

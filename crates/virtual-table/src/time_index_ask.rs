@@ -17,8 +17,10 @@ use crate::metrics::Metrics;
 use crate::store::{Kind, Store};
 use crate::time_index::{Due, PartitionTimes, Refining};
 
-/// How long the first plan of a topic waits for its lookups. A plan without them only prunes less.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// How long the first plan of a topic waits for its lookups. A broker answers within some tens of
+/// milliseconds; one that has much else to do is worth waiting for, since a plan without bounds may read
+/// the whole topic for its last hour.
+const FIRST_WAIT: Duration = Duration::from_secs(2);
 
 /// Rounds of lookups that tell chunks apart, after the first set; and the pause between two.
 const ROUNDS: usize = 64;
@@ -116,6 +118,7 @@ struct Question {
     name: TopicName,
     id: TopicId,
     k: ChunkExponent,
+    tiered: bool,
     partitions: BTreeMap<KafkaPartition, PartitionOffsets>,
 }
 
@@ -134,12 +137,13 @@ impl TimeIndex {
     }
 
     /// What is known of a topic whose partitions reach so far. Looks up what was never looked up, and
-    /// has the rest looked up in the background.
+    /// has the rest looked up in the background. `tiered`: older segments lie in a remote store.
     pub(crate) async fn observe(
         &self,
         topic: &TopicDescription,
         offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
         k: ChunkExponent,
+        tiered: bool,
     ) -> TopicTimes {
         let key = (topic.name.clone(), topic.id);
         let state = self.topics.get_with(key, || Arc::new(self.kept(topic)));
@@ -161,7 +165,7 @@ impl TimeIndex {
                 .map(|(&partition, &now)| (partition, now))
                 .collect();
             let (topic, name, id) = (Arc::clone(&state), topic.name.clone(), topic.id);
-            (!partitions.is_empty()).then_some(Question { topic, name, id, k, partitions })
+            (!partitions.is_empty()).then_some(Question { topic, name, id, k, tiered, partitions })
         };
         if question(Due::Never).is_some() {
             let turn = Arc::clone(&state.asking).lock_owned();
@@ -228,10 +232,15 @@ impl TimeIndex {
             times.asked(now);
         });
         let partitions: Vec<_> = question.partitions.keys().copied().collect();
-        let (firsts, latest) = tokio::join!(
-            self.kafka.first_offsets_at(&question.name, &asked),
-            self.kafka.max_timestamps(&question.name, &partitions),
-        );
+        let latest = async {
+            // Of a tiered topic the broker names the latest of those on its own disk: no bound of all.
+            match question.tiered {
+                true => Ok(BTreeMap::new()),
+                false => self.kafka.max_timestamps(&question.name, &partitions).await,
+            }
+        };
+        let (firsts, latest) =
+            tokio::join!(self.kafka.first_offsets_at(&question.name, &asked), latest);
         // Brokers before 3.0 do not know their latest record: it is done without.
         let latest = latest.unwrap_or_else(|error| {
             tracing::debug!(topic = %question.name, %error, "the latest records are not known");

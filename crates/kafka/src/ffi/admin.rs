@@ -12,6 +12,9 @@ use tokio::sync::Notify;
 use super::client::{self, Client};
 use super::{Code, code, text};
 
+/// After so long without an answer it is asked which brokers there are.
+const SILENCE: Duration = Duration::from_millis(500);
+
 /// One partition's answer to ListOffsets.
 #[derive(Debug, Clone)]
 pub(crate) struct ListedOffset {
@@ -298,6 +301,18 @@ impl AdminQueue {
 
     /// Waits for the answer; an answer that is an error as a whole becomes one.
     async fn answer(&self, timeout: Duration) -> Result<Event, Code> {
+        // librdkafka sends many questions to the broker that was named as the controller when it last
+        // asked, and asks anew after minutes only: were that one gone, all would wait for it.
+        let look_around = async {
+            loop {
+                tokio::time::sleep(SILENCE).await;
+                let client = Arc::clone(&self.client);
+                let ms = c_int::try_from(SILENCE.as_millis()).unwrap_or(c_int::MAX);
+                let looked = move || client::refresh_brokers(&client, ms);
+                // However it goes: the question is still there.
+                let _ = tokio::task::spawn_blocking(looked).await;
+            }
+        };
         let waited = tokio::time::timeout(timeout, async {
             loop {
                 // SAFETY: the queue is valid; an event polled from it is ours.
@@ -308,7 +323,11 @@ impl AdminQueue {
                 self.arrived.notified().await;
             }
         });
-        let Ok(event) = waited.await else {
+        let waited = tokio::select! {
+            waited = waited => waited,
+            never = look_around => never,
+        };
+        let Ok(event) = waited else {
             return Err(Code::new(code::TIMED_OUT));
         };
         // SAFETY: the event is valid; the string lives as long as it.

@@ -345,6 +345,18 @@ pub(super) fn all_topics(
     }
 }
 
+/// Asks some broker which brokers there are, and which of them answers for the cluster. Blocks.
+pub(super) fn refresh_brokers(client: &Client, timeout_ms: c_int) {
+    let mut metadata: *const rd::rd_kafka_metadata = null_mut();
+    // SAFETY: the handle is valid; on success `metadata` owns a tree that is freed at once.
+    unsafe {
+        let asked = rd::rd_kafka_metadata(client.raw(), 0, null_mut(), &mut metadata, timeout_ms);
+        if asked as i32 == 0 {
+            rd::rd_kafka_metadata_destroy(metadata);
+        }
+    }
+}
+
 /// The cluster's id, or `None` when no broker told it in time. Blocks.
 pub(super) fn cluster_id(client: &Client, timeout_ms: c_int) -> Option<String> {
     // SAFETY: the handle is valid; the result is null or a string that is ours to free.
