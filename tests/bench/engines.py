@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,10 @@ from stack.trino_kafka import TrinoKafka
 HEAP = "2g"
 
 
+class TooSlow(Exception):
+    """The answer was not there in time; the engine has been told to stop."""
+
+
 class TrinoEngine:
     """`server` is started; its catalogs are what it was made with."""
 
@@ -19,7 +24,8 @@ class TrinoEngine:
 
     def __init__(self, server: Trino) -> None:
         self.server = server
-        self.cursor = server.connect().cursor()
+        self.session: dict[str, str] = {}
+        self.cursor = server.connect(session_properties=self.session).cursor()
 
     @classmethod
     def of(cls, catalogs: Mapping[str, Mapping[str, str]]) -> TrinoEngine:
@@ -36,8 +42,16 @@ class TrinoEngine:
     def timestamp(self, ms: int) -> str:
         return f"from_unixtime({ms / 1000!r})"
 
-    def sql(self, text: str) -> list[tuple]:
-        return [tuple(row) for row in self.cursor.execute(text).fetchall()]
+    def sql(self, text: str, seconds: float = 600) -> list[tuple]:
+        import trino.exceptions
+
+        self.session["query_max_run_time"] = f"{seconds:.0f}s"
+        try:
+            return [tuple(row) for row in self.cursor.execute(text).fetchall()]
+        except trino.exceptions.TrinoQueryError as refused:
+            if refused.error_name == "EXCEEDED_TIME_LIMIT":
+                raise TooSlow from refused
+            raise
 
     def __exit__(self, *_: object) -> None:
         self.server.stop()
@@ -55,8 +69,25 @@ class SparkEngine:
     def timestamp(self, ms: int) -> str:
         return f"timestamp_millis({ms})"
 
-    def sql(self, text: str) -> list[tuple]:
-        return [tuple(row) for row in self.session.sql(text).collect()]
+    def sql(self, text: str, seconds: float = 600) -> list[tuple]:
+        context = self.session.sparkContext
+        context.setJobGroup("bench", text, interruptOnCancel=True)
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            context.cancelJobGroup("bench")
+
+        timer = threading.Timer(seconds, stop)
+        timer.start()
+        try:
+            return [tuple(row) for row in self.session.sql(text).collect()]
+        except Exception as stopped:
+            if late.is_set():
+                raise TooSlow from stopped
+            raise
+        finally:
+            timer.cancel()
 
     def __exit__(self, *_: object) -> None:
         self.session.stop()

@@ -18,7 +18,8 @@ WARM_UP = "warm_up"
 class IskTables:
     """`catalog` is the engine's catalog on this service."""
 
-    name = ""
+    name = short = ""
+    few = False
     time = "kafka_timestamp"
 
     def __init__(self, engine: Any, catalog: str, isk: Isk, broker: Broker) -> None:
@@ -43,7 +44,7 @@ class IskTables:
 class FirstTouch(IskTables):
     """Starts with an empty data folder before each question, and reads another small topic, so that it is connected."""
 
-    name = "ISK, first touch"
+    name, short = "ISK, first touch", "first-touch"
 
     def before(self) -> None:
         self.isk.forget()
@@ -53,7 +54,7 @@ class FirstTouch(IskTables):
 class Proven(IskTables):
     """Has encoded every chunk once."""
 
-    name = "ISK, proven"
+    name, short = "ISK, proven", "proven"
 
     def prepare(self, topic: Topic) -> None:
         read_footers(self.isk, topic.name)

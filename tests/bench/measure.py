@@ -10,6 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stack.versions import TESTS
+
+# Where the helpers of `crates/bench` are.
+BUILT = TESTS.parent / "target" / "release"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 

@@ -8,25 +8,24 @@ import random
 import subprocess
 import time
 import urllib.request
-from collections.abc import Sequence
 from typing import Any
 
+import numpy
 import pyarrow.parquet
 from stack import clients, records
 from stack.isk import Isk
 
 from .isk_tables import FirstTouch, data_files
-from .measure import counters, summary
-from .raw import BUILT
+from .measure import BUILT, counters, summary
 from .rig import Rig
-from .topics import HOUR_MS, NARROW, PARTITIONS, fill, narrow
+from .topics import HOUR_MS, NARROW, PARTITIONS, narrow, produce
 from .topics import times as record_times
 
 # A chunk holds about 64 MiB by the size of the newest records, so a few of 32 KiB at the end make chunks of 1,024 offsets.
 CHUNKS = 1000
 CHUNK_OFFSETS = 1024
 TOTAL = CHUNKS * CHUNK_OFFSETS
-LARGE = bytes(32 << 10)
+LARGE_BYTES = 32 << 10
 LARGE_RECORDS = 128
 NEVER_SEEN = 7
 ENCODED = "isk_chunks_rendered_total"
@@ -47,19 +46,11 @@ def milliseconds(run) -> float:
     return (time.perf_counter() - begun) * 1000
 
 
-def many_chunks(rig: Rig, name: str, times: Sequence[int] = ()) -> None:
+def many_chunks(rig: Rig, name: str, times: numpy.ndarray | None = None) -> None:
     """A topic of about a thousand chunks: records without a value, and some large ones at the end; now, or of these times."""
     records.create_topic(rig.broker.bootstrap, name, PARTITIONS, {"retention.ms": "-1"})
-    producer = records.producer(rig.broker.bootstrap, linger_ms=20, compression_type="lz4", queue_buffering_max_messages=1_000_000)
-    for n in range(TOTAL):
-        value = LARGE if n >= TOTAL - LARGE_RECORDS * PARTITIONS else None
-        while True:
-            try:
-                producer.produce(name, value, partition=n % PARTITIONS, timestamp=times[n] if times else 0)
-                break
-            except BufferError:
-                producer.poll(0.2)
-    assert producer.flush(120) == 0
+    large = ["--large", LARGE_RECORDS * PARTITIONS, "--large-bytes", LARGE_BYTES, "--compression", "lz4"]
+    produce(rig.broker.bootstrap, name, PARTITIONS, TOTAL, large, times)
 
 
 def never_seen(rig: Rig) -> dict[str, Any]:
@@ -103,8 +94,8 @@ def read_manifests(catalog, topic: str) -> int:
 
 def limit_growth(rig: Rig, rounds: int) -> dict[str, Any]:
     """Seconds of LIMIT 10 at first touch, through Trino, on a topic and on one of a tenth of its records."""
-    large = rig.topics["narrow"]
-    small = fill(rig.broker.bootstrap, rig.registry.url, "narrow", large.records // 10, "narrow_tenth")
+    large = rig.topic("narrow")
+    small = rig.fill("narrow", large.records // 10, "narrow_tenth")
     contender = FirstTouch(rig.trino, "fresh", rig.fresh, rig.broker)
     seconds: dict[str, list[float]] = {"tenth": [], "whole": []}
     for number in range(rounds + 1):
@@ -120,16 +111,17 @@ def limit_growth(rig: Rig, rounds: int) -> dict[str, Any]:
 
 def last_hour(rig: Rig) -> dict[str, Any]:
     """How many chunks a question for the last hour reads of a topic that was never seen, and how many it has to."""
-    now = int(time.time() * 1000)
-    since, times = now - HOUR_MS, record_times(range(TOTAL), TOTAL, now)
-    many_chunks(rig, "hours", times)
+    moments = record_times(TOTAL, int(time.time() * 1000))
+    many_chunks(rig, "hours", moments)
     _, files = data_files(rig.proven, "hours")
     width = TOTAL // len(files)
-    matching = {(n % PARTITIONS, n // PARTITIONS // width) for n, record_ms in enumerate(times) if record_ms >= since}
     FirstTouch(rig.trino, "fresh", rig.fresh, rig.broker).before()
     before = counters(rig.fresh.catalog_uri)[ENCODED]
+    since = int(time.time() * 1000) - HOUR_MS
     rows = rig.trino.sql(f"SELECT count(*) FROM fresh.hotset.hours WHERE kafka_timestamp >= {rig.trino.timestamp(since)}")
-    assert rows == [(sum(record_ms >= since for record_ms in times),)], rows
+    (late,) = numpy.nonzero(moments >= since)
+    assert rows == [(len(late),)], rows
+    matching = {(n % PARTITIONS, n // PARTITIONS // width) for n in late.tolist()}
     read = counters(rig.fresh.catalog_uri)[ENCODED] - before
     return {"read": int(read), "chunks": len(files), "matching": len(matching), "partitions": PARTITIONS}
 
@@ -142,7 +134,7 @@ def imagined() -> list[dict[str, Any]]:
 
 def hundred_partitions(rig: Rig) -> dict[str, Any]:
     """loadTable of a topic of 100 partitions, warm, with its fresh ListOffsets: milliseconds."""
-    fill(rig.broker.bootstrap, rig.registry.url, "narrow", 100_000, "hundred", partitions=100)
+    rig.fill("narrow", 100_000, "hundred", partitions=100)
     producer = records.producer(rig.broker.bootstrap)
     with rig.isk() as isk:
         for _ in range(5):
@@ -158,12 +150,13 @@ def hundred_partitions(rig: Rig) -> dict[str, Any]:
 
 def visible(rig: Rig) -> dict[str, float]:
     """From the producer's acknowledgement to the row out of loadTable and GETs: milliseconds."""
-    fill(rig.broker.bootstrap, rig.registry.url, "narrow", 1000, "seen", partitions=1)
+    rig.fill("narrow", 1000, "seen", partitions=1)
     serialize = records.avro_serializer(rig.registry.url, NARROW)
     times = []
     with rig.isk() as isk:
         producer, rnd = records.producer(rig.broker.bootstrap, linger_ms=0), random.Random(1)
-        for n in range(100):
+        # A service answers only so many loads at once that each find something new.
+        for n in range(50):
             records.produce(producer, "seen", [narrow(n, rnd)], serialize=serialize)
             times.append(milliseconds(lambda offset=1000 + n: expect_last(isk, offset)))
     return summary(times)

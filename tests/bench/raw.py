@@ -7,11 +7,10 @@ import subprocess
 from typing import Any
 
 from stack.kafka import Broker
-from stack.versions import TESTS
 
+from .measure import BUILT
 from .topics import PARTITIONS, Topic
 
-BUILT = TESTS.parent / "target" / "release"
 STAGES = BUILT / "stages"
 
 
@@ -21,4 +20,4 @@ def consume(broker: Broker, topic: Topic) -> dict[str, Any]:
     command += ["--records", str(topic.records), "--consume-partitions", str(PARTITIONS), "--runs", "1"]
     done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE)
     cost = json.loads(done.stdout.splitlines()[-1])["librdkafka"]
-    return {"topic": topic.name, "wall_s": cost["wall_s"], "cpu_s": cost["cpu_s"]}
+    return {"topic": topic.kind, "wall_s": cost["wall_s"], "cpu_s": cost["cpu_s"]}

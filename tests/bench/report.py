@@ -9,9 +9,9 @@ from typing import Any
 
 from . import chart, goals
 from .goals import ENGINES, FIRST, KAFKA, PROVEN, STATIC, Queries
-from .queries import QUERIES
+from .queries import QUERIES, expect_agreement
 
-PARTS = ("raw", "queries_trino", "queries_spark", "planning", "stages", "formats", "cold")
+PARTS = ("raw", "queries_*", "planning", "stages", "formats", "cold")
 
 INTRODUCTION = """# Benchmarks
 
@@ -32,11 +32,12 @@ METHOD = """## How it is measured
 - Real servers on one machine: an Apache Kafka broker, a registry, ISK, Trino, Spark, and for static Parquet a catalog and an
   object store. Topics have 4 partitions and are not compressed. 99 % of the records are older than an hour. Values repeat
   after 50,000 records, but for their ids.
-- Every contender answers each question in turn, round by round, so that noise falls on all of them. The round before the first
-  does not count. Times are medians of the rounds, with the least and the most in brackets. Answers must agree.
+- Every contender first answers all questions on a smaller topic, to warm up. Then each answers a question in turn, round by round,
+  so that noise falls on all of them. Times are medians of the rounds, with the least and the most in brackets. What reads Kafka row by
+  row is asked in fewer rounds. An answer that takes too long is not waited for, and counts as if it had come then. Answers must agree.
 - *First touch*: ISK starts with an empty data folder before each question, and reads another, small topic. *Proven*: it has encoded every chunk once.
-- *Static Parquet*: the same rows and columns in an Iceberg table, a file for each Kafka partition, written by PyIceberg into
-  S3Proxy. That store gives fewer bytes a second than most.
+- *Static Parquet*: the very files that the proven table is made of, with the same manifest entries, in an Iceberg table of their own. Their
+  object store is made of the same HTTP and S3 libraries as the gateway and reads plain files.
 - *Kafka connector*: of Trino {trino_kafka}, the newest that is published as a package, while ISK is asked by Trino {trino}. Its tables are
   described by files, not by a registry, and one class of ours cuts the framing off. The rest is the connector as it comes.
 - *Kafka source*: Spark's own, with `from_avro` and the registry's schema; the last hour is given to it as `startingTimestamp`.
@@ -44,8 +45,8 @@ METHOD = """## How it is measured
 
 ```sh
 make bench                                             # all of it: this page and its picture; JSON in target/bench
-make bench BENCH_FLAGS="--narrow 10000000 --wide 2000000"
 tests/bench/run --only trino first-touch kafka --scale 0.1    # parts of it; the page goes to target/bench
+tests/bench/run --only spark kafka wide                # a part measured again takes the place of its last JSON
 tests/bench/run --report --docs                        # the page again from the last JSON of each part
 ```
 """
@@ -53,9 +54,11 @@ tests/bench/run --report --docs                        # the page again from the
 
 def write(source: Path, target: Path) -> None:
     """Reads the parts that are in `source`; writes `benchmarks.md` and its picture into `target`."""
-    read = {part: json.loads((source / f"{part}.json").read_text()) for part in PARTS if (source / f"{part}.json").exists()}
-    results = {part: one["results"] for part, one in read.items()}
-    results["queries"] = [run for engine in ENGINES for run in results.pop(f"queries_{engine}", [])]
+    files = [file for part in PARTS for file in sorted(source.glob(f"{part}.json"))]
+    read = {file.stem: json.loads(file.read_text()) for file in files}
+    results = {part: one["results"] for part, one in read.items() if not part.startswith("queries_")}
+    results["queries"] = [run for part, one in read.items() if part.startswith("queries_") for run in one["results"]]
+    expect_agreement(results["queries"])
     target.mkdir(exist_ok=True)
     picture = bool(results["queries"])
     if picture:
@@ -71,6 +74,7 @@ def markdown(machines: dict[str, Any], results: dict[str, Any], picture: bool) -
     runs: dict[tuple, list[str]] = {}
     for part, one in machines.items():
         sizes = " and ".join(f"{count:,} {kind}" for kind, count in one["records"].items())
+        part = part.replace("_", " ")
         runs.setdefault((sizes, one["commit"], f"`{one['command']}`", f"{one['load_before']:.1f}"), []).append(part)
     sections = [INTRODUCTION.format(**(about | {"versions": versions}))]
     sections.append(table(["parts", "records", "commit", "command", "load before"], [[", ".join(parts), *run] for run, parts in runs.items()]))
@@ -105,10 +109,15 @@ def of_topic(results: dict[str, Any], topic: str) -> str:
     for engine in ENGINES:
         contenders = [c for c in (STATIC, PROVEN, FIRST, KAFKA[engine]) if queries.seconds(topic, "count", c, engine) is not None]
         if contenders:
-            text += f"Through {engine.capitalize()}, seconds:\n\n" + table(["", *contenders], [[q, *(spread([r["wall_s"] for r in queries.runs(topic, q, c, engine)]) for c in contenders)] for q in QUERIES[topic]])
+            text += f"Through {engine.capitalize()}, seconds:\n\n" + table(["", *contenders], [[q, *(times(queries.runs(topic, q, c, engine)) for c in contenders)] for q in QUERIES[topic]])
             text += "\nCPU seconds, all processes (of them ISK; its peak of memory):\n\n"
             text += table(["", *contenders], [[q, *(cpu(queries.runs(topic, q, c, engine)) for c in contenders)] for q in QUERIES[topic]]) + "\n"
     return text
+
+
+def times(runs: list[dict[str, Any]]) -> str:
+    late = [run["over_s"] for run in runs if "over_s" in run]
+    return f"over {late[0]:.0f}" if late else spread([run["wall_s"] for run in runs])
 
 
 def spread(values: list[float]) -> str:
@@ -116,6 +125,8 @@ def spread(values: list[float]) -> str:
 
 
 def cpu(runs: list[dict[str, Any]]) -> str:
+    if not runs:
+        return ""
     total = f"{statistics.median(sum(run['cpu_s'].values()) for run in runs):.1f}"
     if "isk_peak_mib" not in runs[0]:
         return total
@@ -140,6 +151,7 @@ def of_stages(stages: dict[str, Any]) -> str:
         ("Kafka to Parquet by ISK, ns of CPU a record", lambda r: f"{r['cpu_s'] / r['records'] * 1e9:.0f}"),
         ("**of the stages' sum (librdkafka, arrow-avro, Parquet)**", lambda r: f"**{r['of_stages']:.2f}**"),
         ("MiB of framed Avro a CPU second", lambda r: f"{r['mib_per_cpu_s']:.0f}"),
+        ("the topic of 4 partitions, records", lambda r: f"{r['cores_records']:,}"),
         ("4 partitions, one encoding at a time: s of CPU; s", lambda r: cores(r, "1")),
         ("two at a time", lambda r: cores(r, "2")),
         ("peak of resident memory, MiB", lambda r: f"{r['peak_mib']:.0f}"),

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from functools import cached_property
 
 from stack import clients
 from stack.isk import Isk
 from stack.kafka import Broker
-from stack.lake import Lake
 from stack.process import start_together
 from stack.registry import Registry
 from stack.trino import iceberg_catalog
 
 from .engines import SparkEngine, TrinoEngine
 from .isk_tables import WARM_UP, FirstTouch, Proven
-from .queries import Contender
+from .queries import WARM_UP_MOST, WARM_UP_SHARE, Contender
 from .spark_kafka import SparkKafka
-from .static_parquet import StaticParquet
-from .topics import KINDS, Topic, fill
+from .static_parquet import KEY, SECRET, Lake, StaticParquet
+from .topics import KINDS, PARTITIONS, Topic, fill
 from .trino_kafka import TrinoKafka
 
 
@@ -29,6 +29,7 @@ class Rig:
         self.broker = Broker()
         self.registry = Registry()
         self._open: list = []
+        self._filled: dict[str, Topic] = {}
 
     def __enter__(self) -> Rig:
         start_together([self.broker, self.registry])
@@ -48,18 +49,27 @@ class Rig:
         """Another service over this broker and registry, not started."""
         return Isk.beside(self.broker, self.registry, env)
 
-    @cached_property
-    def topics(self) -> dict[str, Topic]:
-        """The topics of the queries, by name."""
-        made = {}
-        for kind, count in self.sizes.items():
-            made[kind] = fill(self.broker.bootstrap, self.registry.url, kind, count)
-            print(f"{kind}: {count} records of {made[kind].bytes_per_record:.0f} bytes", flush=True)
-        return made
+    def fill(self, kind: str, count: int, name: str = "", partitions: int = PARTITIONS) -> Topic:
+        """A topic, made when it is first asked for."""
+        name = name or kind
+        if name not in self._filled:
+            begun = time.monotonic()
+            self._filled[name] = fill(self.broker.bootstrap, self.registry.url, kind, count, name, partitions)
+            size = self._filled[name].bytes_per_record
+            print(f"  {name}: {count:,} records of {size:.0f} bytes in {time.monotonic() - begun:.0f} s", flush=True)
+        return self._filled[name]
+
+    def topic(self, kind: str) -> Topic:
+        """The topic of the questions."""
+        return self.fill(kind, self.sizes[kind])
+
+    def warm(self, kind: str) -> Topic:
+        """A smaller one, to warm up on."""
+        return self.fill(kind, max(1, min(int(self.sizes[kind] * WARM_UP_SHARE), WARM_UP_MOST)), f"{kind}_warm")
 
     @cached_property
     def fresh(self) -> Isk:
-        fill(self.broker.bootstrap, self.registry.url, "narrow", 1000, WARM_UP)
+        self.fill("narrow", 1000, WARM_UP)
         return self._opened(self.isk().start())
 
     @cached_property
@@ -68,18 +78,17 @@ class Rig:
 
     @cached_property
     def lake(self) -> Lake:
-        return self._opened(Lake().__enter__())
+        return self._opened(Lake().start())
 
     @cached_property
     def trino(self) -> TrinoEngine:
         catalogs = {name: iceberg_catalog(isk.catalog_uri, isk.s3_endpoint) for name, isk in (("fresh", self.fresh), ("proven", self.proven))}
-        keys = {"access_key": self.lake.access_key, "secret_key": self.lake.secret_key}
-        catalogs["lake"] = iceberg_catalog(self.lake.catalog_uri, self.lake.s3_endpoint, vended_credentials=False, **keys)
+        catalogs["lake"] = iceberg_catalog(self.lake.uri, self.lake.uri, vended_credentials=False, access_key=KEY, secret_key=SECRET)
         return self._opened(TrinoEngine.of(catalogs))
 
     @cached_property
     def trino_kafka(self) -> TrinoEngine:
-        return self._opened(TrinoEngine.of_kafka(self.broker.bootstrap, {kind: schema for kind, (schema, _) in KINDS.items()}))
+        return self._opened(TrinoEngine.of_kafka(self.broker.bootstrap, {name: schema for kind, (schema, _) in KINDS.items() for name in (kind, f"{kind}_warm")}))
 
     @cached_property
     def spark(self) -> SparkEngine:
@@ -87,7 +96,7 @@ class Rig:
         return self._opened(SparkEngine(catalogs | self.lake.spark_catalog("lake")))
 
     def contenders(self, name: str, only: set[str]) -> list[Contender]:
-        """Those on this engine whose names (`first-touch`, `proven`, `static`, `kafka`) are in `only`."""
+        """Those on this engine whose short names are in `only`."""
         engine = getattr(self, name)
         made: list[Contender] = []
         if "first-touch" in only:

@@ -13,7 +13,8 @@ from .topics import Topic
 class SparkKafka:
     """A view for each topic: the value without its five framing bytes, decoded, its fields as columns."""
 
-    name = "Kafka source"
+    name, short = "Kafka source", "kafka"
+    few = True
     time = "kafka_timestamp"
 
     def __init__(self, engine: SparkEngine, broker: Broker) -> None:

@@ -11,7 +11,8 @@ from .topics import Topic
 class TrinoKafka:
     """The table's descriptions are files; see `stack.trino_kafka`."""
 
-    name = "Kafka connector"
+    name, short = "Kafka connector", "kafka"
+    few = True
     # The connector asks the broker for the first offset of a time.
     time = "_timestamp"
 
