@@ -236,11 +236,6 @@ impl Access {
         }
     }
 
-    /// The caller of a client certificate.
-    pub fn certificate(&self, der: &[u8]) -> Option<Caller> {
-        self.known.as_ref()?.book().by_certificate(der)
-    }
-
     /// A token for a client with its secret.
     ///
     /// # Errors

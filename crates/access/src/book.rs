@@ -34,8 +34,6 @@ pub struct ConfiguredPrincipal {
     pub api_keys: Vec<SecretDigest>,
     /// Its long-lived keys for the S3 gateway.
     pub s3_keys: Vec<S3Key>,
-    /// The SHA-256 of its client certificates (DER).
-    pub certificates: Vec<SecretDigest>,
 }
 
 impl ConfiguredPrincipal {
@@ -48,7 +46,7 @@ impl ConfiguredPrincipal {
     }
 
     fn has(&self, stamp: Stamp) -> bool {
-        let own = self.secrets.iter().chain(&self.api_keys).chain(&self.certificates).cloned();
+        let own = self.secrets.iter().chain(&self.api_keys).cloned();
         let s3 = self.s3_keys.iter().map(s3_digest);
         own.chain(s3).any(|credential| credential.stamp(&self.name) == stamp)
     }
@@ -78,21 +76,9 @@ impl Book {
 
     /// The principal of an API key.
     pub(crate) fn by_api_key(&self, key: &str) -> Option<Caller> {
-        self.by_digest(&SecretDigest::of(key.as_bytes()), |principal| &principal.api_keys)
-    }
-
-    /// The principal of a client certificate, given as DER.
-    pub(crate) fn by_certificate(&self, der: &[u8]) -> Option<Caller> {
-        self.by_digest(&SecretDigest::of(der), |principal| &principal.certificates)
-    }
-
-    fn by_digest(
-        &self,
-        given: &SecretDigest,
-        of: impl Fn(&ConfiguredPrincipal) -> &[SecretDigest],
-    ) -> Option<Caller> {
+        let given = SecretDigest::of(key.as_bytes());
         self.principals.iter().find_map(|principal| {
-            let found = of(principal).iter().find(|known| known.matches(given))?;
+            let found = principal.api_keys.iter().find(|known| known.matches(&given))?;
             Some(principal.caller(found))
         })
     }

@@ -42,8 +42,6 @@ struct WrittenPrincipal {
     api_keys: Vec<WrittenSecret>,
     #[serde(default)]
     s3_keys: Vec<WrittenS3Key>,
-    #[serde(default)]
-    certificates: Vec<String>,
 }
 
 /// A secret: its digest, or where it lies itself.
@@ -134,17 +132,12 @@ impl AccessFile {
             let secret_access_key = self.text(key.file.as_deref(), key.env.as_deref())?;
             Ok(S3Key { access_key_id: key.access_key_id, secret_access_key })
         });
-        let certificates = written.certificates.iter().map(|text| {
-            let plain = text.replace(':', "");
-            SecretDigest::from_hex(&plain).map_err(|error| format!("certificates: {error}"))
-        });
         Ok(ConfiguredPrincipal {
             name: written.name,
             groups: written.groups,
             secrets: digests(written.secrets)?,
             api_keys: digests(written.api_keys)?,
             s3_keys: s3_keys.collect::<Result<_, _>>()?,
-            certificates: certificates.collect::<Result<_, _>>()?,
         })
     }
 

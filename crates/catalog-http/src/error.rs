@@ -37,7 +37,7 @@ impl ApiError {
     pub(crate) fn no_tokens() -> Self {
         let message = "there are no tokens here: this catalog asks nobody who they are; leave the client's \
                        credential away, or have the operator set auth.type";
-        Self::new(StatusCode::NOT_FOUND, "NotFoundException", message)
+        Self::new(StatusCode::NOT_FOUND, "UnsupportedOperationException", message)
     }
 
     /// Somebody known may not do that.
