@@ -156,7 +156,7 @@ fn bucket_of(uri: &str) -> Option<String> {
 impl VendedS3 {
     /// The settings as the `config` of an answer.
     pub(crate) fn config(&self) -> BTreeMap<&'static str, &str> {
-        self.properties().into_iter().collect()
+        self.properties().collect()
     }
 
     /// The settings as the `storage-credentials` of an answer.
