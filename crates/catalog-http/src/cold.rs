@@ -13,10 +13,9 @@ pub(crate) use isk_virtual_table::COLDSET;
 use isk_virtual_table::ServiceError;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::cold_answer::{Kind, with_our_settings};
+use crate::cold_answer::{Kind, Vend, with_our_settings};
 use crate::cold_names::upstream_levels;
 use crate::error::ApiError;
-use crate::settings::VendedS3;
 
 /// The most bytes of a passed request's body: a commit that adds many files takes some MiB.
 const MAX_BODY: usize = 16 << 20;
@@ -133,12 +132,12 @@ impl Cold {
         &self,
         answer: http::Response<Bytes>,
         kind: Kind,
-        vended: &VendedS3,
+        vend: &Vend<'_>,
     ) -> Result<Response, ApiError> {
         let (parts, body) = answer.into_parts();
         let passed = [header::CONTENT_TYPE, header::RETRY_AFTER, header::ALLOW];
         let ours = parts.status.is_success() && !self.upstream.is_direct();
-        let replaced = if ours { with_our_settings(&body, kind, vended)? } else { None };
+        let replaced = if ours { with_our_settings(&body, kind, vend)? } else { None };
         let mut headers = copied(&parts.headers, &passed);
         let body = match replaced {
             Some(body) => {

@@ -19,7 +19,7 @@ pub(crate) enum Kind {
 }
 
 /// Table properties that may lead a writer to another bucket than the table's location does.
-const WRITE_PATHS: [&str; 4] = [
+pub(crate) const WRITE_PATHS: [&str; 4] = [
     "write.data.path",
     "write.metadata.path",
     "write.object-storage.path",
@@ -49,37 +49,54 @@ struct Credential {
 pub(crate) fn with_our_settings(
     body: &[u8],
     kind: Kind,
-    vended: &VendedS3,
+    vend: &Vend<'_>,
 ) -> Result<Option<Vec<u8>>, ServiceError> {
-    let replaced = match kind {
-        Kind::Table => table(body, vended),
-        Kind::Other => other(body, vended),
-    };
-    replaced.map_err(|error| ServiceError::Unavailable {
-        what: "the upstream catalog".to_owned(),
-        reason: format!("its answer is not as the Iceberg REST specification has it: {error}"),
-    })
+    match kind {
+        Kind::Table => table(body, vend),
+        Kind::Other => other(body, vend),
+    }
 }
 
-fn table(body: &[u8], vended: &VendedS3) -> Result<Option<Vec<u8>>, serde_json::Error> {
-    let mut object: Object<'_> = serde_json::from_slice(body)?;
+/// The gateway's settings for what lies under some prefixes.
+pub(crate) type Vend<'a> = dyn Fn(&[String]) -> Result<VendedS3, ServiceError> + Sync + 'a;
+
+/// The prefixes of a `LoadTableResult`'s files; none where they lie in no S3 store.
+pub(crate) fn table_prefixes(body: &[u8]) -> Result<Vec<String>, ServiceError> {
+    let object: Object<'_> = serde_json::from_slice(body).map_err(unreadable)?;
+    prefixes_of(&object)
+}
+
+fn prefixes_of(object: &Object<'_>) -> Result<Vec<String>, ServiceError> {
     let placement: Placement = match object.get("metadata") {
-        Some(metadata) => serde_json::from_str(metadata.get())?,
-        None => return Err(serde::de::Error::missing_field("metadata")),
+        Some(metadata) => serde_json::from_str(metadata.get()).map_err(unreadable)?,
+        None => return Err(unreadable(serde::de::Error::missing_field("metadata"))),
     };
-    let prefixes = credential_prefixes(&placement);
+    Ok(credential_prefixes(&placement))
+}
+
+fn unreadable(error: serde_json::Error) -> ServiceError {
+    ServiceError::Unavailable {
+        what: "the upstream catalog".to_owned(),
+        reason: format!("its answer is not as the Iceberg REST specification has it: {error}"),
+    }
+}
+
+fn table(body: &[u8], vend: &Vend<'_>) -> Result<Option<Vec<u8>>, ServiceError> {
+    let mut object: Object<'_> = serde_json::from_slice(body).map_err(unreadable)?;
+    let prefixes = prefixes_of(&object)?;
     if prefixes.is_empty() {
         return Ok(None);
     }
-    let config = to_raw_value(&vended.config())?;
-    let credentials = to_raw_value(&vended.credentials(&prefixes))?;
+    let vended = vend(&prefixes)?;
+    let config = to_raw_value(&vended.config()).map_err(unreadable)?;
+    let credentials = to_raw_value(&vended.credentials(&prefixes)).map_err(unreadable)?;
     object.insert("config".to_owned(), &config);
     object.insert("storage-credentials".to_owned(), &credentials);
-    serde_json::to_vec(&object).map(Some)
+    serde_json::to_vec(&object).map(Some).map_err(unreadable)
 }
 
 /// Commits, plans, credentials, views: what they have of settings is replaced.
-fn other(body: &[u8], vended: &VendedS3) -> Result<Option<Vec<u8>>, serde_json::Error> {
+fn other(body: &[u8], vend: &Vend<'_>) -> Result<Option<Vec<u8>>, ServiceError> {
     // Empty answers and lists hold no settings.
     let Ok(mut object) = serde_json::from_slice::<Object<'_>>(body) else { return Ok(None) };
     let is_table = |object: &Object<'_>| {
@@ -94,16 +111,18 @@ fn other(body: &[u8], vended: &VendedS3) -> Result<Option<Vec<u8>>, serde_json::
     let (new_config, new_credentials);
     if config.is_some() && is_table(&object) {
         // A view's settings, or a table's: either way the upstream's own token and keys stay here.
-        new_config = to_raw_value(&vended.config())?;
+        let vended = vend(&prefixes_of(&object)?)?;
+        new_config = to_raw_value(&vended.config()).map_err(unreadable)?;
         object.insert("config".to_owned(), &new_config);
     }
     if let Some(credentials) = credentials {
-        let given: Vec<Credential> = serde_json::from_str(credentials.get())?;
+        let given: Vec<Credential> = serde_json::from_str(credentials.get()).map_err(unreadable)?;
         let prefixes: Vec<String> = given.into_iter().map(|one| one.prefix).collect();
-        new_credentials = to_raw_value(&vended.credentials(&prefixes))?;
+        let vended = vend(&prefixes)?;
+        new_credentials = to_raw_value(&vended.credentials(&prefixes)).map_err(unreadable)?;
         object.insert("storage-credentials".to_owned(), &new_credentials);
     }
-    serde_json::to_vec(&object).map(Some)
+    serde_json::to_vec(&object).map(Some).map_err(unreadable)
 }
 
 /// The prefixes that the gateway's keys are good for: the table's location, and the whole buckets that
@@ -113,9 +132,12 @@ fn credential_prefixes(placement: &Placement) -> Vec<String> {
     let Some(bucket) = bucket_of(location) else { return Vec::new() };
     let mut prefixes = vec![location.trim_end_matches('/').to_owned(), bucket];
     let written = WRITE_PATHS.iter().filter_map(|name| placement.properties.get(*name));
-    for bucket in written.filter_map(|path| bucket_of(path)) {
-        if !prefixes.contains(&bucket) {
-            prefixes.push(bucket);
+    let folders = written.filter_map(|path| Some((path.trim_end_matches('/'), bucket_of(path)?)));
+    for (folder, bucket) in folders {
+        for prefix in [folder.to_owned(), bucket] {
+            if !prefixes.contains(&prefix) {
+                prefixes.push(prefix);
+            }
         }
     }
     prefixes
@@ -134,7 +156,7 @@ fn bucket_of(uri: &str) -> Option<String> {
 impl VendedS3 {
     /// The settings as the `config` of an answer.
     pub(crate) fn config(&self) -> BTreeMap<&'static str, &str> {
-        self.properties().into_iter().collect()
+        self.properties().collect()
     }
 
     /// The settings as the `storage-credentials` of an answer.
@@ -157,12 +179,14 @@ mod tests {
             secret_access_key: "secret".into(),
             session_token: "token".into(),
             path_style: true,
+            expires_at_ms: String::new(),
+            refresh_endpoint: String::new(),
         }
     }
 
     fn replaced(body: &Value, kind: Kind) -> Option<Value> {
         let body = serde_json::to_vec(body).unwrap();
-        let replaced = with_our_settings(&body, kind, &vended()).unwrap();
+        let replaced = with_our_settings(&body, kind, &|_| Ok(vended())).unwrap();
         replaced.map(|body| serde_json::from_slice(&body).unwrap())
     }
 
@@ -182,7 +206,16 @@ mod tests {
         assert_eq!(seen["config"]["s3.endpoint"], "http://isk:11000");
         let prefixes: Vec<_> = seen["storage-credentials"].as_array().unwrap().iter().collect();
         let prefixes: Vec<_> = prefixes.iter().map(|c| c["prefix"].as_str().unwrap()).collect();
-        assert_eq!(prefixes, ["s3://lake/t", "s3://lake/", "s3a://other/"]);
+        assert_eq!(
+            prefixes,
+            [
+                "s3://lake/t",
+                "s3://lake/",
+                "s3a://other/data",
+                "s3a://other/",
+                "s3://lake/elsewhere"
+            ]
+        );
         assert_eq!(seen["storage-credentials"][1]["config"], seen["config"]);
         for kept in ["metadata", "metadata-location", "more"] {
             assert_eq!(seen[kept], body[kept]);
@@ -192,7 +225,7 @@ mod tests {
     #[test]
     fn metadata_is_not_written_anew() {
         let body = br#"{"metadata":{"location":"s3://b/t","big":123456789012345678901234567890}}"#;
-        let seen = with_our_settings(body, Kind::Table, &vended()).unwrap().unwrap();
+        let seen = with_our_settings(body, Kind::Table, &|_| Ok(vended())).unwrap().unwrap();
         let seen = String::from_utf8(seen).unwrap();
         assert!(seen.contains("123456789012345678901234567890"), "{seen}");
     }
@@ -223,13 +256,14 @@ mod tests {
         ] {
             assert_eq!(replaced(&untouched, Kind::Other), None, "{untouched}");
         }
-        assert_eq!(with_our_settings(b"", Kind::Other, &vended()).unwrap(), None);
+        assert_eq!(with_our_settings(b"", Kind::Other, &|_| Ok(vended())).unwrap(), None);
     }
 
     #[test]
     fn an_answer_that_is_no_table_is_named() {
         for body in ["{}", "[", "<html>", r#"{"metadata":7}"#] {
-            let error = with_our_settings(body.as_bytes(), Kind::Table, &vended()).unwrap_err();
+            let error =
+                with_our_settings(body.as_bytes(), Kind::Table, &|_| Ok(vended())).unwrap_err();
             assert!(error.to_string().contains("upstream"), "{body}: {error}");
         }
     }

@@ -5,19 +5,23 @@ use axum::extract::{Query, Request, State};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use isk_access::Caller;
 use isk_virtual_table::ServiceError;
 use serde::Deserialize;
 
 use crate::cold::{COLDSET, Cold, Held, Question};
-use crate::cold_answer::Kind;
+use crate::cold_answer::{Kind, table_prefixes};
 use crate::cold_names::{
     commit_body, create_namespace_body, created_namespace, namespace_path, rename_body, table_path,
     transaction_body,
 };
+use crate::cold_rights;
 use crate::error::ApiError;
 use crate::handlers::{Answer, App, drain};
 use crate::load;
 use crate::service::CatalogService;
+use crate::settings::VendedS3;
+use crate::vending::cold_table;
 
 /// A write that the upstream catalog can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +67,7 @@ pub(crate) type Names = Option<(String, Option<String>)>;
 /// A write: passed to the upstream where it is one in `coldset` and may be, else refused.
 pub(crate) async fn write<S: CatalogService>(
     app: &App<S>,
+    caller: &Caller,
     write: ColdWrite,
     names: Names,
     request: Request,
@@ -80,9 +85,23 @@ pub(crate) async fn write<S: CatalogService>(
     let query = request.uri().query().map(str::to_owned);
     let sent = Sent { headers, query, body: cold.body(request).await? };
     let table = names.and_then(|(_, table)| table);
+    let in_path = table.as_deref().unwrap_or_default();
+    cold_rights::check(&app.access, caller, write, in_path, &sent.body.bytes)?;
+    let created = (write == ColdWrite::CreateTable).then(|| created_table(&sent.body.bytes));
     let (answer, kind) =
         pass_write(cold, write, table.as_deref().unwrap_or_default(), sent).await?;
-    cold.answer(answer, kind, &app.settings.vended)
+    let table = created.or(table).unwrap_or_default();
+    let vend = app.vend_cold(caller, cold_table(&table)).refreshed_at(COLDSET, &table);
+    cold.answer(answer, kind, &|prefixes| vend.settings(prefixes))
+}
+
+/// The name in a `CreateTableRequest`.
+fn created_table(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Create {
+        name: String,
+    }
+    serde_json::from_slice::<Create>(body).map(|create| create.name).unwrap_or_default()
 }
 
 async fn pass_write(
@@ -192,10 +211,35 @@ fn no_such_table(table: &str) -> ApiError {
 pub(crate) async fn load<S: CatalogService>(
     app: &App<S>,
     cold: &Cold,
+    caller: &Caller,
     table: &str,
     query: Option<&str>,
     headers: &HeaderMap,
 ) -> Answer {
+    let answer = ask_table(cold, table, query, headers).await?;
+    let vend = app.vend_cold(caller, cold_table(table)).refreshed_at(COLDSET, table);
+    let settings = |prefixes: &[String]| vend.settings(prefixes);
+    if cold.upstream.is_direct() || !answer.status().is_success() {
+        return cold.answer(answer, Kind::Table, &settings);
+    }
+    let prefixes = table_prefixes(answer.body())?;
+    let tag = entity_tag(answer.body(), query, &vend.settings(&prefixes)?);
+    let mut response = match &tag {
+        Some(tag) if load::none_match(headers, tag) => StatusCode::NOT_MODIFIED.into_response(),
+        _ => cold.answer(answer, Kind::Table, &settings)?,
+    };
+    if let Some(tag) = tag.and_then(|tag| HeaderValue::from_str(&tag).ok()) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    Ok(response)
+}
+
+async fn ask_table(
+    cold: &Cold,
+    table: &str,
+    query: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<http::Response<Bytes>, ApiError> {
     let path = table_path(&cold.levels(), table);
     let question = Question {
         method: Method::GET,
@@ -205,23 +249,27 @@ pub(crate) async fn load<S: CatalogService>(
         body: Held::nothing().bytes,
         writes: false,
     };
-    let answer = cold.ask(question).await?;
-    if cold.upstream.is_direct() || !answer.status().is_success() {
-        return cold.answer(answer, Kind::Table, &app.settings.vended);
+    cold.ask(question).await
+}
+
+/// The gateway's settings for who has the table loaded already.
+pub(crate) async fn credentials<S: CatalogService>(
+    app: &App<S>,
+    cold: &Cold,
+    caller: &Caller,
+    table: &str,
+    headers: &HeaderMap,
+) -> Result<VendedS3, ApiError> {
+    let answer = ask_table(cold, table, None, headers).await?;
+    if !answer.status().is_success() {
+        return Err(no_such_table(table));
     }
-    let tag = entity_tag(answer.body(), query, app);
-    let mut response = match &tag {
-        Some(tag) if load::none_match(headers, tag) => StatusCode::NOT_MODIFIED.into_response(),
-        _ => cold.answer(answer, Kind::Table, &app.settings.vended)?,
-    };
-    if let Some(tag) = tag.and_then(|tag| HeaderValue::from_str(&tag).ok()) {
-        response.headers_mut().insert(header::ETAG, tag);
-    }
-    Ok(response)
+    let vend = app.vend_cold(caller, cold_table(table)).refreshed_at(COLDSET, table);
+    Ok(vend.settings(&table_prefixes(answer.body())?)?)
 }
 
 /// Our own tag: the keys in the answer are ours, and the upstream's tag knows nothing of them.
-fn entity_tag<S>(body: &[u8], query: Option<&str>, app: &App<S>) -> Option<String> {
+fn entity_tag(body: &[u8], query: Option<&str>, vended: &VendedS3) -> Option<String> {
     #[derive(Deserialize)]
     struct Loaded {
         #[serde(rename = "metadata-location")]
@@ -229,7 +277,7 @@ fn entity_tag<S>(body: &[u8], query: Option<&str>, app: &App<S>) -> Option<Strin
     }
     let loaded: Loaded = serde_json::from_slice(body).ok()?;
     let parts = [loaded.metadata_location.as_str(), query.unwrap_or_default()];
-    Some(load::tag_of(&parts, &app.settings.vended))
+    Some(load::tag_of(&parts, vended))
 }
 
 #[derive(Debug, Deserialize)]

@@ -13,6 +13,9 @@ use crate::wire::{ErrorBody, ErrorModel};
 /// How long a client is asked to wait before it tries again, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
+/// How to come in (RFC 6750, section 3).
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"isk\"");
+
 /// A refusal: status, the exception's name that clients go by, and a text for people.
 #[derive(Debug)]
 pub(crate) struct ApiError {
@@ -22,6 +25,35 @@ pub(crate) struct ApiError {
 }
 
 impl ApiError {
+    /// Nobody known asks.
+    pub(crate) fn not_known(why: &str) -> Self {
+        let message = format!(
+            "{why}; send a bearer token: an OAuth2 client's (credential), an issuer's, or an API key"
+        );
+        Self::new(StatusCode::UNAUTHORIZED, "NotAuthorizedException", message)
+    }
+
+    /// There is no authentication, so there are no tokens.
+    pub(crate) fn no_tokens() -> Self {
+        let message = "there are no tokens here: this catalog asks nobody who they are; leave the client's \
+                       credential away, or have the operator set auth.type";
+        Self::new(StatusCode::NOT_FOUND, "UnsupportedOperationException", message)
+    }
+
+    /// Somebody known may not do that.
+    pub(crate) fn not_allowed(name: &str, what: &str) -> Self {
+        let message = format!("{name} may not {what}: no rule of the access file allows it");
+        Self::new(StatusCode::FORBIDDEN, "ForbiddenException", message)
+    }
+
+    /// Too much of one principal is under way.
+    pub(crate) fn too_many(name: &str) -> Self {
+        let message = format!(
+            "too many requests of {name} are under way (limits.requests_per_principal); try again"
+        );
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", message)
+    }
+
     /// The request itself is wrong.
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "BadRequestException", message)
@@ -192,8 +224,11 @@ impl IntoResponse for ApiError {
             },
         };
         let mut response = (self.status, Json(body)).into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, CHALLENGE);
         }
         response
     }

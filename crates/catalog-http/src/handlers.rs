@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use isk_access::Access;
 use isk_coldset::{ColdsetError, DirectAccess};
 use isk_virtual_table::{ERRORS, HOTSET, MERGED, ServiceError};
 use serde::Deserialize;
@@ -16,13 +17,14 @@ use crate::OPENAPI;
 use crate::cold::{COLDSET, Cold};
 use crate::coldset::{self, ColdWrite};
 use crate::error::ApiError;
+use crate::guard::By;
 use crate::load::{self, Planning, Snapshots, Vending};
 use crate::names::{SEPARATOR, single_level};
 use crate::paging::{PageRequest, page};
 use crate::plan::Plans;
 use crate::service::CatalogService;
 use crate::settings::CatalogSettings;
-use crate::wire::{Identifiers, Namespace, Namespaces, TableIdentifier};
+use crate::wire::{Credentials, Identifiers, Namespace, Namespaces, TableIdentifier};
 
 /// What every handler has.
 pub(crate) struct App<S> {
@@ -32,6 +34,8 @@ pub(crate) struct App<S> {
     pub cold: Option<Arc<Cold>>,
     /// The scans that were planned lately.
     pub plans: Plans,
+    /// Who may in, and who may what.
+    pub access: Access,
 }
 
 impl<S> Clone for App<S> {
@@ -41,6 +45,7 @@ impl<S> Clone for App<S> {
             settings: Arc::clone(&self.settings),
             cold: self.cold.clone(),
             plans: self.plans.clone(),
+            access: self.access.clone(),
         }
     }
 }
@@ -144,6 +149,7 @@ pub(crate) async fn namespace_exists<S: CatalogService>(
 /// `GET /v1/namespaces/{namespace}/tables`.
 pub(crate) async fn list_tables<S: CatalogService>(
     State(app): State<App<S>>,
+    Extension(caller): By,
     name: Named<String>,
     query: Asked<ListQuery>,
 ) -> Answer {
@@ -153,6 +159,7 @@ pub(crate) async fn list_tables<S: CatalogService>(
         Some(cold) => coldset::tables(cold).await?,
         None => app.service.tables(namespace).await?,
     };
+    let names = app.visible(&caller, namespace, names).await?;
     identifiers(namespace, names, &query, &app.settings)
 }
 
@@ -183,6 +190,7 @@ pub(crate) async fn no_view<S: CatalogService>(
 /// to, and would otherwise need a second set of keys for the same service.
 pub(crate) async fn load_table<S: CatalogService>(
     State(app): State<App<S>>,
+    Extension(caller): By,
     names: Named<(String, String)>,
     query: Asked<LoadQuery>,
     uri: Uri,
@@ -190,7 +198,7 @@ pub(crate) async fn load_table<S: CatalogService>(
 ) -> Answer {
     let (Path((namespace, table)), Query(query)) = (names?, query?);
     if let Some(cold) = app.cold_behind(&namespace) {
-        return coldset::load(&app, cold, &table, uri.query(), &headers).await;
+        return coldset::load(&app, cold, &caller, &table, uri.query(), &headers).await;
     }
     let snapshots = Snapshots::parse(query.snapshots.as_deref())?;
     let namespace = single_level(&namespace).map_err(|_| no_such_table(&namespace, &table))?;
@@ -202,7 +210,10 @@ pub(crate) async fn load_table<S: CatalogService>(
         true => Planning::Server,
         false => Planning::Unsaid,
     };
-    let vending = Vending { gateway: &app.settings.vended, direct: &direct, planning };
+    let parts = app.parts(namespace, &table).await?;
+    let vend = app.vend(&caller, parts).refreshed_at(namespace, &table);
+    let gateway = vend.settings(&loaded.credential_prefixes)?;
+    let vending = Vending { gateway: &gateway, direct: &direct, planning };
     let tag = load::entity_tag(&loaded, snapshots, &vending);
     let tag_header = HeaderValue::from_str(&tag)
         .map_err(|e| ServiceError::Internal(format!("entity tag: {e}")))?;
@@ -217,6 +228,32 @@ pub(crate) async fn load_table<S: CatalogService>(
         (header::ETAG, tag_header),
     ];
     Ok((headers, body).into_response())
+}
+
+/// `GET …/tables/{table}/credentials`: new keys for who has a table loaded already.
+pub(crate) async fn load_credentials<S: CatalogService>(
+    State(app): State<App<S>>,
+    Extension(caller): By,
+    names: Named<(String, String)>,
+    headers: HeaderMap,
+) -> Answer {
+    let Path((namespace, table)) = names?;
+    let gateway = match app.cold_behind(&namespace) {
+        Some(cold) => coldset::credentials(&app, cold, &caller, &table, &headers).await?,
+        None => {
+            let single = single_level(&namespace).map_err(|_| no_such_table(&namespace, &table))?;
+            let loaded = app.service.load_table(single, &table).await?;
+            let parts = app.parts(single, &table).await?;
+            let vend = app.vend(&caller, parts).refreshed_at(single, &table);
+            vend.settings(&loaded.credential_prefixes)?
+        }
+    };
+    // Iceberg for Java takes exactly one. What the keys open is theirs to say, not the prefix's.
+    let prefixes = ["s3://".to_owned()];
+    let body = Credentials { storage_credentials: gateway.credentials(&prefixes) };
+    // The body holds credentials.
+    let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    Ok((no_store, Json(body)).into_response())
 }
 
 /// Of a namespace of several levels: Iceberg Java takes it for the metadata table (`files`, `snapshots`) of the
@@ -273,32 +310,35 @@ pub(crate) async fn drop_report<S: CatalogService>(
 /// A write in a namespace.
 pub(crate) async fn write_in<S: CatalogService>(
     State(app): State<App<S>>,
+    Extension(caller): By,
     write: ColdWrite,
     name: Named<String>,
     request: Request,
 ) -> Answer {
     let Path(namespace) = name?;
-    coldset::write(&app, write, Some((namespace, None)), request).await
+    coldset::write(&app, &caller, write, Some((namespace, None)), request).await
 }
 
 /// A write to a table.
 pub(crate) async fn write_to<S: CatalogService>(
     State(app): State<App<S>>,
+    Extension(caller): By,
     write: ColdWrite,
     names: Named<(String, String)>,
     request: Request,
 ) -> Answer {
     let Path((namespace, table)) = names?;
-    coldset::write(&app, write, Some((namespace, Some(table))), request).await
+    coldset::write(&app, &caller, write, Some((namespace, Some(table))), request).await
 }
 
 /// A write whose body names the tables.
 pub(crate) async fn write_named<S: CatalogService>(
     State(app): State<App<S>>,
+    Extension(caller): By,
     write: ColdWrite,
     request: Request,
 ) -> Answer {
-    coldset::write(&app, write, None, request).await
+    coldset::write(&app, &caller, write, None, request).await
 }
 
 /// A write that nobody may do.
@@ -325,7 +365,8 @@ pub(crate) async fn readyz<S: CatalogService>(State(app): State<App<S>>) -> Answ
 /// `GET /metrics`.
 pub(crate) async fn metrics<S: CatalogService>(State(app): State<App<S>>) -> Response {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(header::CONTENT_TYPE, kind)], app.service.metrics_text()).into_response()
+    let text = app.service.metrics_text() + &app.access.metrics_text();
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
 /// `GET /openapi.yaml`.

@@ -11,8 +11,10 @@
 mod cold;
 mod cold_answer;
 mod cold_names;
+mod cold_rights;
 mod coldset;
 mod error;
+mod guard;
 mod handlers;
 mod load;
 mod names;
@@ -22,7 +24,9 @@ mod plan_wire;
 pub mod routes;
 mod service;
 mod settings;
+mod tokens;
 mod trace;
+mod vending;
 mod warehouse;
 mod wire;
 

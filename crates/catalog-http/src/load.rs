@@ -191,6 +191,8 @@ mod tests {
             secret_access_key: secret.into(),
             session_token: "token".into(),
             path_style: true,
+            expires_at_ms: String::new(),
+            refresh_endpoint: String::new(),
         }
     }
 

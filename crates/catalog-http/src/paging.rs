@@ -94,6 +94,8 @@ mod tests {
             secret_access_key: String::new(),
             session_token: String::new(),
             path_style: true,
+            expires_at_ms: String::new(),
+            refresh_endpoint: String::new(),
         };
         CatalogSettings { default_page_size, max_page_size, ..CatalogSettings::new(vended) }
     }

@@ -6,17 +6,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
+use isk_access::Caller;
 use isk_virtual_table::ServiceError;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::ApiError;
+use crate::guard::By;
 use crate::handlers::{Answer, App, drain};
 use crate::names::single_level;
 use crate::plan_wire::{PlanRequest, PlanTask, TasksRequest, completed, tasks};
@@ -49,13 +51,14 @@ impl Plans {
 /// `POST …/plan`.
 pub(crate) async fn plan_scan<S: CatalogService>(
     State(app): State<App<S>>,
+    Extension(caller): By,
     names: Names,
     request: Request,
 ) -> Answer {
     let Path((namespace, table)) = names?;
     let request: PlanRequest = parsed(&drain(request, app.settings.max_body_bytes).await?)?;
     let id = uuid::Uuid::new_v4().to_string();
-    let answer = planned(&app, &namespace, &table, &id, &request).await?;
+    let answer = planned(&app, &caller, &namespace, &table, &id, &request).await?;
     let place = place(&namespace, &table, &id);
     app.plans.0.insert(place, Arc::new(request));
     Ok(answer)
@@ -64,12 +67,13 @@ pub(crate) async fn plan_scan<S: CatalogService>(
 /// `GET …/plan/{plan-id}`.
 pub(crate) async fn fetch_plan<S: CatalogService>(
     State(app): State<App<S>>,
+    Extension(caller): By,
     names: PlanNames,
 ) -> Answer {
     let Path((namespace, table, id)) = names?;
     let request = app.plans.0.get(&place(&namespace, &table, &id));
     let request = request.ok_or_else(|| ApiError::no_such_plan(&id))?;
-    planned(&app, &namespace, &table, &id, &request).await
+    planned(&app, &caller, &namespace, &table, &id, &request).await
 }
 
 /// `DELETE …/plan/{plan-id}`.
@@ -100,6 +104,7 @@ pub(crate) async fn fetch_tasks<S: CatalogService>(
 
 async fn planned<S: CatalogService>(
     app: &App<S>,
+    caller: &Caller,
     namespace: &str,
     table: &str,
     id: &str,
@@ -107,7 +112,10 @@ async fn planned<S: CatalogService>(
 ) -> Result<Response, ApiError> {
     let scan = request.scan(None)?;
     let plan = app.service.plan_scan(single_level(namespace)?, table, &scan).await?;
-    let credentials = app.settings.vended.credentials(&plan.credential_prefixes);
+    let parts = app.parts(namespace, table).await?;
+    let vend = app.vend(caller, parts).refreshed_at(namespace, table);
+    let vended = vend.settings(&plan.credential_prefixes)?;
+    let credentials = vended.credentials(&plan.credential_prefixes);
     let body = completed(id, &plan, request, credentials);
     let body = serde_json::to_vec(&body)
         .map_err(|e| ServiceError::Internal(format!("a plan has no JSON: {e}")))?;

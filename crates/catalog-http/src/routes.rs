@@ -4,19 +4,21 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
+use isk_access::Access;
 use isk_coldset::Upstream;
 
 use crate::cold::Cold;
 use crate::coldset::{self, ColdWrite};
+use crate::guard::{By, Guarded, Need, guard};
 use crate::handlers::{self as h, App};
 use crate::plan::{self, Plans};
 use crate::service::CatalogService;
 use crate::settings::CatalogSettings;
 use crate::trace::trace;
-use crate::warehouse;
+use crate::{tokens, warehouse};
 
 /// One route of the catalog.
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub enum Operation {
     ListTables,
     /// A table as it is now.
     LoadTable,
+    /// New keys for a table's files.
+    LoadCredentials,
     /// Whether a table exists.
     TableExists,
     /// The views of a namespace: none.
@@ -66,6 +70,8 @@ pub enum Operation {
     Write(ColdWrite),
     /// A write, refused; the text names it.
     Refuse(&'static str),
+    /// A bearer token for a client's secret.
+    Tokens,
     /// Anything below the warehouse `coldset`, for the upstream catalog.
     Upstream,
     /// The process answers.
@@ -87,6 +93,7 @@ impl Operation {
             | Self::NamespaceExists
             | Self::ListTables
             | Self::LoadTable
+            | Self::LoadCredentials
             | Self::TableExists
             | Self::PlanScan
             | Self::FetchPlan
@@ -102,6 +109,7 @@ const NAMESPACES: &str = "/v1/namespaces";
 const NAMESPACE: &str = "/v1/namespaces/{namespace}";
 const TABLES: &str = "/v1/namespaces/{namespace}/tables";
 const TABLE: &str = "/v1/namespaces/{namespace}/tables/{table}";
+const CREDENTIALS: &str = "/v1/namespaces/{namespace}/tables/{table}/credentials";
 const PLAN: &str = "/v1/namespaces/{namespace}/tables/{table}/plan/{plan-id}";
 const VIEWS: &str = "/v1/namespaces/{namespace}/views";
 const VIEW: &str = "/v1/namespaces/{namespace}/views/{view}";
@@ -115,6 +123,7 @@ const fn route(method: Method, path: &'static str, operation: Operation) -> Rout
 /// All routes.
 pub static ROUTES: &[Route] = &[
     route(Method::GET, "/v1/config", Operation::Config),
+    route(Method::POST, "/v1/oauth/tokens", Operation::Tokens),
     route(Method::GET, NAMESPACES, Operation::ListNamespaces),
     route(Method::POST, NAMESPACES, Operation::CreateNamespace),
     route(Method::GET, NAMESPACE, Operation::LoadNamespace),
@@ -136,6 +145,7 @@ pub static ROUTES: &[Route] = &[
     route(Method::HEAD, TABLE, Operation::TableExists),
     route(Method::POST, TABLE, Operation::Write(ColdWrite::UpdateTable)),
     route(Method::DELETE, TABLE, Operation::Write(ColdWrite::DropTable)),
+    route(Method::GET, CREDENTIALS, Operation::LoadCredentials),
     route(Method::POST, "/v1/namespaces/{namespace}/tables/{table}/plan", Operation::PlanScan),
     route(Method::GET, PLAN, Operation::FetchPlan),
     route(Method::DELETE, PLAN, Operation::CancelPlan),
@@ -172,26 +182,30 @@ pub fn endpoints(writable: bool) -> Vec<String> {
 }
 
 /// The catalog as a router, with its own answers for unknown paths and methods. What concerns
-/// `coldset` is asked of `upstream`, where there is one.
+/// `coldset` is asked of `upstream`, where there is one. Who comes in is for `access` to say.
 pub fn router<S: CatalogService>(
     service: Arc<S>,
     settings: CatalogSettings,
     upstream: Option<Upstream>,
+    access: Access,
 ) -> Router {
     let mut router = Router::new();
+    let cold = upstream.map(|upstream| Arc::new(Cold::new(upstream)));
+    let app = App { service, settings: Arc::new(settings), cold, plans: Plans::new(), access };
     for route in ROUTES {
         let path = match route.operation {
             Operation::Upstream => route.path.replace("{path}", "{*path}"),
             _ => route.path.to_owned(),
         };
-        router = router.route(&path, method_router::<S>(route));
+        let guarded = Guarded { app: app.clone(), need: Need::of(route.operation) };
+        let guard = from_fn_with_state(guarded, guard::<S>);
+        router = router.route(&path, method_router::<S>(route).route_layer(guard));
     }
-    let cold = upstream.map(|upstream| Arc::new(Cold::new(upstream)));
     router
         .fallback(h::no_route)
         .method_not_allowed_fallback(h::wrong_method)
         .layer(from_fn(trace))
-        .with_state(App { service, settings: Arc::new(settings), cold, plans: Plans::new() })
+        .with_state(app)
 }
 
 fn method_router<S: CatalogService>(route: &Route) -> MethodRouter<App<S>> {
@@ -209,6 +223,7 @@ fn method_router<S: CatalogService>(route: &Route) -> MethodRouter<App<S>> {
         Operation::NamespaceExists => on(method, h::namespace_exists::<S>),
         Operation::ListTables => on(method, h::list_tables::<S>),
         Operation::LoadTable => on(method, h::load_table::<S>),
+        Operation::LoadCredentials => on(method, h::load_credentials::<S>),
         Operation::TableExists => on(method, h::table_exists::<S>),
         Operation::ListViews => on(method, h::list_views::<S>),
         Operation::NoView => on(method, h::no_view::<S>),
@@ -219,6 +234,7 @@ fn method_router<S: CatalogService>(route: &Route) -> MethodRouter<App<S>> {
         Operation::DropReport => on(method, h::drop_report::<S>),
         Operation::CreateNamespace => on(method, coldset::create_namespace_here::<S>),
         Operation::Write(write) => write_router(method, write, route.path),
+        Operation::Tokens => on(method, tokens::tokens::<S>),
         Operation::Upstream => on(method, warehouse::pass::<S>),
         Operation::Refuse(what) => {
             on(method, move |app: State<App<S>>, request: Request| h::refuse(app, what, request))
@@ -236,14 +252,16 @@ fn write_router<S: CatalogService>(
     path: &str,
 ) -> MethodRouter<App<S>> {
     if path.contains("{table}") {
-        on(method, move |app: State<App<S>>, names, request: Request| {
-            h::write_to(app, write, names, request)
+        on(method, move |app: State<App<S>>, by: By, names, request: Request| {
+            h::write_to(app, by, write, names, request)
         })
     } else if path.contains("{namespace}") {
-        on(method, move |app: State<App<S>>, name, request: Request| {
-            h::write_in(app, write, name, request)
+        on(method, move |app: State<App<S>>, by: By, name, request: Request| {
+            h::write_in(app, by, write, name, request)
         })
     } else {
-        on(method, move |app: State<App<S>>, request: Request| h::write_named(app, write, request))
+        on(method, move |app: State<App<S>>, by: By, request: Request| {
+            h::write_named(app, by, write, request)
+        })
     }
 }

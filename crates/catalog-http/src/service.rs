@@ -37,6 +37,14 @@ pub trait CatalogService: Send + Sync + 'static {
         request: &ScanRequest,
     ) -> impl Future<Output = Result<ScanPlan, ServiceError>> + Send;
 
+    /// For each of these tables, the tables whose rows it shows, as namespace and name: who may read it may read
+    /// them all.
+    fn parts(
+        &self,
+        namespace: &str,
+        tables: &[String],
+    ) -> impl Future<Output = Result<Vec<Vec<(String, String)>>, ServiceError>> + Send;
+
     /// Whether what is behind the service answers.
     fn ready(&self) -> impl Future<Output = Result<(), ServiceError>> + Send;
 
@@ -79,6 +87,14 @@ impl CatalogService for Service {
         request: &ScanRequest,
     ) -> impl Future<Output = Result<ScanPlan, ServiceError>> + Send {
         Service::plan_scan(self, namespace, table, request)
+    }
+
+    fn parts(
+        &self,
+        namespace: &str,
+        tables: &[String],
+    ) -> impl Future<Output = Result<Vec<Vec<(String, String)>>, ServiceError>> + Send {
+        Service::parts(self, namespace, tables)
     }
 
     fn ready(&self) -> impl Future<Output = Result<(), ServiceError>> + Send {

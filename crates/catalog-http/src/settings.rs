@@ -17,6 +17,10 @@ pub struct VendedS3 {
     pub session_token: String,
     /// Whether the bucket stands in the path instead of the host name.
     pub path_style: bool,
+    /// When the keys end, in milliseconds since 1970; empty where they do not.
+    pub expires_at_ms: String,
+    /// Where Iceberg for Java gets new ones, below the catalog's address; empty where there are none to get.
+    pub refresh_endpoint: String,
 }
 
 impl fmt::Debug for VendedS3 {
@@ -32,16 +36,21 @@ impl fmt::Debug for VendedS3 {
 
 impl VendedS3 {
     /// The settings under the property names that clients' file readers know.
-    pub(crate) fn properties(&self) -> [(&'static str, &str); 7] {
-        [
-            ("client.region", &self.region),
+    pub(crate) fn properties(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let all = [
+            ("client.refresh-credentials-endpoint", self.refresh_endpoint.as_str()),
+            ("client.region", self.region.as_str()),
             ("s3.access-key-id", &self.access_key_id),
             ("s3.endpoint", &self.endpoint),
             ("s3.path-style-access", if self.path_style { "true" } else { "false" }),
             ("s3.region", &self.region),
             ("s3.secret-access-key", &self.secret_access_key),
             ("s3.session-token", &self.session_token),
-        ]
+            ("s3.session-token-expires-at-ms", &self.expires_at_ms),
+        ];
+        // What keys without an end have nothing to say about.
+        let optional = ["client.refresh-credentials-endpoint", "s3.session-token-expires-at-ms"];
+        all.into_iter().filter(move |(name, value)| !(value.is_empty() && optional.contains(name)))
     }
 }
 
@@ -58,6 +67,8 @@ pub struct CatalogSettings {
     pub max_body_bytes: usize,
     /// Whether clients are told to have scans of tables of the hotset planned here.
     pub server_planning: bool,
+    /// Whether metrics are for everybody who asks.
+    pub open_metrics: bool,
 }
 
 impl CatalogSettings {
@@ -69,6 +80,7 @@ impl CatalogSettings {
             max_page_size: 10_000,
             max_body_bytes: 1 << 20,
             server_planning: false,
+            open_metrics: false,
         }
     }
 }
@@ -86,6 +98,8 @@ mod tests {
             secret_access_key: "hush".into(),
             session_token: "whisper".into(),
             path_style: true,
+            expires_at_ms: String::new(),
+            refresh_endpoint: String::new(),
         });
         let shown = format!("{settings:?}");
         assert!(shown.contains("localhost:11000"), "{shown}");

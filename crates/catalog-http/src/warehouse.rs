@@ -1,12 +1,15 @@
 //! The warehouse `coldset`: the whole upstream catalog under a prefix, its namespaces as they are.
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use http::Method;
+use isk_access::TableName;
 
 use crate::cold::{COLDSET, Held, Question};
 use crate::cold_answer::Kind;
 use crate::cold_names::{answers_table, checked_path, is_read};
 use crate::error::ApiError;
+use crate::guard::By;
 use crate::handlers::{Answer, App, drain};
 use crate::service::CatalogService;
 use crate::wire::CatalogConfig;
@@ -56,7 +59,11 @@ fn is_offered(endpoint: &str, writable: bool) -> bool {
 }
 
 /// Everything under `/v1/coldset/`: reads go to the upstream, writes where they may.
-pub(crate) async fn pass<S: CatalogService>(State(app): State<App<S>>, request: Request) -> Answer {
+pub(crate) async fn pass<S: CatalogService>(
+    State(app): State<App<S>>,
+    Extension(caller): By,
+    request: Request,
+) -> Answer {
     let method = request.method().clone();
     let raw = request.uri().path().to_owned();
     let Some(cold) = app.cold.as_deref() else {
@@ -87,7 +94,9 @@ pub(crate) async fn pass<S: CatalogService>(State(app): State<App<S>>, request: 
         writes,
     };
     let answer = cold.ask(question).await?;
-    cold.answer(answer, kind, &app.settings.vended)
+    // Who comes here has the right on everything.
+    let vend = app.vend_cold(&caller, TableName::everything());
+    cold.answer(answer, kind, &|prefixes| vend.settings(prefixes))
 }
 
 #[cfg(test)]

@@ -60,6 +60,13 @@ pub(crate) struct StorageCredential<'a> {
     pub config: BTreeMap<&'a str, &'a str>,
 }
 
+/// `LoadCredentialsResponse`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) struct Credentials<'a> {
+    pub storage_credentials: Vec<StorageCredential<'a>>,
+}
+
 /// `IcebergErrorResponse`.
 #[derive(Debug, Serialize)]
 pub(crate) struct ErrorBody {

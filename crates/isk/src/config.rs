@@ -1,5 +1,6 @@
 //! The configuration: what can be set, its defaults, and what is checked before anything starts.
 
+pub mod auth;
 mod read;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ pub struct Config {
     pub external_hostname: String,
     /// Where pins, facts and metadata files live.
     pub data_dir: PathBuf,
+    /// Who may in.
+    pub auth: auth::Auth,
     /// The Iceberg REST catalog.
     pub catalog: Catalog,
     /// The S3 gateway.
@@ -63,6 +66,7 @@ impl Default for Config {
             bind: IpAddr::from([127, 0, 0, 1]),
             external_hostname: "127.0.0.1".into(),
             data_dir: PathBuf::from("isk-data"),
+            auth: auth::Auth::default(),
             catalog: Catalog::default(),
             s3: S3::default(),
             kafka: Properties::default(),
@@ -290,6 +294,8 @@ pub struct Limits {
     pub request_timeout_ms: u64,
     /// How long a read may wait for the next record before it fails, in milliseconds.
     pub fetch_progress_timeout_ms: u64,
+    /// Requests of one principal that may be under way on each port together; 0 is no bound.
+    pub requests_per_principal: usize,
 }
 
 impl Default for Limits {
@@ -300,6 +306,7 @@ impl Default for Limits {
             metadata_retention_seconds: 24 * 3600,
             request_timeout_ms: 10_000,
             fetch_progress_timeout_ms: 30_000,
+            requests_per_principal: 1000,
         }
     }
 }
@@ -392,6 +399,7 @@ fn check(config: &Config) -> Result<()> {
         }
     }
     config.errors.policies()?;
+    auth::check(config)?;
     check_coldset(config)?;
     crate::formats::formats(config)?;
     for (key, value) in [

@@ -51,6 +51,27 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
   external_hostname = "127.0.0.1"    ISK_EXTERNAL_HOSTNAME  host name clients reach them under
   data_dir = "isk-data"              ISK_DATA_DIR           pins, facts, metadata files, cache
 
+  [auth]                             who may in; with none of these, everybody, over loopback alone
+  type                               ISK_AUTH_TYPE          "none" or "tokens"; else as the rest says
+  insecure_bind = false              ISK_AUTH_INSECURE_BIND everybody, over bind, whatever it is
+  credentials = "id:secret"          ISK_AUTH_CREDENTIALS   OAuth2 clients, comma-separated; or
+  credentials_file                   ISK_AUTH_CREDENTIALS_FILE  one a line
+  access_file                        ISK_AUTH_ACCESS_FILE   principals and rules (docs/security.md), read
+                                                            again when it changes; what no rule allows is
+                                                            denied then
+  oidc_issuer = "https://host/realm" ISK_AUTH_OIDC_ISSUER   tokens of an OpenID Connect issuer, for
+  oidc_audience                      ISK_AUTH_OIDC_AUDIENCE this audience
+  oidc_principal_claim = "sub"       ISK_AUTH_OIDC_PRINCIPAL_CLAIM
+  oidc_groups_claim = "groups"       ISK_AUTH_OIDC_GROUPS_CLAIM
+  oidc_ca_file                       ISK_AUTH_OIDC_CA_FILE  PEM
+  signing_key                        ISK_AUTH_SIGNING_KEY   the same on all replicas; made once, kept in
+  signing_key_file                   ISK_AUTH_SIGNING_KEY_FILE  data_dir
+  token_seconds = 3600               ISK_AUTH_TOKEN_SECONDS how long tokens are good
+  key_seconds = 3600                 ISK_AUTH_KEY_SECONDS   how long S3 keys that come with a table are,
+                                                            and up to a quarter more
+  open_metrics = false               ISK_AUTH_OPEN_METRICS  /metrics for everybody; else for who may
+                                                            list all tables
+
   [catalog]
   port = 11001                       ISK_CATALOG_PORT       Iceberg REST catalog
   server_planning = false            ISK_SERVER_PLANNING    tell clients to have scans of hotset planned
@@ -61,7 +82,7 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
   external_url                       ISK_EXTERNAL_URL       its URL, where a proxy stands before it
   region = "us-east-1"               ISK_S3_REGION
   access_key_id = "isk"              ISK_S3_ACCESS_KEY_ID
-  secret_access_key                  ISK_S3_SECRET_ACCESS_KEY  made once, kept in data_dir
+  secret_access_key                  ISK_S3_SECRET_ACCESS_KEY  made once, kept in data_dir; without [auth]
 
   [kafka]                            any librdkafka property, also SASL and TLS
   bootstrap.servers = "host:9092"    ISK_KAFKA_BOOTSTRAP_SERVERS
@@ -112,6 +133,7 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
   metadata_retention_seconds = 86400 ISK_METADATA_RETENTION_SECONDS
   request_timeout_ms = 10000         ISK_REQUEST_TIMEOUT_MS
   fetch_progress_timeout_ms = 30000  ISK_FETCH_PROGRESS_TIMEOUT_MS
+  requests_per_principal = 1000      ISK_REQUESTS_PER_PRINCIPAL  under way at once; 0: no bound
 
   [history]
   keep_seconds = 600                 ISK_HISTORY_KEEP_SECONDS  how long a stream may rest and go on

@@ -1,8 +1,6 @@
 //! `isk serve`: wires the parts together and runs until told to stop.
 
-use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, auth};
 
 /// How long open requests may take to end after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -73,6 +71,7 @@ impl Server {
             None => format!("http://{}:{}", config.external_hostname, s3.local_addr()?.port()),
         };
         let credentials = credentials(config)?;
+        let access = auth::access(config)?;
         let cold = upstream(config)?;
         let service = Arc::new(open_service(config, cold.clone())?);
         let stop = CancellationToken::new();
@@ -82,6 +81,7 @@ impl Server {
             Arc::clone(&service),
             catalog_settings(config, &s3_endpoint, &credentials),
             cold.clone(),
+            access.clone(),
         );
         let stopped = stop.clone().cancelled_owned();
         tasks.spawn(async move {
@@ -97,6 +97,7 @@ impl Server {
                 external_hostname: config.external_hostname.clone(),
                 region: config.s3.region.clone(),
                 credentials: credentials.clone(),
+                access: access.clone(),
             },
             cold.map(|cold| ColdBuckets {
                 store: cold.store().clone(),
@@ -116,6 +117,7 @@ impl Server {
                     service.follow_forever(),
                     service.offer_round_times_forever(),
                     service.sample_ahead_forever(),
+                    access.watch_forever(),
                 )
             };
             tokio::select! {
@@ -140,11 +142,15 @@ fn warn_of_unused(config: &Config) {
     if config.config_service_url.is_some() {
         tracing::warn!("config_service_url is accepted, but this version does not use it");
     }
-    if !config.bind.is_loopback() && config.s3.secret_access_key.is_none() {
+    if !config.auth.is_on() && config.bind.is_loopback() {
+        tracing::info!(
+            "everybody on this machine may read every table: [auth] says who may in (see `isk serve --help`)"
+        );
+    } else if !config.auth.is_on() {
         tracing::warn!(
             bind = %config.bind,
-            "the catalog has no authentication yet: whoever reaches it can read every served topic, and \
-             what the coldset's keys open; with coldset.writable, write there too"
+            "auth.insecure_bind: whoever reaches this address can read every served topic, and what the \
+             coldset's keys open; with coldset.writable, write there too"
         );
     }
 }
@@ -224,9 +230,12 @@ fn catalog_settings(
         secret_access_key: credentials.secret_access_key.clone(),
         session_token: credentials.session_token.clone(),
         path_style: true,
+        expires_at_ms: String::new(),
+        refresh_endpoint: String::new(),
     };
     CatalogSettings {
         server_planning: config.catalog.server_planning,
+        open_metrics: config.auth.open_metrics,
         ..CatalogSettings::new(vended)
     }
 }
@@ -289,7 +298,7 @@ fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Service> {
 fn credentials(config: &Config) -> Result<GatewayCredentials> {
     let secret_access_key = match &config.s3.secret_access_key {
         Some(secret) => secret.expose().to_owned(),
-        None => kept_secret(&config.data_dir)?,
+        None => auth::kept_secret(&config.data_dir, "s3-secret-access-key")?,
     };
     let mut token = Sha256::new();
     for part in ["isk session token", &config.s3.access_key_id, &secret_access_key] {
@@ -302,25 +311,6 @@ fn credentials(config: &Config) -> Result<GatewayCredentials> {
         secret_access_key,
         session_token,
     })
-}
-
-/// The secret that was made at the first start.
-fn kept_secret(data_dir: &Path) -> Result<String> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let path = data_dir.join("s3-secret-access-key");
-    let failed = || format!("the gateway's secret cannot be kept in {}", path.display());
-    match std::fs::read_to_string(&path) {
-        Ok(secret) if !secret.is_empty() => return Ok(secret),
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(failed),
-    }
-    let secret = uuid::Uuid::new_v4().simple().to_string();
-    std::fs::create_dir_all(data_dir).with_context(failed)?;
-    let mut options = std::fs::OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
-    file.and_then(|mut file| file.write_all(secret.as_bytes())).with_context(failed)?;
-    Ok(secret)
 }
 
 /// Waits for SIGINT or SIGTERM.

@@ -25,6 +25,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             secret_access_key: "isk-secret".into(),
             session_token: "isk-token".into(),
         },
+        access: isk_access::Access::open(0),
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}", listener.local_addr()?);

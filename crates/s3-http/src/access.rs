@@ -1,12 +1,17 @@
-//! Who may do what: a valid SigV4 signature by our keys may read, and write where the coldset's buckets
-//! may be written to. Nobody writes to ours.
+//! Who may do what: a valid SigV4 signature by a key that is known may read, and write where the coldset's buckets
+//! may be written to. Nobody writes to ours. Where callers are told apart, `scope` says what is whose.
+
+use std::sync::Arc;
 
 use http::{HeaderMap, Uri, header};
+use isk_access::{Access, Caller, S3Caller, S3Refused};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::path::S3Path;
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
+use crate::error::slow_down;
+use crate::scope::{Owners, Wanted};
 use crate::settings::GatewayCredentials;
 
 const SIGV4: &str = "AWS4-HMAC-SHA256";
@@ -40,15 +45,18 @@ pub(crate) enum Rights {
     ColdWritable,
 }
 
-/// Gives the signature check the one secret there is.
-pub(crate) struct OneKey {
+/// Gives the signature check the secret of an access key id.
+pub(crate) struct Keys {
+    access: Access,
+    /// The one that there is where everybody may come in.
     access_key_id: String,
     secret: SecretKey,
 }
 
-impl OneKey {
-    pub(crate) fn new(credentials: &GatewayCredentials) -> Self {
+impl Keys {
+    pub(crate) fn new(access: Access, credentials: &GatewayCredentials) -> Self {
         Self {
+            access,
             access_key_id: credentials.access_key_id.clone(),
             secret: SecretKey::from(credentials.secret_access_key.as_str()),
         }
@@ -56,15 +64,17 @@ impl OneKey {
 }
 
 #[async_trait::async_trait]
-impl S3Auth for OneKey {
+impl S3Auth for Keys {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        if access_key == self.access_key_id {
-            Ok(self.secret.clone())
-        } else {
+        let secret = match self.access.is_open() {
+            true => (access_key == self.access_key_id).then(|| self.secret.clone()),
+            false => self.access.s3_secret(access_key).map(SecretKey::from),
+        };
+        secret.ok_or_else(|| {
             let message =
                 "this gateway does not know the access key id; loadTable vends the right one";
-            Err(S3Error::with_message(S3ErrorCode::InvalidAccessKeyId, message))
-        }
+            S3Error::with_message(S3ErrorCode::InvalidAccessKeyId, message)
+        })
     }
 }
 
@@ -72,26 +82,44 @@ impl S3Auth for OneKey {
 pub(crate) struct Gate<R> {
     session_token: String,
     rights: R,
+    owners: Owners,
 }
 
 impl<R: Fn(&str) -> Rights> Gate<R> {
-    /// A gate that learns what may be done in a bucket from `rights`.
-    pub(crate) fn new(credentials: &GatewayCredentials, rights: R) -> Self {
-        Self { session_token: credentials.session_token.clone(), rights }
+    /// A gate that learns what may be done in a bucket from `rights`, and whose it is from `owners`.
+    pub(crate) fn new(credentials: &GatewayCredentials, rights: R, owners: Owners) -> Self {
+        Self { session_token: credentials.session_token.clone(), rights, owners }
     }
 
-    fn decide(
+    /// The caller, where callers are told apart.
+    fn caller(
         &self,
-        operation: &str,
-        bucket: Option<&str>,
+        access_key_id: &str,
         headers: &HeaderMap,
         uri: &Uri,
-    ) -> S3Result<()> {
-        // Whoever gets here holds the secret key, so the time this takes tells nobody anything.
-        if session_token(headers, uri).is_some_and(|token| token != self.session_token.as_bytes()) {
-            let message = "the session token is not the one that was vended; load the table again";
-            return Err(S3Error::with_message(S3ErrorCode::InvalidToken, message));
+    ) -> S3Result<Option<S3Caller>> {
+        let token = session_token(headers, uri);
+        if self.owners.access.is_open() {
+            // Whoever gets here holds the secret key, so the time this takes tells nobody anything.
+            if token.is_some_and(|token| token != self.session_token.as_bytes()) {
+                let message =
+                    "the session token is not the one that was vended; load the table again";
+                return Err(S3Error::with_message(S3ErrorCode::InvalidToken, message));
+            }
+            return Ok(None);
         }
+        let token = token.map(|token| String::from_utf8_lossy(&token).into_owned());
+        let caller = self.owners.access.s3_caller(access_key_id, token.as_deref());
+        caller.map(Some).map_err(|refused| {
+            let code = match refused {
+                S3Refused::Expired => S3ErrorCode::ExpiredToken,
+                S3Refused::Invalid(_) => S3ErrorCode::InvalidToken,
+            };
+            S3Error::with_message(code, refused.to_string())
+        })
+    }
+
+    fn decide(&self, operation: &str, bucket: Option<&str>) -> S3Result<()> {
         if !WRITES.iter().any(|verb| operation.starts_with(verb)) {
             return Ok(());
         }
@@ -112,15 +140,34 @@ impl<R: Fn(&str) -> Rights> Gate<R> {
 #[async_trait::async_trait]
 impl<R: Fn(&str) -> Rights + Send + Sync + 'static> S3Access for Gate<R> {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
-        if cx.credentials().is_none() {
+        let Some(credentials) = cx.credentials() else {
             let message = "the request is not signed; loadTable vends the keys to sign with";
             return Err(S3Error::with_message(S3ErrorCode::AccessDenied, message));
-        }
-        let bucket = match cx.s3_path() {
-            S3Path::Root => None,
-            S3Path::Bucket { bucket } | S3Path::Object { bucket, .. } => Some(&**bucket),
         };
-        self.decide(cx.s3_op().name(), bucket, cx.headers(), cx.uri())
+        let caller = self.caller(&credentials.access_key, cx.headers(), cx.uri())?;
+        let (bucket, key) = match cx.s3_path() {
+            S3Path::Root => (None, None),
+            S3Path::Bucket { bucket } => (Some(&**bucket), None),
+            S3Path::Object { bucket, key } => (Some(&**bucket), Some(&**key)),
+        };
+        let operation = cx.s3_op().name();
+        if let Some(caller) = &caller {
+            let prefix = query(cx.uri()).find(|(name, _)| name == "prefix");
+            let prefix = prefix.map(|(_, prefix)| prefix.into_owned()).unwrap_or_default();
+            let writes = COLD_WRITES.contains(&operation);
+            let ours = bucket.is_some_and(|bucket| (self.rights)(bucket) == Rights::ReadOnly);
+            let wanted = Wanted { operation, bucket, key, prefix: &prefix, writes, ours };
+            self.owners.check(caller, &wanted)?;
+        }
+        self.decide(operation, bucket)?;
+        let anyone = Caller::anyone();
+        let name = caller.as_ref().map_or(&anyone, S3Caller::caller);
+        let permit = self.owners.access.enter(name).ok_or_else(slow_down)?;
+        cx.extensions_mut().insert(Arc::new(permit));
+        if let Some(caller) = caller {
+            cx.extensions_mut().insert(caller);
+        }
+        Ok(())
     }
 }
 
@@ -182,7 +229,8 @@ mod tests {
             ("CreateMultipartUpload", "", "", "AccessDenied"),
         ] {
             let (headers, uri) = request(TOKEN, token, query);
-            let seen = match gate.decide(operation, Some("hotset"), &headers, &uri) {
+            let known = gate.caller("isk", &headers, &uri);
+            let seen = match known.and_then(|_| gate.decide(operation, Some("hotset"))) {
                 Ok(()) => "ok".to_owned(),
                 Err(error) => error.code().as_str().to_owned(),
             };
@@ -196,7 +244,8 @@ mod tests {
             "archive" => Rights::ColdReadOnly,
             _ => Rights::ReadOnly,
         };
-        Gate { session_token: "a+b/c=".into(), rights }
+        let owners = Owners { access: Access::open(0), parts: Box::new(|_, _| Vec::new()) };
+        Gate { session_token: "a+b/c=".into(), rights, owners }
     }
 
     #[test]
@@ -214,8 +263,7 @@ mod tests {
             ("PutObject", Some("merged"), Some("Kafka")),
             ("CreateSession", None, Some("Kafka")),
         ] {
-            let (headers, uri) = request(TOKEN, "", "");
-            let seen = gate.decide(operation, bucket, &headers, &uri);
+            let seen = gate.decide(operation, bucket);
             match (seen, refused) {
                 (Ok(()), None) => {}
                 (Err(error), Some(why)) => {

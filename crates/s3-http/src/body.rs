@@ -3,13 +3,15 @@
 use std::fmt::Display;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
+use isk_access::Permit;
 use s3s::StdError;
+use s3s::dto::StreamingBlob;
 use s3s::stream::{ByteStream, RemainingLength};
 
 /// A stream that must yield `remaining` more bytes.
@@ -79,6 +81,32 @@ impl<E: Display> ByteStream for ObjectBody<E> {
             Ok(length) => RemainingLength::new_exact(length),
             Err(_) => RemainingLength::unknown(),
         }
+    }
+}
+
+/// A body, and the place that its request takes until all of it is sent or the client is gone.
+pub(crate) struct WithPermit {
+    body: StreamingBlob,
+    _permit: Option<Arc<Permit>>,
+}
+
+impl WithPermit {
+    pub(crate) fn new(body: StreamingBlob, permit: Option<Arc<Permit>>) -> Self {
+        Self { body, _permit: permit }
+    }
+}
+
+impl Stream for WithPermit {
+    type Item = Result<Bytes, StdError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut self.body).poll_next(cx)
+    }
+}
+
+impl ByteStream for WithPermit {
+    fn remaining_length(&self) -> RemainingLength {
+        self.body.remaining_length()
     }
 }
 

@@ -70,6 +70,18 @@ pub(crate) fn no_such_bucket(bucket: &str, known: &[String]) -> S3Error {
     S3Error::with_message(S3ErrorCode::NoSuchBucket, message)
 }
 
+/// The answer where too much of one principal is under way.
+pub(crate) fn slow_down() -> S3Error {
+    let message = "too many requests of this key's owner are under way; try again";
+    let mut answer = S3Error::with_message(S3ErrorCode::SlowDown, message);
+    let mut headers = HeaderMap::new();
+    // These headers replace the answer's own, so its type is said again.
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    answer.set_headers(headers);
+    answer
+}
+
 /// The answer to a range that lies outside of an object of `size` bytes (RFC 9110, section 15.5.17).
 pub(crate) fn range_not_satisfiable(size: u64) -> S3Error {
     let message = format!("the range lies outside of the object's {size} bytes");

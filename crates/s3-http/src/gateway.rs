@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
 use hyper::body::{Body as _, Incoming};
+use isk_access::{Permit, S3Caller};
 use isk_coldset::ColdStore;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::dto::{
@@ -16,19 +17,22 @@ use s3s::dto::{
     DeleteObjectsOutput, GetBucketLocationInput, GetBucketLocationOutput, GetObjectInput,
     GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput,
     ListBucketsInput, ListBucketsOutput, ListObjectsInput, ListObjectsOutput, ListObjectsV2Input,
-    ListObjectsV2Output, PutObjectInput, PutObjectOutput, UploadPartInput, UploadPartOutput,
+    ListObjectsV2Output, PutObjectInput, PutObjectOutput, StreamingBlob, UploadPartInput,
+    UploadPartOutput,
 };
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, HttpError, S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use uuid::Uuid;
 
-use crate::access::{Gate, OneKey, Rights, refuse_sigv2};
+use crate::access::{Gate, Keys, Rights, refuse_sigv2};
+use crate::body::WithPermit;
 use crate::cold::ColdBuckets;
 use crate::error::no_such_bucket;
 use crate::guard::guarded;
 use crate::host::ExternalHost;
 use crate::listing::Source;
 use crate::objects::ObjectService;
+use crate::scope::{Owners, check_keys};
 use crate::settings::{GatewaySettings, InvalidSettings};
 use crate::{cold, cold_writing, listing, reading};
 
@@ -56,10 +60,15 @@ pub fn gateway<S: ObjectService>(
     settings.check()?;
     let writable = cold.as_ref().is_some_and(|cold| cold.writable);
     let rights = rights(Arc::clone(&objects), cold.as_ref());
+    let owned = Arc::clone(&objects);
+    let owners = Owners {
+        access: settings.access.clone(),
+        parts: Box::new(move |bucket, topic| owned.parts(bucket, topic)),
+    };
     let region = settings.region.clone();
     let mut builder = S3ServiceBuilder::new(Buckets { objects, cold, region });
-    builder.set_auth(OneKey::new(&settings.credentials));
-    builder.set_access(Gate::new(&settings.credentials, rights));
+    builder.set_auth(Keys::new(settings.access.clone(), &settings.credentials));
+    builder.set_access(Gate::new(&settings.credentials, rights, owners));
     builder.set_host(ExternalHost::new(&settings.external_hostname));
     builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits(writable)))));
     Ok(Gateway { service: builder.build() })
@@ -252,10 +261,14 @@ impl<S: ObjectService> S3 for Buckets<S> {
         request: S3Request<GetObjectInput>,
     ) -> S3Result<S3Response<GetObjectOutput>> {
         let input = &request.input;
-        match self.source(&input.bucket)? {
-            Source::Ours(objects) => reading::get(objects, input).await.map(S3Response::new),
-            Source::Cold(store) => cold::get(store, input).await.map(S3Response::new),
-        }
+        let mut output = match self.source(&input.bucket)? {
+            Source::Ours(objects) => reading::get(objects, input).await?,
+            Source::Cold(store) => cold::get(store, input).await?,
+        };
+        // A request is under way until its body is sent.
+        let permit = request.extensions.get::<Arc<Permit>>().cloned();
+        output.body = output.body.map(|body| StreamingBlob::new(WithPermit::new(body, permit)));
+        Ok(S3Response::new(output))
     }
 
     async fn put_object(
@@ -311,6 +324,9 @@ impl<S: ObjectService> S3 for Buckets<S> {
         request: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
         let store = self.writable(&request.input.bucket)?;
+        let input = &request.input;
+        let keys = input.delete.objects.iter().map(|object| object.key.as_str());
+        check_keys(request.extensions.get::<S3Caller>(), &input.bucket, keys)?;
         cold_writing::delete_many(store, request.input).await.map(S3Response::new)
     }
 }

@@ -21,6 +21,7 @@ mod host;
 mod listing;
 mod objects;
 mod reading;
+mod scope;
 mod server;
 mod settings;
 mod upload;

@@ -10,6 +10,9 @@ pub trait ObjectService: Send + Sync + 'static {
     /// The buckets, sorted.
     fn buckets(&self) -> Vec<String>;
 
+    /// The tables whose rows the objects of a topic in a bucket hold, as namespace and name.
+    fn parts(&self, bucket: &str, topic: &str) -> Vec<(String, String)>;
+
     /// What HEAD says of an object.
     fn head_object(
         &self,
@@ -39,6 +42,10 @@ pub trait ObjectService: Send + Sync + 'static {
 impl ObjectService for Service {
     fn buckets(&self) -> Vec<String> {
         Service::buckets(self)
+    }
+
+    fn parts(&self, bucket: &str, topic: &str) -> Vec<(String, String)> {
+        self.parts_of_objects(bucket, topic)
     }
 
     fn head_object(

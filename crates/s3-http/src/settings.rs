@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use isk_access::Access;
+
 /// The keys that requests are signed with.
 #[derive(Clone)]
 pub struct GatewayCredentials {
@@ -30,8 +32,10 @@ pub struct GatewaySettings {
     pub external_hostname: String,
     /// The region the buckets say they are in. Requests signed for another one are served too.
     pub region: String,
-    /// The keys that requests are signed with.
+    /// The keys that requests are signed with, where everybody may come in.
     pub credentials: GatewayCredentials,
+    /// Who may in, and who may what.
+    pub access: Access,
 }
 
 /// Settings that no gateway can run with. The text names the setting.
@@ -62,6 +66,9 @@ impl GatewaySettings {
         if self.region.is_empty() || !self.region.bytes().all(in_region) {
             return Err(InvalidSettings::Region(self.region.clone()));
         }
+        if !self.access.is_open() {
+            return Ok(());
+        }
         if self.credentials.access_key_id.is_empty() {
             return Err(InvalidSettings::EmptyCredential("access key id"));
         }
@@ -85,6 +92,7 @@ mod tests {
                 secret_access_key: "hush".into(),
                 session_token: "whisper".into(),
             },
+            access: Access::open(0),
         }
     }
 

@@ -39,6 +39,7 @@ mod metrics;
 mod open_files;
 mod open_transactions;
 mod pace;
+mod parts;
 mod plan;
 mod prover;
 mod read_object;

@@ -70,7 +70,8 @@ impl Tick {
         let location = location(inputs.view, &inputs.topic.name);
         let mut credential_prefixes = vec![location.clone()];
         let cold = head.cold.as_ref().and_then(|cold| cold.metadata.get("location")?.as_str());
-        credential_prefixes.extend(cold.map(bucket_of));
+        let cold = cold.map(|cold| [cold.trim_end_matches('/').to_owned(), bucket_of(cold)]);
+        credential_prefixes.extend(cold.into_iter().flatten());
         let key = metadata_key(&inputs.topic, &metadata.name);
         let loaded = LoadedTable {
             metadata_location: uri(inputs.view.bucket(), &key),

@@ -8,6 +8,7 @@ pub mod upstream;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use isk_access::Access;
 use isk_catalog_http::{CatalogService, CatalogSettings, VendedS3, router};
 use isk_coldset::Upstream;
 use isk_virtual_table::{ContentFile, LoadedTable, ScanFile, ScanPlan, ScanRequest, ServiceError};
@@ -96,6 +97,19 @@ impl CatalogService for Memory {
         Ok(ScanPlan { files: vec![data], deletes: vec![file("delete")], ..plan })
     }
 
+    async fn parts(
+        &self,
+        namespace: &str,
+        tables: &[String],
+    ) -> Result<Vec<Vec<(String, String)>>, ServiceError> {
+        let own = |namespace: &str, table: &String| (namespace.to_owned(), table.clone());
+        let parts = tables.iter().map(|table| match namespace {
+            "merged" => vec![own("hotset", table), own("coldset", table)],
+            other => vec![own(other, table)],
+        });
+        Ok(parts.collect())
+    }
+
     async fn ready(&self) -> Result<(), ServiceError> {
         if self.tables.is_empty() {
             return Err(ServiceError::Unavailable { what: "Kafka".into(), reason: "empty".into() });
@@ -145,6 +159,8 @@ pub fn settings() -> CatalogSettings {
         secret_access_key: "secret".into(),
         session_token: "token".into(),
         path_style: true,
+        expires_at_ms: String::new(),
+        refresh_endpoint: String::new(),
     };
     CatalogSettings { max_page_size: 3, default_page_size: 2, ..CatalogSettings::new(vended) }
 }
@@ -164,10 +180,15 @@ impl Catalog {
 
     /// The same before an upstream catalog.
     pub async fn with(tables: &[&str], upstream: Option<Upstream>) -> Self {
+        Self::guarded(tables, upstream, Access::open(0)).await
+    }
+
+    /// The same, for whom `access` lets in.
+    pub async fn guarded(tables: &[&str], upstream: Option<Upstream>, access: Access) -> Self {
         let tables = tables.iter().map(|&name| name.to_owned()).collect();
         let has_coldset = upstream.is_some();
         let memory = Arc::new(Memory { tables, has_coldset, version: Mutex::new(1) });
-        let router = router(Arc::clone(&memory), settings(), upstream);
+        let router = router(Arc::clone(&memory), settings(), upstream, access);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });

@@ -17,6 +17,22 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ISK_EXTERNAL_URL", "s3.external_url"),
     ("ISK_BIND", "bind"),
     ("ISK_DATA_DIR", "data_dir"),
+    ("ISK_AUTH_TYPE", "auth.type"),
+    ("ISK_AUTH_INSECURE_BIND", "auth.insecure_bind"),
+    ("ISK_AUTH_ACCESS_FILE", "auth.access_file"),
+    ("ISK_AUTH_CREDENTIALS", "auth.credentials"),
+    ("ISK_AUTH_CREDENTIALS_FILE", "auth.credentials_file"),
+    ("ISK_AUTH_SIGNING_KEY", "auth.signing_key"),
+    ("ISK_AUTH_SIGNING_KEY_FILE", "auth.signing_key_file"),
+    ("ISK_AUTH_TOKEN_SECONDS", "auth.token_seconds"),
+    ("ISK_AUTH_KEY_SECONDS", "auth.key_seconds"),
+    ("ISK_AUTH_OIDC_ISSUER", "auth.oidc_issuer"),
+    ("ISK_AUTH_OIDC_AUDIENCE", "auth.oidc_audience"),
+    ("ISK_AUTH_OIDC_PRINCIPAL_CLAIM", "auth.oidc_principal_claim"),
+    ("ISK_AUTH_OIDC_GROUPS_CLAIM", "auth.oidc_groups_claim"),
+    ("ISK_AUTH_OIDC_CA_FILE", "auth.oidc_ca_file"),
+    ("ISK_AUTH_OPEN_METRICS", "auth.open_metrics"),
+    ("ISK_REQUESTS_PER_PRINCIPAL", "limits.requests_per_principal"),
     ("ISK_S3_REGION", "s3.region"),
     ("ISK_S3_ACCESS_KEY_ID", "s3.access_key_id"),
     ("ISK_S3_SECRET_ACCESS_KEY", "s3.secret_access_key"),
@@ -159,9 +175,15 @@ fn set_property(table: &mut Table, section: &str, key: String, value: &str) -> R
 
 /// Text from the environment as the kind of value its key takes.
 fn parse(key: &str, name: &str, value: &str) -> Result<Value> {
-    let switches =
-        ["prover.enabled", "prover.tiered", "prover.sample_ahead", "catalog.server_planning"];
-    if switches.contains(&key) {
+    const SWITCHES: [&str; 6] = [
+        "prover.enabled",
+        "prover.tiered",
+        "prover.sample_ahead",
+        "catalog.server_planning",
+        "auth.insecure_bind",
+        "auth.open_metrics",
+    ];
+    if SWITCHES.contains(&key) {
         let switch = value.trim().parse::<bool>();
         return switch.map(Value::Boolean).map_err(|_| {
             anyhow!("{name}={value:?} is neither true nor false (configuration key {key})")
@@ -175,6 +197,7 @@ fn parse(key: &str, name: &str, value: &str) -> Result<Value> {
         return Ok(Value::Array(patterns.map(|p| Value::String(p.to_owned())).collect()));
     }
     let is_number = key.ends_with("port")
+        || matches!(key, "auth.token_seconds" | "auth.key_seconds")
         || ["limits.", "prover.", "follow.", "history."]
             .iter()
             .any(|section| key.starts_with(section));

@@ -101,6 +101,10 @@ impl ObjectService for Memory {
         vec![self.bucket().to_owned()]
     }
 
+    fn parts(&self, bucket: &str, topic: &str) -> Vec<(String, String)> {
+        vec![(bucket.to_owned(), topic.to_owned())]
+    }
+
     async fn head_object(&self, bucket: &str, key: &str) -> Result<ObjectInfo, ServiceError> {
         self.find(bucket, key).map(|(content, size)| info(content, size))
     }

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use isk_access::Access;
 use isk_s3_http::{ColdBuckets, GatewayCredentials, GatewaySettings, gateway, serve};
 use memory::Memory;
 use signer::{Signer, UNSIGNED};
@@ -25,6 +26,7 @@ pub fn settings() -> GatewaySettings {
             secret_access_key: "isk-secret".into(),
             session_token: "isk-token".into(),
         },
+        access: Access::open(0),
     }
 }
 
@@ -80,8 +82,14 @@ impl Running {
 
     /// Serves these objects, and the buckets of a store.
     pub async fn over(memory: Memory, cold: Option<ColdBuckets>) -> Self {
+        Self::guarded(memory, cold, Access::open(0)).await
+    }
+
+    /// The same, for whom `access` lets in.
+    pub async fn guarded(memory: Memory, cold: Option<ColdBuckets>, access: Access) -> Self {
         let memory = Arc::new(memory);
-        let service = gateway(Arc::clone(&memory), &settings(), cold).unwrap();
+        let settings = GatewaySettings { access, ..settings() };
+        let service = gateway(Arc::clone(&memory), &settings, cold).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

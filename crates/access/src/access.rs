@@ -1,0 +1,406 @@
+//! The questions that the HTTP edges ask.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::book::Book;
+use crate::file::AccessFile;
+use crate::keys::SigningKey;
+use crate::limit::{Limit, Permit};
+use crate::oidc::Oidc;
+use crate::principal::{Caller, Right, Source, TableName};
+use crate::tokens::{Shape, Tokens};
+use crate::vended::{Scope, VendedKey, Vendor};
+
+/// How often the access file is looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How callers are to be known.
+pub struct AccessSettings {
+    /// What tokens and vended keys are signed with; the same on all replicas.
+    pub signing_key: SigningKey,
+    /// Principals that stand outside of the file; with the rules, if there is no file, none.
+    pub book: Book,
+    /// The file of principals and rules.
+    pub file: Option<AccessFile>,
+    /// The external issuer.
+    pub oidc: Option<Arc<Oidc>>,
+    /// How long a token of ours is good.
+    pub token_lifetime: Duration,
+    /// How long a vended S3 key is good at the least; up to a quarter more.
+    pub key_lifetime: Duration,
+    /// How many requests of one principal may be under way; 0 is no bound.
+    pub concurrent_requests: usize,
+    /// The seconds since 1970.
+    pub clock: fn() -> u64,
+}
+
+impl AccessSettings {
+    /// The default lifetimes, the system's clock, and nobody known.
+    pub fn new(signing_key: SigningKey) -> Self {
+        Self {
+            signing_key,
+            book: Book::default(),
+            file: None,
+            oidc: None,
+            token_lifetime: Duration::from_secs(3600),
+            key_lifetime: Duration::from_secs(3600),
+            concurrent_requests: 0,
+            clock: system_clock,
+        }
+    }
+}
+
+fn system_clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Why somebody is not let in. The text may be shown to them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
+
+/// Why a signature that is right is not enough. The text may be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum S3Refused {
+    /// The key's time is over.
+    #[error("the session token has expired; load the table again")]
+    Expired,
+    /// The key and its token are not good together, or not any more.
+    #[error("{0}")]
+    Invalid(&'static str),
+}
+
+/// A token of ours, as the token endpoint answers it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Granted {
+    /// The token.
+    pub token: String,
+    /// For how many seconds it is good.
+    pub expires_in: u64,
+}
+
+impl fmt::Debug for Granted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Granted").field("expires_in", &self.expires_in).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GrantError {
+    /// The client is not known, or its secret is wrong, or the token it had is.
+    #[error("the client is not known, or its secret or token is not good (any more)")]
+    InvalidClient,
+    /// It cannot be signed.
+    #[error("the token cannot be signed")]
+    Unsigned,
+}
+
+/// Who signed a request to the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum S3Caller {
+    /// A principal, with a key of its own.
+    Principal(Caller),
+    /// A vended key.
+    Vended(Scope),
+}
+
+impl S3Caller {
+    /// The principal.
+    pub fn caller(&self) -> &Caller {
+        match self {
+            Self::Principal(caller) => caller,
+            Self::Vended(scope) => &scope.caller,
+        }
+    }
+}
+
+/// Who may in, and who may what. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// `None` where everybody may everything.
+    known: Option<Arc<Known>>,
+    limit: Arc<Limit>,
+    file_errors: Arc<AtomicU64>,
+}
+
+struct Known {
+    book: RwLock<Arc<Book>>,
+    outside: Book,
+    file: Option<AccessFile>,
+    oidc: Option<Arc<Oidc>>,
+    tokens: Tokens,
+    vendor: Vendor,
+    token_lifetime: u64,
+    key_lifetime: u64,
+    clock: fn() -> u64,
+}
+
+impl fmt::Debug for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Known").field("file", &self.file).field("oidc", &self.oidc).finish()
+    }
+}
+
+impl Access {
+    /// Everybody may everything.
+    pub fn open(concurrent_requests: usize) -> Self {
+        Self { known: None, limit: Limit::new(concurrent_requests), file_errors: Arc::default() }
+    }
+
+    /// Only who is known comes in.
+    ///
+    /// # Errors
+    /// What is wrong with the access file.
+    pub fn new(settings: AccessSettings) -> Result<Self, crate::FileError> {
+        let mut known = Known {
+            book: RwLock::default(),
+            outside: settings.book,
+            file: settings.file,
+            oidc: settings.oidc,
+            tokens: Tokens::new(&settings.signing_key),
+            vendor: Vendor::new(&settings.signing_key),
+            token_lifetime: settings.token_lifetime.as_secs().max(1),
+            key_lifetime: settings.key_lifetime.as_secs().max(4),
+            clock: settings.clock,
+        };
+        known.book = RwLock::new(Arc::new(known.read()?));
+        let limit = Limit::new(settings.concurrent_requests);
+        Ok(Self { known: Some(Arc::new(known)), limit, file_errors: Arc::default() })
+    }
+
+    /// Whether everybody may everything.
+    pub fn is_open(&self) -> bool {
+        self.known.is_none()
+    }
+
+    /// Looks at the access file again, from time to time, until the task is dropped. A file that is not as it
+    /// should be changes nothing.
+    pub async fn watch_forever(&self) {
+        let Some(known) = self.known.as_ref().filter(|known| known.file.is_some()) else {
+            return std::future::pending().await;
+        };
+        let mut last_error = None;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let reader = Arc::clone(known);
+            let read = tokio::task::spawn_blocking(move || reader.read()).await;
+            match read {
+                Ok(Ok(book)) => {
+                    last_error = None;
+                    known.take(book);
+                }
+                Ok(Err(error)) => {
+                    self.file_errors.fetch_add(1, Ordering::Relaxed);
+                    if last_error.as_ref() != Some(&error) {
+                        tracing::error!(%error, "the access file is not taken; what it said before holds");
+                        last_error = Some(error);
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the access file cannot be looked at"),
+            }
+        }
+    }
+
+    /// The caller of a bearer token: one of ours, one of the issuer's, or an API key.
+    ///
+    /// # Errors
+    /// Why it is none, in a text that may be shown.
+    pub async fn bearer(&self, token: &str) -> Result<Caller, Refused> {
+        let Some(known) = &self.known else { return Ok(Caller::anyone()) };
+        let refused = |why: &str| Refused(why.to_owned());
+        match Shape::of(token) {
+            Shape::Ours => {
+                let claims = known.tokens.check(token);
+                let claims = claims.filter(|claims| claims.exp > known.now());
+                let claims = claims.ok_or_else(|| refused("the token is not good (any more)"))?;
+                let caller = known.book().by_stamp(&claims.sub, claims.stamp);
+                caller.ok_or_else(|| refused("the token was revoked"))
+            }
+            Shape::Foreign => {
+                let oidc = known.oidc.as_ref();
+                let oidc = oidc.ok_or_else(|| refused("no issuer of tokens is configured"))?;
+                let caller = oidc.check(token, known.now()).await.map_err(Refused)?;
+                if known.book().has(&caller.name) {
+                    return Err(refused("the token's principal is one of the configuration's"));
+                }
+                Ok(caller)
+            }
+            Shape::Plain => {
+                let caller = known.book().by_api_key(token);
+                caller.ok_or_else(|| refused("the API key is not known"))
+            }
+        }
+    }
+
+    /// A token for a client with its secret.
+    ///
+    /// # Errors
+    /// [`GrantError`].
+    pub fn grant(&self, client: &str, secret: &str) -> Result<Granted, GrantError> {
+        let known = self.known.as_ref().ok_or(GrantError::InvalidClient)?;
+        let caller = known.book().by_secret(client, secret).ok_or(GrantError::InvalidClient)?;
+        known.grant(&caller)
+    }
+
+    /// A new token for one that is still good.
+    ///
+    /// # Errors
+    /// [`GrantError`].
+    pub async fn exchange(&self, token: &str) -> Result<Granted, GrantError> {
+        let known = self.known.as_ref().ok_or(GrantError::InvalidClient)?;
+        if Shape::of(token) != Shape::Ours {
+            return Err(GrantError::InvalidClient);
+        }
+        let caller = self.bearer(token).await.map_err(|_| GrantError::InvalidClient)?;
+        known.grant(&caller)
+    }
+
+    /// The most that a caller may do with all of these tables; `None`: it may not know of them.
+    pub fn right(&self, caller: &Caller, tables: &[TableName]) -> Option<Right> {
+        match &self.known {
+            None => Some(Right::Write),
+            Some(known) => known.book().right(caller, tables),
+        }
+    }
+
+    /// Whether a caller may do this with all of these tables.
+    pub fn may(&self, caller: &Caller, right: Right, tables: &[TableName]) -> bool {
+        self.right(caller, tables) >= Some(right)
+    }
+
+    /// A place for one more request of the caller's, where there is one.
+    pub fn enter(&self, caller: &Caller) -> Option<Permit> {
+        self.limit.enter(&caller.name)
+    }
+
+    /// An S3 key of a caller for what lies under `prefixes`. For a while, the same question has the same answer.
+    /// `None` where everybody may everything.
+    ///
+    /// # Errors
+    /// Where it cannot be written down.
+    pub fn vend(
+        &self,
+        caller: &Caller,
+        tables: Vec<TableName>,
+        prefixes: &[String],
+        writes: bool,
+    ) -> Result<Option<VendedKey>, serde_json::Error> {
+        let Some(known) = &self.known else { return Ok(None) };
+        let quarter = known.key_lifetime.div_ceil(4);
+        let mut caller = caller.clone();
+        match caller.source {
+            // They are looked up when the key is used.
+            Source::Configured(_) | Source::Anyone => caller.groups.clear(),
+            // Tokens of some issuers name hundreds.
+            Source::Issuer => {
+                let book = known.book();
+                let rules = book.rules.as_ref();
+                caller.groups.retain(|group| rules.is_some_and(|rules| rules.names_group(group)));
+            }
+        }
+        let folder = |prefix: &String| format!("{}/", prefix.trim_end_matches('/'));
+        let scope = Scope {
+            caller,
+            tables,
+            prefixes: prefixes.iter().map(folder).collect(),
+            writes,
+            expires: (known.now() / quarter + 5) * quarter,
+        };
+        known.vendor.vend(&scope).map(Some)
+    }
+
+    /// The secret of an access key id, where requests may be signed with it.
+    pub fn s3_secret(&self, access_key_id: &str) -> Option<String> {
+        let known = self.known.as_ref()?;
+        let vended = known.vendor.secret(access_key_id);
+        let book = known.book();
+        let own = || book.by_s3_key(access_key_id).map(|(key, _)| key.secret_access_key.clone());
+        vended.or_else(own)
+    }
+
+    /// Who sent a request that is signed with this key and carries this session token.
+    ///
+    /// # Errors
+    /// Why nobody did that counts, in a text that may be shown.
+    pub fn s3_caller(
+        &self,
+        access_key_id: &str,
+        token: Option<&str>,
+    ) -> Result<S3Caller, S3Refused> {
+        let refused = S3Refused::Invalid;
+        let known = self.known.as_ref().ok_or_else(|| refused("there is no authentication"))?;
+        let book = known.book();
+        let Some(token) = token else {
+            let (_, caller) = book.by_s3_key(access_key_id).ok_or_else(|| {
+                refused("a vended key is good with its session token; load the table again")
+            })?;
+            return Ok(S3Caller::Principal(caller));
+        };
+        let scope = known.vendor.open(access_key_id, token);
+        let mut scope = scope.ok_or_else(|| {
+            refused("the session token is not the one that was vended; load the table again")
+        })?;
+        if scope.expires <= known.now() {
+            return Err(S3Refused::Expired);
+        }
+        if let Source::Configured(stamp) = scope.caller.source {
+            let caller = book.by_stamp(&scope.caller.name, stamp);
+            scope.caller = caller.ok_or_else(|| refused("the session token was revoked"))?;
+        }
+        Ok(S3Caller::Vended(scope))
+    }
+
+    /// Counters in the Prometheus text format.
+    pub fn metrics_text(&self) -> String {
+        format!(
+            "# HELP isk_access_file_errors_total Looks at an access file that could not be taken.\n\
+             # TYPE isk_access_file_errors_total counter\n\
+             isk_access_file_errors_total {}\n",
+            self.file_errors.load(Ordering::Relaxed)
+        )
+    }
+}
+
+impl Known {
+    fn now(&self) -> u64 {
+        (self.clock)()
+    }
+
+    fn book(&self) -> Arc<Book> {
+        Arc::clone(&self.book.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The principals of the file and those outside of it, and the file's rules.
+    fn read(&self) -> Result<Book, crate::FileError> {
+        let Some(file) = &self.file else { return Ok(self.outside.clone()) };
+        let mut book = file.read()?;
+        // A name that the file has too is the file's.
+        let outside = self.outside.principals.iter().filter(|one| !book.has(&one.name)).cloned();
+        let outside: Vec<_> = outside.collect();
+        book.principals.extend(outside);
+        Ok(book)
+    }
+
+    fn take(&self, book: Book) {
+        if *self.book() != book {
+            tracing::info!(
+                principals = book.principals.len(),
+                "the access file has changed and holds from now on"
+            );
+            *self.book.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(book);
+        }
+    }
+
+    fn grant(&self, caller: &Caller) -> Result<Granted, GrantError> {
+        let Source::Configured(stamp) = caller.source else {
+            return Err(GrantError::InvalidClient);
+        };
+        let (now, expires_in) = (self.now(), self.token_lifetime);
+        let token = self.tokens.sign(&caller.name, stamp, now, now + expires_in);
+        Ok(Granted { token: token.map_err(|_| GrantError::Unsigned)?, expires_in })
+    }
+}

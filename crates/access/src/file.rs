@@ -1,0 +1,259 @@
+//! The access file: principals and rules as an operator writes them.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::book::{Book, ConfiguredPrincipal, S3Key};
+use crate::principal::Right;
+use crate::rules::{Rule, Rules};
+use crate::secret::SecretDigest;
+
+/// The file is not what it should be. The text names the file, the place in it, and what is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {reason}")]
+pub struct FileError {
+    path: String,
+    reason: String,
+}
+
+/// Where the file is. It, and the files it names, are read anew each time.
+#[derive(Debug, Clone)]
+pub struct AccessFile(PathBuf);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default, rename = "principal")]
+    principals: Vec<WrittenPrincipal>,
+    #[serde(default, rename = "rule")]
+    rules: Vec<WrittenRule>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenPrincipal {
+    name: String,
+    #[serde(default)]
+    groups: Vec<String>,
+    #[serde(default)]
+    secrets: Vec<WrittenSecret>,
+    #[serde(default)]
+    api_keys: Vec<WrittenSecret>,
+    #[serde(default)]
+    s3_keys: Vec<WrittenS3Key>,
+}
+
+/// A secret: its digest, or where it lies itself.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenSecret {
+    sha256: Option<String>,
+    file: Option<PathBuf>,
+    env: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenS3Key {
+    access_key_id: String,
+    file: Option<PathBuf>,
+    env: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRule {
+    #[serde(default)]
+    principals: Vec<String>,
+    #[serde(default)]
+    groups: Vec<String>,
+    tables: Vec<String>,
+    allow: Right,
+}
+
+impl AccessFile {
+    /// A file at this path.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Reads the file, and the secrets that it names.
+    ///
+    /// # Errors
+    /// [`FileError`], which shows no secret.
+    pub fn read(&self) -> Result<Book, FileError> {
+        let failed = |reason: String| FileError { path: self.0.display().to_string(), reason };
+        let text = std::fs::read_to_string(&self.0).map_err(|e| failed(e.to_string()))?;
+        // The library's text quotes the line, and a line may hold what should have been a digest.
+        let written: Written = toml::from_str(&text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start));
+            let line = before.map_or(0, |before| before.matches('\n').count() + 1);
+            failed(format!("line {line}: {}", error.message()))
+        })?;
+        self.book(written).map_err(failed)
+    }
+
+    fn book(&self, written: Written) -> Result<Book, String> {
+        let mut principals: Vec<ConfiguredPrincipal> = Vec::new();
+        for one in written.principals {
+            let name = one.name.clone();
+            let principal =
+                self.principal(one).map_err(|reason| format!("principal {name:?}: {reason}"))?;
+            let taken = |id: &S3Key| {
+                let mut all = principals.iter().flat_map(|other| &other.s3_keys);
+                all.any(|other| other.access_key_id == id.access_key_id)
+            };
+            if principals.iter().any(|other| other.name == name) {
+                return Err(format!("principal {name:?} is there twice"));
+            }
+            if principal.s3_keys.iter().any(taken) {
+                return Err(format!("principal {name:?} has another one's access key id"));
+            }
+            principals.push(principal);
+        }
+        let rules = written.rules.iter().enumerate().map(|(at, rule)| {
+            rule.checked().map_err(|reason| format!("rule {}: {reason}", at + 1))
+        });
+        Ok(Book { principals, rules: Some(Rules::new(rules.collect::<Result<_, _>>()?)) })
+    }
+
+    fn principal(&self, written: WrittenPrincipal) -> Result<ConfiguredPrincipal, String> {
+        if written.name.is_empty() || written.name.contains([':', '*']) {
+            return Err("a name has at least one character, and none of \":\" and \"*\"".to_owned());
+        }
+        let digests = |secrets: Vec<WrittenSecret>| {
+            secrets.into_iter().map(|secret| self.digest(&secret)).collect::<Result<Vec<_>, _>>()
+        };
+        let s3_keys = written.s3_keys.into_iter().map(|key| {
+            if key.access_key_id.starts_with("ISKV") || key.access_key_id.contains('/') {
+                return Err("an access_key_id has no \"/\" and does not begin with ISKV".to_owned());
+            }
+            let secret_access_key = self.text(key.file.as_deref(), key.env.as_deref())?;
+            Ok(S3Key { access_key_id: key.access_key_id, secret_access_key })
+        });
+        Ok(ConfiguredPrincipal {
+            name: written.name,
+            groups: written.groups,
+            secrets: digests(written.secrets)?,
+            api_keys: digests(written.api_keys)?,
+            s3_keys: s3_keys.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn digest(&self, written: &WrittenSecret) -> Result<SecretDigest, String> {
+        match &written.sha256 {
+            Some(hex) if written.file.is_none() && written.env.is_none() => {
+                SecretDigest::from_hex(hex).map_err(|error| error.to_string())
+            }
+            Some(_) => Err("a secret is one of sha256, file and env".to_owned()),
+            None => {
+                let text = self.text(written.file.as_deref(), written.env.as_deref())?;
+                Ok(SecretDigest::of(text.as_bytes()))
+            }
+        }
+    }
+
+    /// A secret from a file, relative to this one, or from the environment.
+    fn text(&self, file: Option<&Path>, env: Option<&str>) -> Result<String, String> {
+        let text = match (file, env) {
+            (Some(file), None) => {
+                let path = self.0.parent().unwrap_or(Path::new("")).join(file);
+                std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?
+            }
+            (None, Some(name)) => {
+                std::env::var(name).map_err(|_| format!("the variable {name} is not set"))?
+            }
+            _ => return Err("a secret is one of sha256, file and env".to_owned()),
+        };
+        match text.trim() {
+            "" => Err("a secret is empty".to_owned()),
+            secret => Ok(secret.to_owned()),
+        }
+    }
+}
+
+impl WrittenRule {
+    fn checked(&self) -> Result<Rule, String> {
+        if self.principals.is_empty() && self.groups.is_empty() {
+            return Err("it names no principals and no groups (\"*\" is all of them)".to_owned());
+        }
+        for table in &self.tables {
+            if table.starts_with("merged.") {
+                return Err(format!(
+                    "{table:?}: a merged table needs no rule; who may read both its topic in hotset and its \
+                     table in coldset may read it"
+                ));
+            }
+            if !table.contains('.') && !table.contains('*') {
+                return Err(format!("{table:?} is no <namespace>.<table>"));
+            }
+        }
+        Ok(Rule::new(&self.principals, &self.groups, &self.tables, self.allow))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::principal::TableName;
+
+    fn read(text: &str) -> Result<Book, FileError> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("secret"), "from-a-file\n").unwrap();
+        let path = folder.path().join("access.toml");
+        std::fs::write(&path, text).unwrap();
+        AccessFile::new(path).read()
+    }
+
+    #[test]
+    fn principals_and_rules_are_read() {
+        let digest = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+        let book = read(&format!(
+            "[[principal]]\nname = \"spark\"\ngroups = [\"etl\"]\n\
+             secrets = [{{ sha256 = \"{digest}\" }}, {{ file = \"secret\" }}]\n\
+             s3_keys = [{{ access_key_id = \"spark\", file = \"secret\" }}]\n\
+             [[rule]]\ngroups = [\"etl\"]\ntables = [\"hotset.*\"]\nallow = \"read\"\n"
+        ));
+        let book = book.unwrap();
+        let caller = book.by_secret("spark", "hello").unwrap();
+        assert_ne!(book.by_secret("spark", "from-a-file").unwrap().source, caller.source);
+        assert_eq!(book.by_secret("spark", "from-a-file\n"), None);
+        assert_eq!(book.by_secret("other", "hello"), None);
+        let right = |namespace| book.right(&caller, &[TableName::new(namespace, "t")]);
+        assert_eq!((right("hotset"), right("coldset")), (Some(Right::Read), None));
+        let both = [TableName::new("hotset", "t"), TableName::new("coldset", "t")];
+        assert_eq!(book.right(&caller, &both), None);
+        assert!(!format!("{book:?}").contains("from-a-file"), "{book:?}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_no_secret_shown() {
+        let principal = "[[principal]]\nname = \"a\"\n";
+        for (text, expected) in [
+            ("x = 1", "line 1: unknown field"),
+            ("[[rule]]\ntables = []\nallow = \"admin\"", "unknown variant"),
+            (
+                "[[rule]]\ntables = [\"hotset.a\"]\nallow = \"read\"",
+                "rule 1: it names no principals",
+            ),
+            (
+                "[[rule]]\nprincipals = [\"*\"]\ntables = [\"merged.a\"]\nallow = \"read\"",
+                "both its topic",
+            ),
+            (
+                "[[rule]]\nprincipals = [\"*\"]\ntables = [\"a\"]\nallow = \"read\"",
+                "no <namespace>",
+            ),
+            (&format!("{principal}secrets = [{{ sha256 = \"hush\" }}]"), "64 hexadecimal"),
+            (&format!("{principal}secrets = [{{ }}]"), "one of sha256, file and env"),
+            (&format!("{principal}secrets = [{{ file = \"none\" }}]"), "none: No such file"),
+            (&format!("{principal}secrets = [\"hush\"]"), "line 3"),
+            (&format!("{principal}{principal}"), "twice"),
+            ("[[principal]]\nname = \"a:b\"", "a name has"),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(expected) && !error.contains("hush"), "{text}: {error}");
+        }
+    }
+}

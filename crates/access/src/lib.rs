@@ -1,0 +1,33 @@
+//! Who may in, and who may what: shared by both HTTP edges.
+//!
+//! [`Access`] is the one value that the edges ask. It knows callers by bearer tokens of its own (`tokens`), of an
+//! external issuer (`oidc`) or by API keys, and S3 clients by keys that it vends (`vended`) or that are configured.
+//! Principals and rules stand in one file (`file`), which is read again when it changes; what a caller may do is
+//! decided by [`Rules`], which do no I/O.
+//!
+//! Nothing here is shared between replicas but the signing key: tokens and vended keys carry what is needed to
+//! check them.
+
+mod access;
+mod book;
+mod file;
+mod keys;
+mod limit;
+mod oidc;
+mod principal;
+mod ring_provider;
+mod rules;
+mod secret;
+mod tokens;
+mod vended;
+
+pub use access::{Access, AccessSettings, GrantError, Granted, Refused, S3Caller, S3Refused};
+pub use book::{Book, ConfiguredPrincipal, S3Key};
+pub use file::{AccessFile, FileError};
+pub use keys::{SigningKey, WeakKey};
+pub use limit::Permit;
+pub use oidc::{Oidc, OidcSettings};
+pub use principal::{Caller, Right, Source, Stamp, TableName};
+pub use rules::{Rule, Rules};
+pub use secret::{BadDigest, SecretDigest};
+pub use vended::{Scope, VendedKey};

@@ -1,0 +1,229 @@
+//! Who asks, and whether they may: decided before any handler, from the route alone.
+//!
+//! What a request's body names, and what a listing shows, is for the handlers to look at.
+
+use axum::Extension;
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{RawPathParams, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, header};
+use isk_access::{Caller, Right, TableName};
+use isk_virtual_table::ServiceError;
+
+use crate::cold_names::is_read;
+use crate::coldset::ColdWrite;
+use crate::error::ApiError;
+use crate::handlers::App;
+use crate::names::SEPARATOR;
+use crate::routes::Operation;
+use crate::service::CatalogService;
+
+/// The caller, as handlers get it.
+pub(crate) type By = Extension<Caller>;
+
+/// What it takes to come through to an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Nothing.
+    Nothing,
+    /// To be known.
+    Known,
+    /// To have the right on the table that the path names.
+    Table(Right),
+    /// To have the right on everything there is.
+    Everything(Right),
+    /// The same; which one, the method and path tell.
+    Upstream,
+}
+
+impl Need {
+    /// What an operation needs.
+    pub(crate) fn of(operation: Operation) -> Self {
+        match operation {
+            Operation::Healthz | Operation::Readyz | Operation::OpenApi | Operation::Tokens => {
+                Self::Nothing
+            }
+            // These say nothing of any table, list only what may be seen, or have a body that names the tables.
+            Operation::Config
+            | Operation::ListNamespaces
+            | Operation::LoadNamespace
+            | Operation::NamespaceExists
+            | Operation::ListTables
+            | Operation::ListViews
+            | Operation::NoView
+            | Operation::DropReport
+            | Operation::CreateNamespace
+            | Operation::Refuse(_)
+            | Operation::Write(
+                ColdWrite::CreateTable
+                | ColdWrite::RegisterTable
+                | ColdWrite::RenameTable
+                | ColdWrite::CommitTransaction,
+            ) => Self::Known,
+            Operation::TableExists => Self::Table(Right::List),
+            Operation::LoadTable
+            | Operation::LoadCredentials
+            | Operation::PlanScan
+            | Operation::FetchPlan
+            | Operation::CancelPlan
+            | Operation::FetchTasks => Self::Table(Right::Read),
+            Operation::Write(ColdWrite::UpdateTable | ColdWrite::DropTable) => {
+                Self::Table(Right::Write)
+            }
+            // They name topics of all kinds.
+            Operation::Metrics => Self::Everything(Right::List),
+            Operation::Upstream => Self::Upstream,
+        }
+    }
+}
+
+/// What the guard of one route knows.
+pub(crate) struct Guarded<S> {
+    pub app: App<S>,
+    pub need: Need,
+}
+
+impl<S> Clone for Guarded<S> {
+    fn clone(&self) -> Self {
+        Self { app: self.app.clone(), need: self.need }
+    }
+}
+
+/// Lets a request through, with its caller, or refuses it.
+pub(crate) async fn guard<S: CatalogService>(
+    State(Guarded { app, need }): State<Guarded<S>>,
+    params: Result<RawPathParams, RawPathParamsRejection>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if need == Need::Nothing
+        || (need == (Need::Everything(Right::List)) && app.settings.open_metrics)
+    {
+        return next.run(request).await;
+    }
+    let token = bearer(request.headers()).map(str::to_owned);
+    let caller = match app.caller(token.as_deref()).await {
+        Ok(caller) => caller,
+        Err(error) => return error.into_response(),
+    };
+    let Some(_permit) = app.access.enter(&caller) else {
+        return ApiError::too_many(&caller.name).into_response();
+    };
+    let allowed = match need {
+        Need::Nothing | Need::Known => Ok(()),
+        Need::Everything(right) => app.allow_everything(&caller, right),
+        Need::Upstream => {
+            let path = request.uri().path().strip_prefix("/v1/coldset/").unwrap_or_default();
+            let reads = is_read(request.method(), path);
+            app.allow_everything(&caller, if reads { Right::Read } else { Right::Write })
+        }
+        Need::Table(right) => {
+            let named = params.map_err(|error| ApiError::bad_request(error.body_text()));
+            match named.as_ref().map(|params| (param(params, "namespace"), param(params, "table")))
+            {
+                Ok((namespace, table)) => app.allow(&caller, right, namespace, table).await,
+                Err(_) => named.map(|_| ()),
+            }
+        }
+    };
+    if let Err(error) = allowed {
+        return error.into_response();
+    }
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
+    params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
+}
+
+/// The token of `Authorization: Bearer …`.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+impl<S: CatalogService> App<S> {
+    async fn caller(&self, token: Option<&str>) -> Result<Caller, ApiError> {
+        if self.access.is_open() {
+            return Ok(Caller::anyone());
+        }
+        match token {
+            Some(token) => {
+                let caller = self.access.bearer(token).await;
+                caller.map_err(|refused| ApiError::not_known(&refused.0))
+            }
+            None => Err(ApiError::not_known("the request says not whose it is")),
+        }
+    }
+
+    /// Whether a caller may do this with a table. One that it may not know of is not there.
+    pub(crate) async fn allow(
+        &self,
+        caller: &Caller,
+        right: Right,
+        namespace: &str,
+        table: &str,
+    ) -> Result<(), ApiError> {
+        if self.access.is_open() {
+            return Ok(());
+        }
+        let parts = self.parts(namespace, table).await?;
+        let has = self.access.right(caller, &parts);
+        if has >= Some(right) {
+            return Ok(());
+        }
+        let namespace = namespace.replace(SEPARATOR, ".");
+        match has {
+            None => Err(ServiceError::NoSuchTable { namespace, table: table.to_owned() }.into()),
+            Some(_) => {
+                let verb = if right == Right::Write { "write" } else { "read" };
+                Err(ApiError::not_allowed(&caller.name, &format!("{verb} {namespace}.{table}")))
+            }
+        }
+    }
+
+    fn allow_everything(&self, caller: &Caller, right: Right) -> Result<(), ApiError> {
+        if self.access.may(caller, right, &[TableName::everything()]) {
+            return Ok(());
+        }
+        Err(ApiError::not_allowed(
+            &caller.name,
+            "do that, which takes a right on all tables (\"*\")",
+        ))
+    }
+
+    /// The tables that a caller must have a right on to have it on this one.
+    pub(crate) async fn parts(
+        &self,
+        namespace: &str,
+        table: &str,
+    ) -> Result<Vec<TableName>, ApiError> {
+        let parts = self.service.parts(namespace, &[table.to_owned()]).await?;
+        Ok(parts.into_iter().flatten().map(named).collect())
+    }
+
+    /// Those of a namespace's tables that a caller may know of.
+    pub(crate) async fn visible(
+        &self,
+        caller: &Caller,
+        namespace: &str,
+        tables: Vec<String>,
+    ) -> Result<Vec<String>, ApiError> {
+        if self.access.is_open() {
+            return Ok(tables);
+        }
+        let parts = self.service.parts(namespace, &tables).await?;
+        let seen = tables.into_iter().zip(parts).filter(|(_, parts)| {
+            let parts: Vec<_> = parts.iter().cloned().map(named).collect();
+            self.access.may(caller, Right::List, &parts)
+        });
+        Ok(seen.map(|(table, _)| table).collect())
+    }
+}
+
+fn named((namespace, table): (String, String)) -> TableName {
+    TableName { namespace, table }
+}

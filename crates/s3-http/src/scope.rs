@@ -1,0 +1,106 @@
+//! What is whose, where callers are told apart: a vended key opens its table's folders, a principal's own key what the
+//! rules let the principal read.
+
+use isk_access::{Access, Right, S3Caller, Scope, TableName};
+use isk_virtual_table::COLDSET;
+use s3s::{S3Error, S3ErrorCode, S3Result};
+
+/// The tables whose rows the objects of a bucket's topic hold, as namespace and name.
+type Parts = Box<dyn Fn(&str, &str) -> Vec<(String, String)> + Send + Sync>;
+
+/// Knows what is whose.
+pub(crate) struct Owners {
+    pub access: Access,
+    pub parts: Parts,
+}
+
+/// What a request wants.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub operation: &'a str,
+    pub bucket: Option<&'a str>,
+    pub key: Option<&'a str>,
+    /// Of a listing.
+    pub prefix: &'a str,
+    /// Whether it changes something in the coldset.
+    pub writes: bool,
+    /// Whether the bucket is one of ours.
+    pub ours: bool,
+}
+
+impl Owners {
+    /// Lets a request through that the caller may make.
+    pub(crate) fn check(&self, caller: &S3Caller, wanted: &Wanted<'_>) -> S3Result<()> {
+        let allowed = match caller {
+            S3Caller::Vended(scope) => self.in_scope(scope, wanted),
+            S3Caller::Principal(principal) => {
+                let right = if wanted.writes { Right::Write } else { Right::Read };
+                self.tables(wanted).is_none_or(|t| self.access.may(principal, right, &t))
+            }
+        };
+        if allowed {
+            return Ok(());
+        }
+        let message = match caller {
+            S3Caller::Vended(_) => {
+                "this key is good for the files of the table that it was vended with, as long as its owner may read \
+                 that table, and for nothing else"
+            }
+            S3Caller::Principal(_) => "no rule of the access file allows that to this key's owner",
+        };
+        Err(S3Error::with_message(S3ErrorCode::AccessDenied, message))
+    }
+
+    fn in_scope(&self, scope: &Scope, wanted: &Wanted<'_>) -> bool {
+        let right = if wanted.writes { Right::Write } else { Right::Read };
+        if (wanted.writes && !scope.writes) || !self.access.may(&scope.caller, right, &scope.tables)
+        {
+            return false;
+        }
+        match (wanted.bucket, wanted.key) {
+            (None, _) => false,
+            (Some(bucket), Some(key)) => scope.covers(bucket, key),
+            (Some(bucket), None) if is_listing(wanted.operation) => {
+                scope.covers(bucket, wanted.prefix)
+            }
+            // Deletions of many, whose keys are in the body, are looked at when that is read.
+            (Some(bucket), None) => scope.touches(bucket),
+        }
+    }
+
+    /// The tables that a principal must have a right on; `None`: what is asked tells of no table.
+    fn tables(&self, wanted: &Wanted<'_>) -> Option<Vec<TableName>> {
+        let bucket = wanted.bucket?;
+        if !wanted.ours {
+            // Which table of the coldset an object belongs to, its key does not tell.
+            return Some(vec![TableName::all_of(COLDSET)]);
+        }
+        let path = match wanted.key {
+            Some(key) => key,
+            None if is_listing(wanted.operation) => wanted.prefix,
+            None => return None,
+        };
+        let topic = path.split_once('/').map_or("*", |(topic, _)| topic);
+        let parts = (self.parts)(bucket, topic);
+        Some(parts.into_iter().map(|(namespace, table)| TableName { namespace, table }).collect())
+    }
+}
+
+fn is_listing(operation: &str) -> bool {
+    operation.starts_with("ListObject") || operation == "ListMultipartUploads"
+}
+
+/// Whether a caller may delete these objects of a bucket, which it may write to.
+pub(crate) fn check_keys<'a>(
+    caller: Option<&S3Caller>,
+    bucket: &str,
+    mut keys: impl Iterator<Item = &'a str>,
+) -> S3Result<()> {
+    match caller {
+        Some(S3Caller::Vended(scope)) if !keys.all(|key| scope.covers(bucket, key)) => {
+            let message = "an object is none of the table's that this key was vended with";
+            Err(S3Error::with_message(S3ErrorCode::AccessDenied, message))
+        }
+        _ => Ok(()),
+    }
+}
