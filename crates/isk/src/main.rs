@@ -88,6 +88,8 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
   bootstrap.servers = "host:9092"    ISK_KAFKA_BOOTSTRAP_SERVERS
   security.protocol = "SASL_SSL"     ISK_KAFKA_SECURITY_PROTOCOL, and so on: "_" is the dot
   client.rack = "zone-a"             ISK_KAFKA_CLIENT_RACK  read from the nearest replica (KIP-392)
+  fetch = "batches"                  ISK_KAFKA_FETCH        "librdkafka": it fetches all records, as it does
+                                                            anyhow where TLS or other properties ask for it
 
   [registry]                         a Confluent-compatible schema registry; without one, values are raw
   url = "http://host:8081"           ISK_REGISTRY_URL       a path is kept; several: comma-separated

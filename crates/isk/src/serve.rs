@@ -169,15 +169,20 @@ pub async fn bind(config: &Config, port: u16, what: &str, key: &str) -> Result<T
 
 /// The brokers as configured. Asks nothing of them.
 pub fn kafka(config: &Config) -> Result<KafkaCluster> {
+    const SECTION: &str =
+        "configuration section [kafka] (ISK_KAFKA_*, e.g. ISK_KAFKA_BOOTSTRAP_SERVERS)";
     let limits = &config.limits;
+    let mut properties = config.kafka.0.clone();
+    // The one key of the section that is no property of librdkafka's.
+    let fetch_path = properties.remove("fetch").map(|path| path.parse()).transpose();
     let kafka = KafkaConfig {
-        properties: config.kafka.0.clone(),
+        properties,
+        fetch_path: fetch_path.context(SECTION)?.unwrap_or_default(),
         request_timeout: Duration::from_millis(limits.request_timeout_ms),
         progress_timeout: Duration::from_millis(limits.fetch_progress_timeout_ms),
         ..KafkaConfig::default()
     };
-    KafkaCluster::connect(kafka)
-        .context("configuration section [kafka] (ISK_KAFKA_*, e.g. ISK_KAFKA_BOOTSTRAP_SERVERS)")
+    KafkaCluster::connect(kafka).context(SECTION)
 }
 
 /// The schema registry as configured, if one is.

@@ -12,12 +12,12 @@ use isk_model::{
 
 use crate::config::{ClientKind, KafkaConfig};
 use crate::error::KafkaError;
-use crate::fetch::{self, BlockStream, FetchLimits, WithHeaders};
+use crate::fetch::{self, BlockStream, FetchLimits, WithHeaders, is_retriable};
 use crate::ffi::{AdminQueue, Client, Code, DescribedTopic, ListedOffset, code};
 use crate::metrics::{KafkaMetrics, add};
 use crate::pool::Pool;
-use crate::reader::is_retriable;
 use crate::topic::{TopicDescription, description, without_id};
+use crate::wire::Hub;
 
 /// ListOffsets' wire values of what is asked.
 const LOG_START: i64 = -2;
@@ -53,6 +53,8 @@ struct Inner {
     metrics: Arc<KafkaMetrics>,
     admin: Arc<Client>,
     pool: Pool,
+    /// How records are fetched over the wire; without it librdkafka fetches them.
+    hub: Option<Arc<Hub>>,
     cluster_id: OnceLock<String>,
 }
 
@@ -76,7 +78,8 @@ impl KafkaCluster {
         let admin = Arc::new(Client::new(&properties, Arc::clone(&metrics))?);
         let pool = Pool::new(config.clone(), Arc::clone(&metrics));
         let cluster_id = OnceLock::new();
-        Ok(Self(Arc::new(Inner { config, metrics, admin, pool, cluster_id })))
+        let hub = Hub::of(&config, &metrics).map(Arc::new);
+        Ok(Self(Arc::new(Inner { config, metrics, admin, pool, hub, cluster_id })))
     }
 
     /// The configuration it was made with.
@@ -91,6 +94,10 @@ impl KafkaCluster {
 
     pub(crate) fn pool(&self) -> &Pool {
         &self.0.pool
+    }
+
+    pub(crate) fn hub(&self) -> Option<Arc<Hub>> {
+        self.0.hub.clone()
     }
 
     /// Starts fetching the committed records of `range`. Call it within a tokio runtime; the records

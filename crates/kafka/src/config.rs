@@ -24,6 +24,8 @@ pub struct KafkaConfig {
     pub request_timeout: Duration,
     /// How long a fetch may see no record and no progress before it fails.
     pub progress_timeout: Duration,
+    /// Who fetches records.
+    pub fetch_path: FetchPath,
 }
 
 impl Default for KafkaConfig {
@@ -34,6 +36,7 @@ impl Default for KafkaConfig {
             fetch_buffer_bytes: 8 << 20,
             request_timeout: Duration::from_secs(10),
             progress_timeout: Duration::from_secs(30),
+            fetch_path: FetchPath::default(),
         }
     }
 }
@@ -51,7 +54,33 @@ impl fmt::Debug for KafkaConfig {
             .field("fetch_buffer_bytes", &self.fetch_buffer_bytes)
             .field("request_timeout", &self.request_timeout)
             .field("progress_timeout", &self.progress_timeout)
+            .field("fetch_path", &self.fetch_path)
             .finish()
+    }
+}
+
+/// Who fetches records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FetchPath {
+    /// ISK itself, by record batches; librdkafka where properties say what ISK does not understand.
+    #[default]
+    Batches,
+    /// librdkafka, record by record.
+    Librdkafka,
+}
+
+impl std::str::FromStr for FetchPath {
+    type Err = KafkaError;
+
+    fn from_str(text: &str) -> Result<Self, KafkaError> {
+        match text {
+            "batches" => Ok(Self::Batches),
+            "librdkafka" => Ok(Self::Librdkafka),
+            _ => Err(KafkaError::Config {
+                key: "fetch".into(),
+                reason: format!("{text:?} is neither \"batches\" nor \"librdkafka\""),
+            }),
+        }
     }
 }
 
@@ -244,6 +273,14 @@ mod tests {
         for kind in [ClientKind::Small, ClientKind::Bulk] {
             assert_eq!(with("client.rack", "a").client_properties(kind)["client.rack"], "a");
         }
+    }
+
+    #[test]
+    fn paths_have_names() {
+        assert_eq!("batches".parse::<FetchPath>().unwrap(), FetchPath::Batches);
+        assert_eq!("librdkafka".parse::<FetchPath>().unwrap(), FetchPath::Librdkafka);
+        let error = "batch".parse::<FetchPath>().unwrap_err().to_string();
+        assert!(error.contains("\"fetch\"") && error.contains("librdkafka"), "{error}");
     }
 
     #[test]

@@ -10,9 +10,12 @@ use isk_model::{LeaderEpoch, Offset, OffsetRange, RecordBlock, TopicId, TopicPar
 use tokio::sync::mpsc;
 
 use crate::cluster::KafkaCluster;
+use crate::collector::Collector;
 use crate::error::{FetchError, KafkaError};
+use crate::ffi::code;
 use crate::metrics::add;
-use crate::reader::{Reader, Stop};
+use crate::reader::Reader;
+use crate::wire::{Ended, WireReader};
 
 /// A block holds at most this many records.
 pub const BLOCK_MAX_RECORDS: usize = 8192;
@@ -60,6 +63,43 @@ pub(crate) type Item = Result<Step, FetchError>;
 pub(crate) enum Step {
     Block(RecordBlock),
     Complete,
+}
+
+/// Why the reading thread stopped before the end of the range.
+pub(crate) enum Stop {
+    Failed(FetchError),
+    /// The broker does not have this offset.
+    OutOfRange(Offset),
+    /// A broker or a client does not know the partition. `untouched`: and no record was read.
+    Missing {
+        untouched: bool,
+    },
+    /// Nobody listens any more.
+    ReaderGone,
+}
+
+impl From<FetchError> for Stop {
+    fn from(error: FetchError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Whether an error passes by itself: leaders move, brokers restart.
+pub(crate) fn is_retriable(failed: i32) -> bool {
+    matches!(
+        failed,
+        code::LEADER_NOT_AVAILABLE
+            | code::NOT_LEADER
+            | code::REQUEST_TIMED_OUT
+            | code::REPLICA_NOT_AVAILABLE
+            | code::NETWORK_EXCEPTION
+            | code::KAFKA_STORAGE_ERROR
+            | code::FENCED_LEADER_EPOCH
+            | code::UNKNOWN_LEADER_EPOCH
+            | code::OFFSET_NOT_AVAILABLE
+            | code::UNKNOWN_TOPIC_ID
+            | code::TRANSPORT
+    )
 }
 
 impl BlockStream {
@@ -141,11 +181,11 @@ async fn run(
     let begun = Instant::now();
     loop {
         let permit = cluster.pool().permit().await.map_err(|_| interrupted())?;
-        let reader = Reader::new(cluster, tp, range, limits, headers, sender);
+        let collector = Collector::new(cluster, tp, range, limits, headers, sender);
         let read = tokio::task::spawn_blocking(move || {
             // The permit goes when the thread does, even if nobody waits for it any more.
             let _permit = permit;
-            reader.read()
+            read(collector)
         });
         match read.await.map_err(|_| interrupted())? {
             Ok(()) => return confirm_topic(cluster, tp, range, limits).await,
@@ -163,6 +203,17 @@ async fn run(
                 tokio::time::sleep(UNKNOWN_PAUSE).await;
             }
         }
+    }
+}
+
+/// Reads the range on this thread: over the wire, or by librdkafka where that is what can.
+fn read(collector: Collector) -> Result<(), Stop> {
+    let Some(hub) = collector.cluster.hub() else { return Reader::new(collector).read() };
+    let mut reader = WireReader::new(hub, collector);
+    match reader.read() {
+        Ok(()) => Ok(()),
+        Err(Ended::Stopped(stop)) => Err(stop),
+        Err(Ended::OldFormat) => Reader::new(reader.into_collector()).read(),
     }
 }
 

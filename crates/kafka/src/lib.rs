@@ -8,6 +8,7 @@
 //! the module `ffi` alone.
 
 mod cluster;
+mod collector;
 mod config;
 mod error;
 mod fetch;
@@ -18,9 +19,10 @@ mod reader;
 mod registry;
 mod times;
 mod topic;
+mod wire;
 
 pub use cluster::KafkaCluster;
-pub use config::KafkaConfig;
+pub use config::{FetchPath, KafkaConfig};
 pub use error::{FetchError, KafkaError};
 pub use fetch::{BLOCK_MAX_BYTES, BLOCK_MAX_RECORDS, BlockStream, FetchLimits};
 pub use metrics::{KafkaMetrics, KafkaMetricsSnapshot};

@@ -1,15 +1,14 @@
-//! One fetch on its thread: takes messages from a client, judges each, fills blocks.
+//! One fetch through librdkafka on its thread: takes messages from a client, judges each, hands records on.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use isk_model::{Offset, OffsetRange, RecordBlock, TopicPartition};
-use tokio::sync::mpsc;
+use isk_model::Offset;
 
-use crate::cluster::KafkaCluster;
+use crate::collector::{Collector, Fetched};
 use crate::config::ClientKind;
 use crate::error::{FetchError, KafkaError};
-use crate::fetch::{BLOCK_MAX_BYTES, BLOCK_MAX_RECORDS, FetchLimits, Item, Step, WithHeaders};
+use crate::fetch::{BLOCK_MAX_RECORDS, Stop, WithHeaders, is_retriable};
 use crate::ffi::{Assignment, Client, Code, Headers, Message, code};
 use crate::metrics::add;
 
@@ -24,25 +23,6 @@ const PROGRESS_BYTES: u64 = 16 << 10;
 const ASK_AFTER: Duration = Duration::from_secs(2);
 /// A broker that answered within this time is there.
 const ANSWERING: Duration = Duration::from_secs(2);
-
-/// Why the reading thread stopped before the end of the range.
-pub(crate) enum Stop {
-    Failed(FetchError),
-    /// The broker does not have this offset.
-    OutOfRange(Offset),
-    /// A broker or a client does not know the partition. `untouched`: and no record was read.
-    Missing {
-        untouched: bool,
-    },
-    /// Nobody listens any more.
-    ReaderGone,
-}
-
-impl From<FetchError> for Stop {
-    fn from(error: FetchError) -> Self {
-        Self::Failed(error)
-    }
-}
 
 /// What a waiting fetch remembers.
 struct Patience {
@@ -76,63 +56,38 @@ impl Patience {
 
 /// One fetch on its thread.
 pub(crate) struct Reader {
-    cluster: KafkaCluster,
-    tp: TopicPartition,
-    range: OffsetRange,
-    limits: FetchLimits,
-    headers: WithHeaders,
-    sender: mpsc::Sender<Item>,
-    /// The least offset that the next record can have.
-    next: Offset,
+    collector: Collector,
     /// The last end of the partition seen, below the range's end.
     reached: Option<Offset>,
-    block: RecordBlock,
 }
 
 impl Reader {
-    /// A fetch that has not begun.
-    pub(crate) fn new(
-        cluster: &KafkaCluster,
-        tp: &TopicPartition,
-        range: OffsetRange,
-        limits: FetchLimits,
-        headers: WithHeaders,
-        sender: &mpsc::Sender<Item>,
-    ) -> Self {
-        Self {
-            cluster: cluster.clone(),
-            tp: tp.clone(),
-            range,
-            limits,
-            headers,
-            sender: sender.clone(),
-            next: range.start(),
-            reached: None,
-            block: RecordBlock::new(),
-        }
+    /// A fetch that goes on where the collector is.
+    pub(crate) fn new(collector: Collector) -> Self {
+        Self { collector, reached: None }
     }
 
     pub(crate) fn read(mut self) -> Result<(), Stop> {
         // Small ranges are read by clients that hardly fetch ahead.
-        let kind = if self.range.span() <= BLOCK_MAX_RECORDS as u64 {
+        let kind = if self.collector.range.span() <= BLOCK_MAX_RECORDS as u64 {
             ClientKind::Small
         } else {
             ClientKind::Bulk
         };
-        let cluster = self.cluster.clone();
+        let cluster = self.collector.cluster.clone();
         let mut fetcher = cluster
             .pool()
-            .take(kind, self.tp.topic.as_str())
-            .map_err(|source| FetchError::Kafka { tp: self.tp.clone(), source })?;
+            .take(kind, self.collector.tp.topic.as_str())
+            .map_err(|source| FetchError::Kafka { tp: self.collector.tp.clone(), source })?;
         let client = Arc::clone(&fetcher.client);
         // What another topic's read left behind is not this one's.
         client.state().take_topic_error();
         let started = Assignment::start(
             &client,
             &mut fetcher.topics,
-            self.tp.topic.as_str(),
-            self.tp.partition.0,
-            self.range.start().0,
+            self.collector.tp.topic.as_str(),
+            self.collector.tp.partition.0,
+            self.collector.next().0,
         );
         let mut assignment = started.map_err(|failed| Stop::from(self.failed(&failed)))?;
         let outcome = self.pump(&client, &mut assignment);
@@ -141,7 +96,7 @@ impl Reader {
         match outcome {
             Ok(()) => {
                 cluster.pool().give_back(fetcher);
-                self.flush()
+                self.collector.flush()
             }
             Err(Stop::ReaderGone) => {
                 cluster.pool().give_back(fetcher);
@@ -171,8 +126,8 @@ impl Reader {
                     complete = self.accept(&message);
                 }
             }
-            add(&self.cluster.metrics().records_fetched, records);
-            add(&self.cluster.metrics().bytes_fetched, bytes as u64);
+            add(&self.collector.cluster.metrics().records_fetched, records);
+            add(&self.collector.cluster.metrics().bytes_fetched, bytes as u64);
             if complete? {
                 return Ok(());
             }
@@ -188,13 +143,13 @@ impl Reader {
 
     /// Nothing came: decides whether to go on waiting.
     fn wait(&self, client: &Client, patience: &mut Patience) -> Result<(), Stop> {
-        if self.sender.is_closed() {
+        if self.collector.is_left() {
             return Err(Stop::ReaderGone);
         }
         if let Some(problem) = client.state().take_topic_error() {
             return Err(match self.failed(&problem) {
                 FetchError::NoSuchPartition { .. } => {
-                    Stop::Missing { untouched: self.next == self.range.start() }
+                    Stop::Missing { untouched: self.collector.is_untouched() }
                 }
                 error => error.into(),
             });
@@ -206,7 +161,7 @@ impl Reader {
             patience.asked = true;
             self.ask_why()?;
         }
-        let longest = self.cluster.config().progress_timeout;
+        let longest = self.collector.cluster.config().progress_timeout;
         if patience.progress.elapsed() >= longest {
             let answering = patience.answered.elapsed() < ANSWERING;
             return Err(self.out_of_patience(client, longest, answering).into());
@@ -216,8 +171,9 @@ impl Reader {
 
     /// librdkafka keeps silent about a topic that it may not look up.
     fn ask_why(&self) -> Result<(), Stop> {
-        let tp = self.tp.clone();
-        let asked = tokio::runtime::Handle::current().block_on(self.cluster.topic(&tp.topic));
+        let tp = self.collector.tp.clone();
+        let asked =
+            tokio::runtime::Handle::current().block_on(self.collector.cluster.topic(&tp.topic));
         match asked {
             Ok(Some(topic)) if topic.partitions.contains(&tp.partition) => Ok(()),
             Ok(_) => Err(FetchError::NoSuchPartition { tp }.into()),
@@ -237,23 +193,23 @@ impl Reader {
         let offset = Offset(message.offset());
         match message.error() {
             0 => self.accept_record(offset, message),
-            code::PARTITION_EOF if offset >= self.range.end() => Ok(true),
+            code::PARTITION_EOF if offset >= self.collector.range.end() => Ok(true),
             code::PARTITION_EOF => {
                 self.reached = Some(offset);
                 Ok(false)
             }
             code::AUTO_OFFSET_RESET | code::OFFSET_OUT_OF_RANGE => {
-                Err(Stop::OutOfRange(self.next.max(offset)))
+                Err(Stop::OutOfRange(self.collector.next().max(offset)))
             }
             code::LOG_TRUNCATION => Err(FetchError::Rewritten {
-                tp: self.tp.clone(),
-                offset: self.next,
+                tp: self.collector.tp.clone(),
+                offset: self.collector.next(),
                 reason: message.error_text(),
             }
             .into()),
             code::BAD_MSG | code::CORRUPT => Err(FetchError::Corrupt {
-                tp: self.tp.clone(),
-                offset: self.next,
+                tp: self.collector.tp.clone(),
+                offset: self.collector.next(),
                 reason: message.error_text(),
             }
             .into()),
@@ -270,113 +226,59 @@ impl Reader {
     }
 
     fn accept_record(&mut self, offset: Offset, message: &Message<'_>) -> Result<bool, Stop> {
-        if offset >= self.range.end() {
+        // What lies past the range is not looked into.
+        if offset >= self.collector.range.end() {
             return Ok(true);
         }
-        if offset < self.next {
-            return Err(FetchError::Rewritten {
-                tp: self.tp.clone(),
-                offset,
-                reason: format!("a record at or past {} was expected", self.next),
-            }
-            .into());
-        }
-        let epoch = message.leader_epoch();
-        if let (Some(found), Some(planned)) = (epoch, self.limits.max_epoch)
-            && planned.0 >= 0
-            && found > planned
-        {
-            let tp = self.tp.clone();
-            return Err(FetchError::LeaderEpochChanged { tp, offset, found, planned }.into());
-        }
-        let (key, value) = (message.key(), message.value());
-        let headers = match self.headers {
+        let headers = match self.collector.headers {
             WithHeaders::Yes => message.headers(),
             WithHeaders::No => Headers::skipped(),
         };
-        let size = key.map_or(0, <[u8]>::len)
-            + value.map_or(0, <[u8]>::len)
-            + headers.clone().map(|h| h.key.len() + h.value.map_or(0, <[u8]>::len)).sum::<usize>();
-        if self.block.len() >= BLOCK_MAX_RECORDS
-            || (!self.block.is_empty() && self.block.payload_bytes() + size > BLOCK_MAX_BYTES)
-        {
-            self.flush()?;
-        }
-        let (millis, kind) = message.timestamp();
-        self.block.push(offset, millis, kind, key, value, headers);
-        if let Some(epoch) = epoch {
-            self.block.note_leader_epoch(epoch);
-        }
-        self.next = Offset(offset.0 + 1);
-        // Records come in order: behind the last offset there is nothing to wait for.
-        Ok(self.next >= self.range.end())
-    }
-
-    /// Hands the block on; waits while the reader is busy.
-    fn flush(&mut self) -> Result<(), Stop> {
-        if self.block.is_empty() {
-            return Ok(());
-        }
-        // The next block will be much like this one.
-        let next = RecordBlock::with_capacity(self.block.len(), self.block.payload_bytes() * 9 / 8);
-        let block = std::mem::replace(&mut self.block, next);
-        let metrics = self.cluster.metrics();
-        add(&metrics.records_delivered, block.len() as u64);
-        add(&metrics.bytes_delivered, block.payload_bytes() as u64);
-        self.sender.blocking_send(Ok(Step::Block(block))).map_err(|_| Stop::ReaderGone)
+        let (timestamp_ms, timestamp_type) = message.timestamp();
+        self.collector.take(Fetched {
+            offset,
+            epoch: message.leader_epoch(),
+            timestamp_ms,
+            timestamp_type,
+            key: message.key(),
+            value: message.value(),
+            headers,
+        })
     }
 
     fn authentication(&self, reason: String) -> FetchError {
-        let brokers = self.cluster.config().bootstrap_servers().to_owned();
+        let brokers = self.collector.cluster.config().bootstrap_servers().to_owned();
         let source = KafkaError::Authentication { brokers, reason };
-        FetchError::Kafka { tp: self.tp.clone(), source }
+        FetchError::Kafka { tp: self.collector.tp.clone(), source }
     }
 
     fn out_of_patience(&self, client: &Client, after: Duration, answering: bool) -> FetchError {
-        let (tp, end) = (self.tp.clone(), self.range.end());
+        let (tp, end) = (self.collector.tp.clone(), self.collector.range.end());
         match self.reached {
             Some(reached) if answering => FetchError::EndNotReached { tp, reached, end },
             _ => FetchError::Timeout {
                 tp,
-                offset: self.next,
+                offset: self.collector.next(),
                 end,
                 after,
-                brokers: self.cluster.config().bootstrap_servers().to_owned(),
+                brokers: self.collector.cluster.config().bootstrap_servers().to_owned(),
                 last_error: client.state().last_error(),
             },
         }
     }
 
     fn failed(&self, failed: &Code) -> FetchError {
-        let tp = self.tp.clone();
+        let tp = self.collector.tp.clone();
         match failed.code {
             code::UNKNOWN_TOPIC
             | code::UNKNOWN_PARTITION
             | code::UNKNOWN_TOPIC_OR_PART
             | code::INVALID_TOPIC => FetchError::NoSuchPartition { tp },
             _ => {
-                let what = format!("fetching from offset {}", self.next);
-                let source = self.cluster.error(what, failed, Duration::ZERO, None);
+                let what = format!("fetching from offset {}", self.collector.next());
+                let source = self.collector.cluster.error(what, failed, Duration::ZERO, None);
                 FetchError::Kafka { tp, source }
             }
         }
     }
-}
-
-/// Whether an error passes by itself: leaders move, brokers restart.
-pub(crate) fn is_retriable(failed: i32) -> bool {
-    matches!(
-        failed,
-        code::LEADER_NOT_AVAILABLE
-            | code::NOT_LEADER
-            | code::REQUEST_TIMED_OUT
-            | code::REPLICA_NOT_AVAILABLE
-            | code::NETWORK_EXCEPTION
-            | code::KAFKA_STORAGE_ERROR
-            | code::FENCED_LEADER_EPOCH
-            | code::UNKNOWN_LEADER_EPOCH
-            | code::OFFSET_NOT_AVAILABLE
-            | code::UNKNOWN_TOPIC_ID
-            | code::TRANSPORT
-    )
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use common::{
     cluster, create, eventually, impatient, range, read, read_limited, tp, write, writer,
 };
-use isk_kafka::{FetchError, FetchLimits, KafkaCluster, KafkaConfig, KafkaError};
+use isk_kafka::{FetchError, FetchLimits, FetchPath, KafkaCluster, KafkaError};
 use isk_model::{KafkaPartition, Offset, TimestampType, TopicName};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer};
@@ -333,7 +333,7 @@ async fn pooled_clients_never_mix_ranges_up() {
     for (i, tp) in tps.iter().enumerate() {
         write(&writer, tp, base(i), base(i) + 30_000);
     }
-    let mut config = KafkaConfig::new(&brokers);
+    let mut config = common::config(&brokers);
     config.max_concurrent_fetches = 3;
     let cluster = KafkaCluster::connect(config).unwrap();
     let mut seed = 42u64;
@@ -475,4 +475,51 @@ async fn a_fetch_that_its_reader_left_is_no_error() {
     });
     leaving.await.unwrap();
     assert_eq!(cluster.metrics().snapshot().fetch_errors, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_ways_of_fetching_give_the_same_blocks() {
+    let brokers = brokers_or_return!();
+    let topic = create(&brokers, "both", 1, &[]).await;
+    let tp = tp(&topic, 0);
+    let mut end = 0;
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        for size in ["1000000", "4000"] {
+            let more = [("compression.type", codec), ("batch.size", size)];
+            let writer = writer(&brokers, &more);
+            write(&writer, &tp, end, end + 5_000);
+            for n in 0..10 {
+                let record = BaseRecord::<_, [u8]>::to(topic.as_str()).partition(0).key("gone");
+                writer.send(record.timestamp(n)).map_err(|(e, _)| e).unwrap();
+            }
+            writer.flush(Duration::from_secs(10)).unwrap();
+            end += 5_010;
+        }
+        let id = format!("{topic}-{codec}");
+        let more = [("transactional.id", id.as_str()), ("compression.type", codec)];
+        let writer = writer(&brokers, &more);
+        let patience = Duration::from_secs(30);
+        writer.init_transactions(patience).unwrap();
+        for commit in [true, false, true] {
+            writer.begin_transaction().unwrap();
+            write(&writer, &tp, end, end + 100);
+            if commit {
+                writer.commit_transaction(patience).unwrap();
+            } else {
+                writer.abort_transaction(patience).unwrap();
+            }
+            end += 101;
+        }
+    }
+    let cluster = cluster(&brokers);
+    let offsets = async || cluster.offsets(&topic, &[tp.partition]).await.unwrap()[&tp.partition];
+    eventually("the last marker", async || offsets().await.last_stable == Offset(end)).await;
+    for (start, end) in [(0, end), (7, end - 1), (5_009, 5_010), (5_100, 30_500), (end - 1, end)] {
+        let [ours, theirs] = [FetchPath::Batches, FetchPath::Librdkafka]
+            .map(|path| common::blocks(&brokers, path, &tp, range(start, end)));
+        let (ours, theirs) = (ours.await, theirs.await);
+        assert_eq!(ours.len(), theirs.len(), "{start}..{end}");
+        assert!(ours == theirs, "{start}..{end}: the blocks differ");
+        assert!(end - start < 300 || !ours.is_empty());
+    }
 }

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use isk_kafka::{FetchError, FetchLimits, KafkaCluster, KafkaConfig};
+use isk_kafka::{FetchError, FetchLimits, FetchPath, KafkaCluster, KafkaConfig};
 use isk_model::{KafkaPartition, Offset, OffsetRange, TopicName, TopicPartition};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -36,12 +36,21 @@ macro_rules! brokers_or_return {
     }};
 }
 
+/// Who fetches in this run: `ISK_TEST_FETCH`, or as it is by default.
+pub fn path() -> FetchPath {
+    std::env::var("ISK_TEST_FETCH").map_or(FetchPath::default(), |path| path.parse().unwrap())
+}
+
+pub fn config(brokers: &str) -> KafkaConfig {
+    KafkaConfig { fetch_path: path(), ..KafkaConfig::new(brokers) }
+}
+
 pub fn cluster(brokers: &str) -> KafkaCluster {
-    KafkaCluster::connect(KafkaConfig::new(brokers)).unwrap()
+    KafkaCluster::connect(config(brokers)).unwrap()
 }
 
 pub fn impatient(brokers: &str) -> KafkaCluster {
-    let mut config = KafkaConfig::new(brokers);
+    let mut config = config(brokers);
     config.progress_timeout = Duration::from_secs(2);
     config.request_timeout = Duration::from_secs(5);
     KafkaCluster::connect(config).unwrap()
@@ -186,4 +195,21 @@ pub async fn read_limited(
         }));
     }
     Ok(all)
+}
+
+/// The blocks of a range, as they print.
+pub async fn blocks(
+    brokers: &str,
+    path: FetchPath,
+    tp: &TopicPartition,
+    range: OffsetRange,
+) -> Vec<String> {
+    let config = KafkaConfig { fetch_path: path, ..KafkaConfig::new(brokers) };
+    let cluster = KafkaCluster::connect(config).unwrap();
+    let mut stream = cluster.fetch(tp, range, FetchLimits::default());
+    let mut all = Vec::new();
+    while let Some(block) = stream.next().await {
+        all.push(format!("{:?}", block.unwrap()));
+    }
+    all
 }
