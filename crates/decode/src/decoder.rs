@@ -272,7 +272,8 @@ impl PartDecoder {
         fields: Fields,
     ) -> Result<Self, DecodeError> {
         let mut made = Self::framed(part, text.format, reader, fields)?;
-        made.add_writer(BARE, &Parsed::of(text).map_err(|e| e.to_string()));
+        let refused = |e: SchemaError| (FailureStage::Resolution, e.to_string());
+        made.add_writer(BARE, &Parsed::of(text).map_err(refused));
         if let Self::Framed(decoder) = &mut made {
             decoder.bare = true;
         }

@@ -133,7 +133,8 @@ impl WriterBook {
         let key = key(topic, id);
         let mut topics = self.held(&key)?;
         let Some(held) = topics.get_mut(&key) else { return Ok(()) };
-        if held.missing.noted.contains_key(&writer.to_string()) || held.missing.noted.len() >= NOTED {
+        if held.missing.noted.contains_key(&writer.to_string()) || held.missing.noted.len() >= NOTED
+        {
             return Ok(());
         }
         let noted = Noted { cause: cause.to_owned(), found: None };
@@ -212,7 +213,10 @@ impl WriterBook {
         if !topics.contains_key(key) {
             let missing: Missing = self.store.get(Kind::MissingWriters, key)?.unwrap_or_default();
             let current = missing.state(missing.states);
-            topics.insert(key.to_owned(), Held { missing, current, looked: None, next: String::new() });
+            topics.insert(
+                key.to_owned(),
+                Held { missing, current, looked: None, next: String::new() },
+            );
         }
         Ok(topics)
     }
@@ -288,7 +292,7 @@ mod tests {
             book.note(&topic, id, id_of(n), "none").unwrap();
         }
         let state = book.current(&topic, id).unwrap();
-        let missing = |n: i32| book.missing(&topic, id, &state, RegistrySchemaId(n)).unwrap();
+        let missing = |n: i32| book.missing(&topic, id, &state, id_of(n)).unwrap();
         assert!(missing(NOTED as i32).is_some() && missing(NOTED as i32 + 1).is_none());
         assert_eq!(book.to_look_for(&topic, id).unwrap().len(), AT_ONCE);
     }
