@@ -1,6 +1,7 @@
 //! The configuration: what can be set, its defaults, and what is checked before anything starts.
 
 pub mod auth;
+mod merged;
 mod read;
 
 use std::collections::BTreeMap;
@@ -9,12 +10,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
-use isk_coldset::{ColdsetConfig, Upstream};
+use isk_coldset::ColdsetConfig;
 use isk_virtual_table::{ErrorPolicies, ErrorPolicy};
 use serde::Deserialize;
 
 use crate::formats::Formats;
 
+pub use merged::Merged;
 pub use read::load;
 
 /// All that can be configured. `Debug` hides secrets.
@@ -224,62 +226,6 @@ impl Default for Follow {
     }
 }
 
-/// How topics and cold tables belong together.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Merged {
-    /// The cold tables of topics; the first pattern that matches counts. A topic that none matches
-    /// belongs with the table of its own name.
-    pub topics: Vec<TopicTable>,
-}
-
-/// The cold table of some topics.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TopicTable {
-    /// A regular expression that matches the topic's whole name.
-    pub topic: String,
-    /// The table's name; `$1` and `${name}` stand for groups.
-    pub table: String,
-}
-
-/// What tables show of records that do not decode.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Errors {
-    /// keep, skip or fail: of topics that none of the patterns names.
-    pub policy: String,
-    /// Regular expressions over whole names: topics that show rows with nulls in their place.
-    pub keep: Vec<String>,
-    /// Topics that leave them out.
-    pub skip: Vec<String>,
-    /// Topics of which a read fails.
-    pub fail: Vec<String>,
-}
-
-impl Default for Errors {
-    fn default() -> Self {
-        Self {
-            policy: ErrorPolicy::default().to_string(),
-            keep: Vec::new(),
-            skip: Vec::new(),
-            fail: Vec::new(),
-        }
-    }
-}
-
-impl Errors {
-    /// The policies of topics.
-    pub fn policies(&self) -> Result<ErrorPolicies> {
-        let policy = self
-            .policy
-            .parse::<ErrorPolicy>()
-            .map_err(|e| anyhow!("configuration key \"errors.policy\" (ISK_ERRORS_POLICY): {e}"))?;
-        ErrorPolicies::new(policy, &self.keep, &self.skip, &self.fail)
-            .context("configuration section [errors]")
-    }
-}
-
 /// Bounds of memory, disk and concurrency.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -400,7 +346,7 @@ fn check(config: &Config) -> Result<()> {
     }
     config.errors.policies()?;
     auth::check(config)?;
-    check_coldset(config)?;
+    merged::check(config)?;
     crate::formats::formats(config)?;
     for (key, value) in [
         ("prover.rate_bytes_per_second", config.prover.rate_bytes_per_second),
@@ -418,50 +364,6 @@ fn check(config: &Config) -> Result<()> {
         bail!("configuration key \"limits.render_concurrency\" must be at least 1");
     }
     Ok(())
-}
-
-fn check_coldset(config: &Config) -> Result<()> {
-    if let Some(coldset) = config.upstream()? {
-        // What else is wrong with it shows when a client is made of it, without asking anything.
-        Upstream::new(&coldset)
-            .context("configuration section [coldset] (ISK_COLDSET_CLIENT_*)")?;
-    } else if !config.merged.topics.is_empty() {
-        bail!(
-            "configuration key \"merged.topics\" is set, and there are no cold tables: name their \
-             catalog with coldset.uri (ISK_COLDSET_CLIENT_URI)"
-        );
-    }
-    for TopicTable { topic, table } in &config.merged.topics {
-        let pattern = regex::Regex::new(topic).map_err(|e| {
-            anyhow!("configuration key \"merged.topics\": {topic:?} is no regular expression: {e}")
-        })?;
-        if let Some(group) = unknown_group(&pattern, table) {
-            bail!(
-                "configuration key \"merged.topics\": table {table:?} names the group {group:?}, and \
-                 topic {topic:?} has none such; put braces where letters follow: ${{1}}_x"
-            );
-        }
-    }
-    Ok(())
-}
-
-/// A group that a replacement names and its pattern has not. It would be replaced by nothing.
-fn unknown_group(pattern: &regex::Regex, replacement: &str) -> Option<String> {
-    let names: Vec<&str> = pattern.capture_names().flatten().collect();
-    let known = |name: &str| match name.parse::<usize>() {
-        Ok(number) => number < pattern.captures_len(),
-        Err(_) => names.contains(&name),
-    };
-    // "$$" is the sign itself.
-    let text = replacement.replace("$$", "");
-    text.split('$').skip(1).find_map(|rest| {
-        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let name = match rest.strip_prefix('{') {
-            Some(braced) => braced.split('}').next().unwrap_or_default(),
-            None => &rest[..rest.find(|c| !word(c)).unwrap_or(rest.len())],
-        };
-        (!known(name)).then(|| name.to_owned())
-    })
 }
 
 #[cfg(test)]
@@ -628,26 +530,6 @@ mod tests {
     }
 
     #[test]
-    fn tables_of_topics_are_named_by_their_groups() {
-        let config = from(
-            "[coldset]\nuri = \"http://c\"\n\
-             [merged]\ntopics = [{ topic = \"prod\\\\.(.*)\", table = \"${1}_$$\" }]\n",
-            &[],
-        );
-        let topics = config.unwrap().merged.topics;
-        assert_eq!(
-            (topics[0].topic.as_str(), topics[0].table.as_str()),
-            ("prod\\.(.*)", "${1}_$$")
-        );
-        let unknown = |topic, table| unknown_group(&regex::Regex::new(topic).unwrap(), table);
-        assert_eq!(unknown("(?<n>a)(b)", "$n-$2.${1}${0}$$3"), None);
-        assert_eq!(unknown("(a)", "$2").as_deref(), Some("2"));
-        assert_eq!(unknown("(a)", "$1x").as_deref(), Some("1x"));
-        assert_eq!(unknown("(a)", "${m}").as_deref(), Some("m"));
-        assert_eq!(unknown("(a)", "x$").as_deref(), Some(""));
-    }
-
-    #[test]
     fn a_kubernetes_service_link_is_no_port() {
         let config = from("", &[("ISK_PORT", "tcp://10.0.0.7:11000")]).unwrap();
         assert_eq!(config.s3.port, 11000);
@@ -668,5 +550,26 @@ mod tests {
         .unwrap();
         assert!(!format!("{config:?}").contains("hunter2"));
         assert!(!format!("{:?}", config.upstream().unwrap()).contains("hunter2"));
+    }
+
+    #[test]
+    fn tables_of_topics_are_named_by_their_groups() {
+        let config = from(
+            "[coldset]\nuri = \"http://c\"\n\
+             [merged]\ntopics = [{ topic = \"prod\\\\.(.*)\", table = \"${1}_$$\" }]\n",
+            &[],
+        );
+        let topics = config.unwrap().merged.topics;
+        assert_eq!(
+            (topics[0].topic.as_str(), topics[0].table.as_str()),
+            ("prod\\.(.*)", "${1}_$$")
+        );
+        let unknown =
+            |topic, table| merged::unknown_group(&regex::Regex::new(topic).unwrap(), table);
+        assert_eq!(unknown("(?<n>a)(b)", "$n-$2.${1}${0}$$3"), None);
+        assert_eq!(unknown("(a)", "$2").as_deref(), Some("2"));
+        assert_eq!(unknown("(a)", "$1x").as_deref(), Some("1x"));
+        assert_eq!(unknown("(a)", "${m}").as_deref(), Some("m"));
+        assert_eq!(unknown("(a)", "x$").as_deref(), Some(""));
     }
 }
