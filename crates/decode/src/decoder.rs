@@ -9,8 +9,7 @@ use isk_model::{
     KafkaPartition, KafkaRecord, Offset, RecordBlock, RegistrySchemaId, SchemaFormat, WriterId,
 };
 use isk_schema::{
-    AvroType, CONFIGURED, KeyKind, PlainKind, ProtoSchema, SchemaError, SchemaText, TableSchema,
-    ValueKind,
+    AvroType, CONFIGURED, KeyKind, PlainKind, SchemaError, SchemaText, TableSchema, ValueKind,
 };
 
 use crate::budget::{Budget, MAX_BLOCK_CELLS};
@@ -20,6 +19,7 @@ use crate::error::{DecodeError, FailureStage, Fault, Read};
 use crate::frame::{self, Framed};
 use crate::json;
 use crate::metadata;
+use crate::parsed::Parsed;
 use crate::plain;
 use crate::plan::Plan;
 use crate::protobuf::{self, Path};
@@ -207,40 +207,6 @@ enum Rows {
     Json(json::JsonRows),
     Protobuf(protobuf::ProtoRows),
     Plain(PlainKind),
-}
-
-/// A writer's schema, read.
-enum Parsed {
-    Avro(AvroType),
-    Json(AvroType),
-    Protobuf(ProtoSchema),
-    Plain(PlainKind),
-}
-
-impl Parsed {
-    fn of(text: &SchemaText) -> Result<Self, SchemaError> {
-        Ok(match text.format {
-            SchemaFormat::Avro => Self::Avro(text.parse()?),
-            SchemaFormat::Json => Self::Json(text.parse()?),
-            SchemaFormat::Protobuf => {
-                Self::Protobuf(ProtoSchema::parse(&text.text, &text.references)?)
-            }
-            SchemaFormat::Plain => match PlainKind::of_name(&text.text) {
-                Some(kind) => Self::Plain(kind),
-                // It says so.
-                None => text.parse().map(Self::Avro)?,
-            },
-        })
-    }
-
-    fn format(&self) -> SchemaFormat {
-        match self {
-            Self::Avro(_) => SchemaFormat::Avro,
-            Self::Json(_) => SchemaFormat::Json,
-            Self::Protobuf(_) => SchemaFormat::Protobuf,
-            Self::Plain(_) => SchemaFormat::Plain,
-        }
-    }
 }
 
 /// Why decoding a block stopped.

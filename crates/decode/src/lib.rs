@@ -62,6 +62,7 @@ mod error_rows;
 mod frame;
 mod json;
 mod metadata;
+mod parsed;
 mod plain;
 mod plan;
 mod protobuf;

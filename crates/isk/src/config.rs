@@ -1,6 +1,7 @@
 //! The configuration: what can be set, its defaults, and what is checked before anything starts.
 
 pub mod auth;
+mod errors;
 mod merged;
 mod read;
 
@@ -11,11 +12,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow, bail};
 use isk_coldset::ColdsetConfig;
-use isk_virtual_table::{ErrorPolicies, ErrorPolicy};
 use serde::Deserialize;
 
 use crate::formats::Formats;
 
+pub use errors::Errors;
 pub use merged::Merged;
 pub use read::load;
 
@@ -400,7 +401,10 @@ mod tests {
             let topic = isk_model::TopicName::new(topic).unwrap();
             config.errors.policies().unwrap().of(&topic)
         };
-        assert_eq!((policy("orders.eu"), policy("x")), (ErrorPolicy::Fail, ErrorPolicy::Skip));
+        assert_eq!(
+            (policy("orders.eu"), policy("x")),
+            (isk_virtual_table::ErrorPolicy::Fail, isk_virtual_table::ErrorPolicy::Skip)
+        );
         assert!(!config.prover.enabled && config.follow.topics.is_empty());
         assert_eq!(config.prover.topics, ["orders.*", "users"]);
         assert_eq!(config.follow.interval_ms, 250);
