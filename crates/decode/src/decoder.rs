@@ -1,31 +1,21 @@
 //! From a block of records to one Arrow batch: the entry point.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow_schema::{ArrowError, Fields, SchemaRef};
+use arrow_schema::{Fields, SchemaRef};
 use isk_model::{
     KafkaPartition, KafkaRecord, Offset, RecordBlock, RegistrySchemaId, SchemaFormat, WriterId,
 };
-use isk_schema::{
-    AvroType, CONFIGURED, KeyKind, PlainKind, SchemaError, SchemaText, TableSchema, ValueKind,
-};
+use isk_schema::{AvroType, KeyKind, SchemaText, TableSchema, ValueKind};
 
-use crate::budget::{Budget, MAX_BLOCK_CELLS};
 use crate::columns::arrow_schema;
-use crate::cursor::Cursor;
-use crate::error::{DecodeError, FailureStage, Fault, Read};
-use crate::frame::{self, Framed};
-use crate::json;
+use crate::error::{DecodeError, FailureStage};
+use crate::frame;
+use crate::framed::{FramedDecoder, Parsed, Refusal};
+use crate::json_text::JsonTexts;
 use crate::metadata;
-use crate::parsed::Parsed;
-use crate::plain;
-use crate::plan::Plan;
-use crate::protobuf::{self, Path};
-use crate::resolve;
-use crate::run;
-use crate::sink::Sink;
 
 /// What the registry said of a schema id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +89,7 @@ impl TopicDecoder {
             schema.fields().iter().skip(columns + KEY_COLUMN).take(1).cloned().collect();
         let value = match &table.value {
             ValueKind::None => PartDecoder::Raw,
+            ValueKind::JsonText => PartDecoder::JsonText(JsonTexts::new(RecordPart::Value)),
             ValueKind::Framed(format, reader) => {
                 PartDecoder::framed(RecordPart::Value, *format, reader, value_fields)?
             }
@@ -108,6 +99,7 @@ impl TopicDecoder {
         };
         let key = match &table.key {
             KeyKind::Bytes => PartDecoder::Raw,
+            KeyKind::JsonText => PartDecoder::JsonText(JsonTexts::new(RecordPart::Key)),
             KeyKind::Framed(format, reader) => {
                 PartDecoder::framed(RecordPart::Key, *format, reader, key_fields)?
             }
@@ -134,17 +126,17 @@ impl TopicDecoder {
     /// Gives a writer schema. A schema that cannot be read as the table's makes its records failures.
     pub fn add_writer(&mut self, id: impl Into<WriterId>, schema: WriterSchema) {
         let id = id.into();
-        let parsed = match schema {
+        let parsed = match &schema {
             WriterSchema::Known(text) => {
                 let refused = |e| (FailureStage::Resolution, format!("writer schema {id}: {e}"));
-                Parsed::of(&text).map_err(refused)
+                Parsed::of(text).map_err(refused)
             }
             WriterSchema::Missing { cause } => {
                 Err((FailureStage::Lookup, format!("writer schema {id} does not exist: {cause}")))
             }
         };
         for part in [&mut self.value, &mut self.key] {
-            part.add_writer(id, &parsed);
+            part.add_writer(id, &schema, &parsed);
         }
     }
 
@@ -177,43 +169,9 @@ impl TopicDecoder {
 enum PartDecoder {
     /// One column of bytes.
     Raw,
+    /// One column of JSON text.
+    JsonText(JsonTexts),
     Framed(Box<FramedDecoder>),
-}
-
-struct FramedDecoder {
-    part: RecordPart,
-    format: SchemaFormat,
-    reader: Arc<AvroType>,
-    fields: Fields,
-    /// The columns, as those of one struct.
-    rows: Sink,
-    writers: HashMap<WriterId, Writer>,
-    /// Whether the bytes name no schema, being all written with one.
-    bare: bool,
-}
-
-/// What the schema of bare bytes goes by.
-const BARE: WriterId = WriterId::Id(CONFIGURED);
-
-/// What is known of one writer schema: how to read its records, or why they cannot be read.
-type Writer = Result<Rows, Refusal>;
-
-/// Why the records of a writer schema cannot be read, and at which step that shows.
-type Refusal = (FailureStage, String);
-
-/// How to read one payload as a row.
-enum Rows {
-    Avro(Plan),
-    Json(json::JsonRows),
-    Protobuf(protobuf::ProtoRows),
-    Plain(PlainKind),
-}
-
-/// Why decoding a block stopped.
-enum Stop {
-    Unknown(WriterId),
-    /// Arrow refused a column; the most likely cause is text that is not UTF-8.
-    Column(ArrowError),
 }
 
 impl PartDecoder {
@@ -223,12 +181,7 @@ impl PartDecoder {
         reader: &Arc<AvroType>,
         fields: Fields,
     ) -> Result<Self, DecodeError> {
-        let rows = Sink::rows(&fields).ok_or_else(|| {
-            DecodeError::Schema(format!("no column can be made for one of {fields:?}"))
-        })?;
-        let (reader, writers, bare) = (reader.clone(), HashMap::new(), false);
-        let decoder = FramedDecoder { part, format, reader, fields, rows, writers, bare };
-        Ok(Self::Framed(Box::new(decoder)))
+        Ok(Self::Framed(Box::new(FramedDecoder::new(part, format, reader, fields)?)))
     }
 
     fn bare(
@@ -237,13 +190,7 @@ impl PartDecoder {
         reader: &Arc<AvroType>,
         fields: Fields,
     ) -> Result<Self, DecodeError> {
-        let mut made = Self::framed(part, text.format, reader, fields)?;
-        let refused = |e: SchemaError| (FailureStage::Resolution, e.to_string());
-        made.add_writer(BARE, &Parsed::of(text).map_err(refused));
-        if let Self::Framed(decoder) = &mut made {
-            decoder.bare = true;
-        }
-        Ok(made)
+        Ok(Self::Framed(Box::new(FramedDecoder::bare(part, text, reader, fields)?)))
     }
 
     fn missing<'a>(
@@ -252,31 +199,42 @@ impl PartDecoder {
         part: impl Fn(&KafkaRecord<'a>) -> Option<&'a [u8]>,
         missing: &mut BTreeSet<WriterId>,
     ) {
-        let Self::Framed(decoder) = self else { return };
-        if decoder.bare {
-            return;
-        }
+        let part_of = match self {
+            Self::Raw => return,
+            Self::Framed(decoder) if decoder.is_bare() => return,
+            Self::JsonText(decoder) => decoder.part(),
+            Self::Framed(decoder) => decoder.part(),
+        };
         let mut last = None;
         for record in block.iter() {
             let Some(bytes) = part(&record) else { continue };
-            let Ok(framed) = frame::of_record(&record, decoder.part, bytes) else { continue };
+            let Ok(framed) = frame::of_record(&record, part_of, bytes) else { continue };
             let id = framed.writer;
-            if last != Some(id) && !decoder.writers.contains_key(&id) {
+            if last != Some(id) && !self.knows(id) {
                 missing.insert(id);
             }
             last = Some(id);
         }
     }
 
-    fn add_writer(&mut self, id: WriterId, parsed: &Result<Parsed, Refusal>) {
-        if let Self::Framed(decoder) = self {
-            let writer = match parsed {
-                Ok(parsed) => decoder.plan(parsed).map_err(|why| {
-                    (FailureStage::Resolution, format!("writer schema {id}: {why}"))
-                }),
-                Err(refusal) => Err(refusal.clone()),
-            };
-            decoder.writers.insert(id, writer);
+    fn knows(&self, id: WriterId) -> bool {
+        match self {
+            Self::Raw => true,
+            Self::JsonText(decoder) => decoder.knows(id),
+            Self::Framed(decoder) => decoder.knows(id),
+        }
+    }
+
+    fn add_writer(
+        &mut self,
+        id: WriterId,
+        schema: &WriterSchema,
+        parsed: &Result<Parsed, Refusal>,
+    ) {
+        match self {
+            Self::Raw => {}
+            Self::JsonText(decoder) => decoder.add_writer(id, schema, parsed),
+            Self::Framed(decoder) => decoder.add_writer(id, parsed),
         }
     }
 
@@ -286,133 +244,10 @@ impl PartDecoder {
         part: impl Fn(&KafkaRecord<'a>) -> Option<&'a [u8]>,
         failures: &mut Vec<DecodeFailure>,
     ) -> Result<Vec<ArrayRef>, DecodeError> {
-        let decoder = match self {
-            Self::Raw => return Ok(vec![metadata::raw(block, part)?]),
-            Self::Framed(decoder) => decoder,
-        };
-        let before = failures.len();
-        let mut result = decoder.attempt(block, &part, false, failures);
-        if matches!(result, Err(Stop::Column(_))) {
-            failures.truncate(before);
-            decoder.rows.truncate(0);
-            result = decoder.attempt(block, &part, true, failures);
+        match self {
+            Self::Raw => Ok(vec![metadata::raw(block, part)?]),
+            Self::JsonText(decoder) => decoder.decode(block, part, failures),
+            Self::Framed(decoder) => decoder.decode(block, part, failures),
         }
-        result.map_err(|stop| {
-            decoder.rows.truncate(0);
-            match stop {
-                Stop::Unknown(id) => DecodeError::UnknownWriter(id),
-                Stop::Column(error) => DecodeError::Batch(error),
-            }
-        })
-    }
-}
-
-impl FramedDecoder {
-    fn plan(&self, writer: &Parsed) -> Result<Rows, String> {
-        let format = writer.format();
-        if format != self.format {
-            return Err(format!("it is of type {format}, and the table follows {}", self.format));
-        }
-        let (name, spread) = match self.part {
-            RecordPart::Value => ("value", true),
-            RecordPart::Key => (isk_schema::KAFKA_KEY.name, false),
-        };
-        Ok(match writer {
-            Parsed::Avro(writer) => Rows::Avro(resolve::rows(writer, &self.reader, name, spread)?),
-            Parsed::Json(writer) => Rows::Json(json::rows(writer, &self.reader, name, spread)),
-            Parsed::Protobuf(writer) => {
-                let column = (!spread).then_some(name);
-                Rows::Protobuf(protobuf::rows(writer, &self.reader, column))
-            }
-            Parsed::Plain(kind) => Rows::Plain(*kind),
-        })
-    }
-
-    /// Decodes the block once. `check_utf8`: each text by itself.
-    fn attempt<'a>(
-        &mut self,
-        block: &'a RecordBlock,
-        part: impl Fn(&KafkaRecord<'a>) -> Option<&'a [u8]>,
-        check_utf8: bool,
-        failures: &mut Vec<DecodeFailure>,
-    ) -> Result<Vec<ArrayRef>, Stop> {
-        let mut cells = MAX_BLOCK_CELLS;
-        // Most blocks have one writer: it is looked up once.
-        let mut last: Option<(WriterId, &Writer)> = None;
-        for (row_number, record) in block.iter().enumerate() {
-            let Some(bytes) = part(&record) else {
-                self.rows.null();
-                continue;
-            };
-            let rows = self.rows.len();
-            let framed = match self.bare {
-                true => Ok(Framed { writer: BARE, path: Path::Unsaid, payload: bytes }),
-                false => frame::of_record(&record, self.part, bytes),
-            };
-            let fault = match framed {
-                Err(fault) => Some((None, fault)),
-                Ok(framed) => {
-                    let id = framed.writer;
-                    let writer = match last {
-                        Some((last_id, writer)) if last_id == id => writer,
-                        _ => self.writers.get(&id).ok_or(Stop::Unknown(id))?,
-                    };
-                    last = Some((id, writer));
-                    let result = row(writer, &framed, check_utf8, &mut cells, &mut self.rows);
-                    result.err().map(|fault| (id.id().filter(|_| !self.bare), fault))
-                }
-            };
-            if let Some((schema_id, fault)) = fault {
-                self.rows.truncate(rows);
-                self.rows.null();
-                failures.push(DecodeFailure {
-                    offset: record.offset,
-                    row: row_number,
-                    part: self.part,
-                    stage: fault.stage(),
-                    cause: fault.to_string(),
-                    schema_id,
-                });
-            }
-        }
-        self.rows.finish_rows(&self.fields).map_err(Stop::Column)
-    }
-}
-
-/// Reads one payload to its end, as one row. `cells` is what the block may still unfold to.
-fn row(
-    writer: &Writer,
-    framed: &Framed<'_>,
-    check_utf8: bool,
-    cells: &mut u64,
-    rows: &mut Sink,
-) -> Read<()> {
-    let payload = framed.payload;
-    match writer {
-        Ok(Rows::Avro(plan)) => {
-            let mut cur = Cursor::new(payload, check_utf8, *cells);
-            let result = run::run(plan, &mut cur, rows);
-            *cells = cur.budget.block;
-            result?;
-            match cur.remaining() {
-                0 => Ok(()),
-                more => Err(Fault::new(format!("{more} bytes are left behind its end"))),
-            }
-        }
-        Ok(Rows::Json(plan)) => {
-            let mut scanner = json::Scanner::new(payload, *cells)?;
-            let result = json::row(plan, &mut scanner, rows);
-            *cells = scanner.budget.block;
-            result
-        }
-        Ok(Rows::Protobuf(plan)) => {
-            let mut budget = Budget::new(payload.len(), *cells);
-            let mut run = protobuf::Run { budget: &mut budget, check_utf8 };
-            let result = protobuf::row(plan, framed.path, payload, &mut run, rows);
-            *cells = budget.block;
-            result
-        }
-        Ok(Rows::Plain(kind)) => plain::row(*kind, payload, check_utf8, rows),
-        Err((stage, cause)) => Err(Fault::at(*stage, cause.as_str())),
     }
 }

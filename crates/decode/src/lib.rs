@@ -36,6 +36,16 @@
 //! is missing. A member that the schema does not name is ignored, unless `additionalProperties` gave it a
 //! column. An object that has one key twice is a failure, as parsers differ about which value counts.
 //!
+//! # JSON text
+//!
+//! A table may show values and keys as JSON text, whatever they were written with (`json_text.rs`). A record under a
+//! schema is decoded as the table of that schema alone would have it, and written as JSON, so what fails there fails
+//! here. Names are the schema's own, nulls are written. Numbers and decimals are numbers, to the last digit; what JSON
+//! has no number for (`NaN`, `Infinity`, `-Infinity`) is a text, as bytes are (Base64), uuids, dates (`2030-12-31`), times
+//! (`23:59:59.5`) and timestamps (`2030-12-31T23:59:59.5Z`; without `Z` where there is no zone). Of a union, the branch's
+//! value is shown. JSON is shown as it was written, once it was seen to be JSON. A key that is neither framed nor JSON
+//! is shown as a JSON string if it is UTF-8.
+//!
 //! # Protobuf
 //!
 //! The path that follows the schema's id names the message; records of other messages than the table shows are
@@ -60,9 +70,11 @@ mod default;
 mod error;
 mod error_rows;
 mod frame;
+mod framed;
 mod json;
+mod json_text;
+mod json_write;
 mod metadata;
-mod parsed;
 mod plain;
 mod plan;
 mod protobuf;

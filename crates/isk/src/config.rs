@@ -4,6 +4,7 @@ pub mod auth;
 mod errors;
 mod merged;
 mod read;
+mod topics;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,7 @@ use crate::formats::Formats;
 pub use errors::Errors;
 pub use merged::Merged;
 pub use read::load;
+pub use topics::Topics;
 
 /// All that can be configured. `Debug` hides secrets.
 #[derive(Debug, Clone, Deserialize)]
@@ -157,22 +159,6 @@ pub struct Registry {
     pub ca_file: Option<PathBuf>,
     /// A file of our own PEM certificate chain and its key, for mutual TLS.
     pub identity_file: Option<PathBuf>,
-}
-
-/// Which topics are tables. The patterns are regular expressions that match the whole name.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Topics {
-    /// A topic is a table when one of these matches ...
-    pub include: Vec<String>,
-    /// ... and none of these. Kafka's internal topics are never tables.
-    pub exclude: Vec<String>,
-}
-
-impl Default for Topics {
-    fn default() -> Self {
-        Self { include: vec![".*".into()], exclude: vec!["_schemas".into(), "_confluent.*".into()] }
-    }
 }
 
 /// What is encoded in the background, though nobody has asked for it. The patterns are regular expressions
@@ -348,6 +334,9 @@ fn check(config: &Config) -> Result<()> {
     config.errors.policies()?;
     auth::check(config)?;
     merged::check(config)?;
+    for settings in &config.topics.settings {
+        settings.rule()?;
+    }
     crate::formats::formats(config)?;
     for (key, value) in [
         ("prover.rate_bytes_per_second", config.prover.rate_bytes_per_second),

@@ -101,6 +101,8 @@ const SETTINGS: &str = r#"SETTINGS (a TOML file; each can also be set, and is ov
   [topics]                           regular expressions over whole names
   include = [".*"]                   ISK_TOPICS_INCLUDE     comma-separated
   exclude = ["_schemas", "_confluent.*"]  ISK_TOPICS_EXCLUDE
+  settings = []                      what holds for some topics: [{ topic = 'logs\..*', layout = "json" }];
+                                     layout is flat, raw or json
 
   [formats]                          what the registry does not say of keys and values, or not by topic
   topics = []                        [{ topic = 'prod\..*', value = "avro", key = "long",

@@ -10,7 +10,7 @@ use isk_coldset::Upstream;
 use isk_kafka::{KafkaCluster, KafkaConfig, RegistryAuth, RegistryConfig, SchemaRegistry};
 use isk_s3_http::{ColdBuckets, GatewayCredentials, GatewaySettings};
 use isk_virtual_table::{
-    ProverConfig, RoundTimes, Service, ServiceConfig, TableMapping, TopicFilter,
+    ProverConfig, RoundTimes, Service, ServiceConfig, TableMapping, TableRules, TopicFilter,
 };
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
@@ -274,6 +274,8 @@ fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Service> {
     let tables: Vec<_> =
         config.merged.topics.iter().map(|rule| (&rule.topic, &rule.table)).collect();
     let tables = TableMapping::new(&tables).context("configuration key \"merged.topics\"")?;
+    let rules = config.topics.settings.iter().map(|settings| settings.rule());
+    let rules = TableRules(rules.collect::<Result<_>>()?);
     let service = Service::open(ServiceConfig {
         kafka: kafka(config)?,
         registry: registry(config)?,
@@ -283,6 +285,7 @@ fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Service> {
         coldset,
         tables,
         errors: config.errors.policies()?,
+        rules,
         data_dir: config.data_dir.clone(),
         cache_bytes: config.limits.cache_bytes,
         render_concurrency: config.limits.render_concurrency,

@@ -128,7 +128,9 @@ pub use metadata::{
 pub use parse::parse;
 pub use plain::PlainKind;
 pub use protobuf::{ProtoField, ProtoSchema, ProtoValue};
-pub use table::{CONFIGURED, KeyKind, SchemaText, TableSchema, ValueKind, table_schema};
+pub use table::{
+    CONFIGURED, KeyKind, SchemaText, TableSchema, ValueKind, json_text_schema, table_schema,
+};
 
 /// The version of the mapping from registered types to Iceberg types, column names included. A change to
 /// what existing schemas map to raises it, so that an upgrade never changes a table under its readers.

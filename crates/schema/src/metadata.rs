@@ -37,7 +37,8 @@ pub const KAFKA_HEADERS_ELEMENT: MetadataColumn = column("element", 7);
 pub const KAFKA_HEADERS_KEY: MetadataColumn = column("key", 8);
 /// A header's value.
 pub const KAFKA_HEADERS_VALUE: MetadataColumn = column("value", 9);
-/// `binary`: the record's value as it is, in tables of topics without a value schema.
+/// The record's value as a whole: `binary`, as it is, where a topic has no value schema or is shown raw; `string`
+/// where it is shown as JSON text.
 pub const KAFKA_VALUE: MetadataColumn = column("kafka_value", 10);
 
 /// Field ids of values' fields begin here; those below are the metadata columns' or kept for columns to
@@ -63,9 +64,9 @@ fn optional(column: MetadataColumn, ty: Type) -> NestedFieldRef {
     Arc::new(NestedField::optional(column.id.0, column.name, ty))
 }
 
-/// The raw value's column.
-pub(crate) fn value_column() -> NestedFieldRef {
-    optional(KAFKA_VALUE, Type::Primitive(PrimitiveType::Binary))
+/// The column of the value as a whole.
+pub(crate) fn value_column(ty: Type) -> NestedFieldRef {
+    optional(KAFKA_VALUE, ty)
 }
 
 /// The metadata columns in table order, the key's with the given type.

@@ -56,6 +56,8 @@ impl SchemaText {
 pub enum ValueKind {
     /// No schema: one column `kafka_value` of bytes.
     None,
+    /// One column `kafka_value` of JSON text, whatever schema a value was written with.
+    JsonText,
     /// Records of a format in Confluent framing, shown under this type.
     Framed(SchemaFormat, Arc<AvroType>),
     /// Written with this schema, and nothing else in the bytes.
@@ -67,6 +69,8 @@ pub enum ValueKind {
 pub enum KeyKind {
     /// No schema: `kafka_key` is bytes.
     Bytes,
+    /// `kafka_key` is JSON text, whatever schema a key was written with.
+    JsonText,
     /// A format in Confluent framing, shown under this type in `kafka_key`.
     Framed(SchemaFormat, Arc<AvroType>),
     /// Written with this schema, and nothing else in the bytes.
@@ -91,7 +95,7 @@ impl TableSchema {
     /// How many of the first columns are the value's.
     pub fn value_columns(&self) -> usize {
         match &self.value {
-            ValueKind::None => 1,
+            ValueKind::None | ValueKind::JsonText => 1,
             ValueKind::Framed(_, ty) | ValueKind::Bare(_, ty) => match &ty.kind {
                 Kind::Record(record) => record.fields.len(),
                 _ => 1,
@@ -123,7 +127,7 @@ pub fn table_schema(
     };
 
     let mut fields = match &value {
-        None => vec![metadata::value_column()],
+        None => vec![metadata::value_column(Type::Primitive(PrimitiveType::Binary))],
         Some((_, ty, ids)) => value_fields(ty, ids)?,
     };
     let key_type = match &key {
@@ -149,6 +153,23 @@ pub fn table_schema(
             CONFIGURED => KeyKind::Bare(text.clone(), ty),
             _ => KeyKind::Framed(text.format, ty),
         }),
+    })
+}
+
+/// The columns of a topic whose values and keys are shown as JSON text. They follow no version of a schema.
+///
+/// # Errors
+/// Iceberg refuses the columns: a defect.
+pub fn json_text_schema() -> Result<TableSchema, SchemaError> {
+    let text = Type::Primitive(PrimitiveType::String);
+    let mut fields = vec![metadata::value_column(text.clone())];
+    fields.extend(metadata::columns(text));
+    let schema = Schema::builder().with_fields(fields).build();
+    Ok(TableSchema {
+        version: SchemaVersion::default(),
+        iceberg: Arc::new(schema.map_err(|e| SchemaError::Iceberg(e.to_string()))?),
+        value: ValueKind::JsonText,
+        key: KeyKind::JsonText,
     })
 }
 

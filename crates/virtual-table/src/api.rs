@@ -14,10 +14,6 @@ pub const COLDSET: &str = "coldset";
 pub const MERGED: &str = "merged";
 /// The namespace of topics' records that do not decode, and the bucket of their files.
 pub const ERRORS: &str = "errors";
-/// What is added to a topic's name for the table, in `hotset`, of its records that cold has not.
-pub const UNMOVED: &str = "$unmoved";
-/// The same for Trino, which keeps `$` for itself. No topic's name has this character either.
-pub const UNMOVED_IN_TRINO: &str = "~unmoved";
 
 /// An error of the service, classed by what the caller should do. The text names the thing and the
 /// remedy and holds nothing secret: it may be shown to a client.

@@ -27,6 +27,7 @@ impl Inputs {
             Decoding { undecoded: Undecoded::Only, writers: self.decoding.writers.clone() };
         Ok(Self {
             view: View::Errors,
+            layout: self.layout,
             cluster_id: self.cluster_id.clone(),
             topic: Arc::clone(&self.topic),
             render: render_digest(&self.table, profile, &decoding)?,

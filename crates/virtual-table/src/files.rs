@@ -16,6 +16,7 @@ use crate::epochs::EpochHistory;
 use crate::error_files::causes_bound;
 use crate::facts::{ChunkFacts, recipe};
 use crate::plan::{Inputs, View, uri};
+use crate::table_rules::RowLayout;
 
 /// The files of a group, and the metadata files that their recipes name: every chunk is a file, or the
 /// pieces of it that no cold table covers are.
@@ -126,6 +127,10 @@ fn planned_file(
             let mut bound = inputs.pin.size_bound(key.range, inputs.max_message_bytes);
             if inputs.view == View::Errors {
                 bound = bound.saturating_add(causes_bound(key.range));
+            }
+            if inputs.layout == RowLayout::Json {
+                // Text repeats the names of fields, and numbers and bytes take more room in it.
+                bound = bound.saturating_mul(2);
             }
             let timestamp_upper_ms = inputs.times.upper_bound(partition, key.range);
             (bound, Evidence::Unproven { delete_uri: delete_uri(), timestamp_upper_ms })

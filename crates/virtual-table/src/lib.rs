@@ -55,6 +55,8 @@ mod stated;
 mod store;
 mod sweeping;
 mod table_mapping;
+mod table_names;
+mod table_rules;
 mod tail;
 mod thinning;
 mod tick;
@@ -69,7 +71,7 @@ mod writers;
 
 pub use api::{
     COLDSET, ERRORS, HOTSET, ListedObject, Listing, LoadedTable, MERGED, ObjectInfo, ObjectStream,
-    ServiceError, UNMOVED,
+    ServiceError,
 };
 pub use coverage_admin::{CoverageStore, Forget, TableCoverage};
 pub use formats::{PartFormat, TopicFormats};
@@ -79,5 +81,6 @@ pub use scan::{ColumnStats, ContentFile, ScanFile, ScanPlan, ScanRequest};
 pub use scan_filter::{Filter, Test};
 pub use service::{Service, ServiceConfig};
 pub use table_mapping::TableMapping;
+pub use table_rules::{RowLayout, TableRule, TableRules};
 pub use topics::TopicFilter;
 pub use undecoded::{ErrorPolicies, ErrorPolicy};

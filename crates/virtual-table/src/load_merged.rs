@@ -125,7 +125,7 @@ impl Service {
         let mut properties = self.report_holes(&cold, &covered, offsets);
         let merged = match view {
             View::Merged => Some(self.merge(topic, columns, &cold, manifests)?),
-            View::Hot | View::Unmoved | View::Errors => None,
+            View::Hot | View::As(_) | View::Unmoved | View::Errors => None,
         };
         properties.insert("isk.cold-table".to_owned(), cold.name.clone());
         properties.insert("isk.cold-table-uuid".to_owned(), cold.uuid.to_string());

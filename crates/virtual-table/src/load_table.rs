@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use isk_kafka::TopicDescription;
 use isk_model::{KafkaPartition, PartitionOffsets};
+use isk_schema::TableSchema;
 use tokio::sync::watch;
 
-use crate::api::{COLDSET, ERRORS, LoadedTable, MERGED, ServiceError, UNMOVED, UNMOVED_IN_TRINO};
+use crate::api::{COLDSET, ERRORS, LoadedTable, MERGED, ServiceError};
 use crate::beside::relabelled;
 use crate::lineage::{Ends, TickCuts};
 use crate::metrics::add;
 use crate::plan::{Inputs, View, render_digest};
 use crate::service::Service;
+use crate::table_rules::RowLayout;
 use crate::tick::Tick;
 use crate::time_index_ask::TopicTimes;
 use crate::topic_pin::TopicPin;
@@ -46,7 +48,7 @@ impl Service {
             MERGED => self.load_merged(table).await,
             ERRORS => Ok(self.tick(View::Errors, table).await?.loaded.clone()),
             _ => {
-                let (view, topic) = hot_table(table);
+                let (view, topic) = self.hot_table(table);
                 Ok(self.tick(view, topic).await?.loaded.clone())
             }
         }
@@ -89,7 +91,7 @@ impl Service {
         let begun = Instant::now();
         let topic = self.in_time(begun, self.topics.get(topic)).await?;
         let (columns, log, cluster_id, decoding) = tokio::join!(
-            self.schemas.current(&topic.name, topic.id),
+            self.columns(view.layout(&self.rules, &topic.name), &topic),
             self.log(&topic, begun),
             self.in_time(begun, async {
                 self.kafka.cluster_id().await.map_err(|error| kafka_error(&error))
@@ -100,7 +102,7 @@ impl Service {
         let TopicLog { settings, mut offsets, pin, times } = log;
         let asked = begun.elapsed();
         let beside = match view {
-            View::Hot | View::Errors => None,
+            View::Hot | View::As(_) | View::Errors => None,
             // Behind the offsets: what moved and left Kafka in between must be in one of the two.
             View::Unmoved | View::Merged => {
                 self.beside(view, &topic, &columns, &mut offsets).await?
@@ -118,9 +120,10 @@ impl Service {
         // A followed topic ends where it is proven.
         let cuts = match view {
             View::Hot => self.tips.show(&topic, &mut offsets),
-            View::Unmoved | View::Merged | View::Errors => BTreeMap::new(),
+            View::As(_) | View::Unmoved | View::Merged | View::Errors => BTreeMap::new(),
         };
         let inputs = Inputs {
+            layout: view.layout(&self.rules, &topic.name),
             notes,
             view,
             cluster_id,
@@ -144,7 +147,7 @@ impl Service {
         let topic = Arc::clone(&inputs.topic);
         let tick = match view {
             View::Hot => self.settle_history(inputs, begun).await,
-            View::Unmoved | View::Merged | View::Errors => self.settle(inputs).await,
+            View::As(_) | View::Unmoved | View::Merged | View::Errors => self.settle(inputs).await,
         }?;
         tracing::debug!(
             topic = %topic.name, ?view, asked_us = asked.as_micros(),
@@ -206,6 +209,19 @@ impl Service {
         let undecoded = Undecoded::By(self.error_policies.of(&topic.name));
         let writers = self.schemas.writer_state(&topic.name, topic.id).await?;
         Ok(Decoding { undecoded, writers })
+    }
+
+    /// The columns of a topic's table.
+    pub(crate) async fn columns(
+        &self,
+        layout: RowLayout,
+        topic: &TopicDescription,
+    ) -> Result<Arc<TableSchema>, ServiceError> {
+        match layout {
+            RowLayout::Flat => self.schemas.current(&topic.name, topic.id).await,
+            RowLayout::Raw => Ok(Arc::clone(&self.schemas.raw)),
+            RowLayout::Json => Ok(Arc::clone(&self.schemas.json_text)),
+        }
     }
 
     /// The topic's last tick if the inputs are the same, else one that follows it.
@@ -285,22 +301,6 @@ impl Service {
             self.ticks.insert(key, Arc::clone(&tick));
         }
         Ok(tick)
-    }
-}
-
-/// The view and the topic that a table of the hotset's is.
-pub(crate) fn hot_table(table: &str) -> (View, &str) {
-    match table.strip_suffix(UNMOVED).or_else(|| table.strip_suffix(UNMOVED_IN_TRINO)) {
-        Some(topic) => (View::Unmoved, topic),
-        None => (View::Hot, table),
-    }
-}
-
-/// The topic that a table of the hotset's, or of errors, is of.
-pub(crate) fn topic_of_table<'t>(namespace: &str, table: &'t str) -> &'t str {
-    match namespace {
-        ERRORS => table,
-        _ => hot_table(table).1,
     }
 }
 

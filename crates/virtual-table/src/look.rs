@@ -70,7 +70,7 @@ impl Service {
         let topic = self.topics.get(topic).await?;
         let at = Instant::now();
         let (table, offsets, settings, decoding) = tokio::join!(
-            self.schemas.current(&topic.name, topic.id),
+            self.columns(self.rules.layout(&topic.name), &topic),
             self.offsets(&topic),
             self.topics.settings(&topic.name),
             self.decoding(&topic),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use isk_model::TopicName;
 
 use crate::api::{COLDSET, HOTSET, MERGED, ServiceError};
-use crate::load_table::hot_table;
 use crate::service::Service;
+use crate::table_names::topic_of;
 
 impl Service {
     /// For each of these tables, the tables whose rows it shows, as namespace and name: of a merged one its topic in
@@ -18,7 +18,7 @@ impl Service {
     ) -> Result<Vec<Vec<(String, String)>>, ServiceError> {
         let own = |namespace: &str, table: &str| (namespace.to_owned(), table.to_owned());
         if namespace != MERGED {
-            let base = |table| if namespace == HOTSET { hot_table(table).1 } else { table };
+            let base = |table| if namespace == HOTSET { topic_of(table) } else { table };
             return Ok(tables.iter().map(|table| vec![own(namespace, base(table))]).collect());
         }
         // Names of tables by their topics' are to be looked up only where they differ.

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use isk_iceberg_table::{Group, Placement, TableHead, groups};
 use isk_kafka::TopicDescription;
 use isk_model::{
-    KafkaPartition, ObjectKey, OffsetRange, PartitionOffsets, RenderDigest, SchemaVersion,
-    TopicName,
+    KafkaPartition, ObjectKey, OffsetRange, PartitionOffsets, RenderDigest, TopicName,
 };
 use isk_parquet_file::{RenderProfile, empty_delete_file};
 use isk_schema::{KeyKind, MAPPING_VERSION, TableSchema, ValueKind};
@@ -21,6 +20,7 @@ use crate::covered::Covered;
 use crate::epochs::EpochHistory;
 use crate::facts::FactBook;
 use crate::lineage::{Ends, TickCuts, split};
+use crate::table_rules::{RowLayout, TableRules};
 use crate::tail::Cuts;
 use crate::time_index_ask::TopicTimes;
 use crate::topic_pin::TopicPin;
@@ -36,8 +36,10 @@ const TABLE_UUIDS: Uuid = Uuid::from_u128(0x3f0c_7a52_6c1e_4b0e_9a57_2d1f_7d2b_6
 /// What of a topic is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum View {
-    /// All of it.
+    /// All of it, in the layout that is set for the topic.
     Hot,
+    /// All of it, in another layout.
+    As(RowLayout),
     /// What a cold table does not cover.
     Unmoved,
     /// What a cold table does not cover, together with that table.
@@ -50,9 +52,17 @@ impl View {
     /// The bucket of the view's objects.
     pub(crate) fn bucket(self) -> &'static str {
         match self {
-            Self::Hot | Self::Unmoved => HOTSET,
+            Self::Hot | Self::As(_) | Self::Unmoved => HOTSET,
             Self::Merged => MERGED,
             Self::Errors => ERRORS,
+        }
+    }
+
+    /// How a topic's records are rows of it.
+    pub(crate) fn layout(self, rules: &TableRules, topic: &TopicName) -> RowLayout {
+        match self {
+            Self::As(layout) => layout,
+            Self::Hot | Self::Unmoved | Self::Merged | Self::Errors => rules.layout(topic),
         }
     }
 }
@@ -60,6 +70,8 @@ impl View {
 /// All that a plan depends on: equal inputs are one snapshot.
 pub(crate) struct Inputs {
     pub view: View,
+    /// How records are rows.
+    pub layout: RowLayout,
     pub cluster_id: String,
     pub topic: Arc<TopicDescription>,
     /// The columns of the files.
@@ -135,6 +147,10 @@ pub(crate) fn render_digest(
     hash.update(format!("mapping {MAPPING_VERSION}; rows {ROWS_VERSION}; "));
     hash.update(decoding.digest_input());
     hash.update(profile.digest_input());
+    if table.value == ValueKind::JsonText {
+        // The same columns could be found by other means beside a cold table.
+        hash.update("; json text");
+    }
     hash.update([0]);
     hash.update(columns);
     // Bytes that name their schema are told apart by it; these are not.
@@ -155,8 +171,15 @@ pub(crate) fn location(view: View, topic: &TopicName) -> String {
     format!("s3://{}/{topic}", view.bucket())
 }
 
-/// The id under which table metadata names a schema version.
-fn schema_id(version: SchemaVersion) -> i32 {
+/// The id under which table metadata names the schema of JSON text, which follows no version.
+const JSON_TEXT_SCHEMA: i32 = i32::MAX - 1;
+
+/// The id under which table metadata names a topic's schema.
+fn schema_id(table: &TableSchema) -> i32 {
+    if table.value == ValueKind::JsonText {
+        return JSON_TEXT_SCHEMA;
+    }
+    let version = table.version;
     let id = u64::from(version.value) + u64::from(version.key) * 100_000;
     i32::try_from(id).unwrap_or(i32::MAX)
 }
@@ -167,6 +190,7 @@ pub(crate) fn head(inputs: &Inputs, timestamp_ms: i64) -> TableHead {
     let topic = &inputs.topic.name;
     let mut properties = BTreeMap::from([
         ("isk.view".to_owned(), view_name(inputs.view).to_owned()),
+        ("isk.layout".to_owned(), inputs.layout.name().to_owned()),
         ("isk.topic".to_owned(), topic.to_string()),
         ("isk.topic-id".to_owned(), inputs.topic.id.to_string()),
         ("isk.cluster-id".to_owned(), inputs.cluster_id.clone()),
@@ -179,8 +203,7 @@ pub(crate) fn head(inputs: &Inputs, timestamp_ms: i64) -> TableHead {
         table_uuid: table_uuid(inputs),
         location: location(inputs.view, topic),
         schema: merged.map_or(&inputs.table.iceberg, |merged| &merged.schema).clone(),
-        schema_id: merged
-            .map_or_else(|| schema_id(inputs.table.version), |merged| merged.schema_id),
+        schema_id: merged.map_or_else(|| schema_id(&inputs.table), |merged| merged.schema_id),
         placement: merged.map_or(Placement::HOT, |merged| merged.placement.clone()),
         // A table of hot files alone has no changes to put into an order.
         sequence_number: merged.map_or(1, |merged| merged.sequence_number),
@@ -200,6 +223,7 @@ pub(crate) fn head(inputs: &Inputs, timestamp_ms: i64) -> TableHead {
 fn view_name(view: View) -> &'static str {
     match view {
         View::Hot => HOTSET,
+        View::As(layout) => layout.name(),
         View::Unmoved => "unmoved",
         View::Merged => MERGED,
         View::Errors => ERRORS,
@@ -218,6 +242,7 @@ fn table_uuid(inputs: &Inputs) -> Uuid {
         (View::Merged, Some(beside)) => format!("{hot}/merged/{}", beside.table_uuid),
         (View::Unmoved, _) => format!("{hot}/unmoved"),
         (View::Errors, _) => format!("{hot}/errors"),
+        (View::As(layout), _) => format!("{hot}/{}", layout.name()),
         _ => hot,
     };
     Uuid::new_v5(&TABLE_UUIDS, name.as_bytes())

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use isk_kafka::TopicDescription;
-use isk_model::{DataFileKey, ObjectKey};
+use isk_model::{DataFileKey, ObjectKey, SchemaVersion};
 use isk_parquet_file::{PaddedLayout, Segment, empty_delete_file};
 use isk_schema::TableSchema;
 
@@ -16,6 +16,7 @@ use crate::api::{ObjectInfo, ObjectStream, ServiceError};
 use crate::beside::relabelled;
 use crate::cache::EncodedFile;
 use crate::encode::Rows;
+use crate::layout::Layout;
 use crate::manners::Errand;
 use crate::metrics::add;
 use crate::plan::{View, render_digest};
@@ -73,19 +74,17 @@ impl Service {
         if topic.id != key.topic_id {
             return Err(gone(key, format!("the topic was recreated (its id is now {})", topic.id)));
         }
-        let mut table = self.schemas.at(&topic.name, topic.id, key.schema).await?;
         let not_kept = || gone(key, "what it was planned with is not kept any more".into());
-        let mut row_ids = false;
-        if let Some(digest) = key.layout {
-            let layout = self.kept_layout(&topic.name, digest)?.ok_or_else(not_kept)?;
-            table = Arc::new(relabelled(&table, Arc::clone(&layout.columns)));
-            row_ids = layout.row_ids;
-        }
+        let layout = match key.layout {
+            Some(digest) => Some(self.kept_layout(&topic.name, digest)?.ok_or_else(not_kept)?),
+            None => None,
+        };
+        let row_ids = layout.as_ref().is_some_and(|layout| layout.row_ids);
+        let (table, decoding) = self.meaning(view, key, &topic, layout.as_deref()).await?;
         let left_out = match key.covered {
             Some(digest) => Some(self.kept_left_out(&topic.name, digest)?.ok_or_else(not_kept)?),
             None => None,
         };
-        let decoding = self.decoding_of(view, &topic, &table, key)?;
         let full = self.is_full(&topic, key);
         let rows = Rows { table, row_ids, left_out, decoding };
         let order = Order { key: key.clone(), rows, full, errand: Errand::Read };
@@ -108,22 +107,35 @@ impl Service {
         Ok(stream_segments(file, segments))
     }
 
-    /// How a file's records become rows, as its key says.
-    fn decoding_of(
+    /// What a recipe means, as the digest in it confirms: the columns of its schema version, and how records become
+    /// rows. Layouts that need no schema have version 0; the digest tells them apart.
+    async fn meaning(
         &self,
         view: View,
-        topic: &TopicDescription,
-        table: &TableSchema,
         key: &DataFileKey,
-    ) -> Result<Decoding, ServiceError> {
+        topic: &TopicDescription,
+        layout: Option<&Layout>,
+    ) -> Result<(Arc<TableSchema>, Decoding), ServiceError> {
+        let mut candidates = Vec::new();
+        if key.schema == SchemaVersion::default() {
+            candidates.extend([Arc::clone(&self.schemas.raw), Arc::clone(&self.schemas.json_text)]);
+        } else {
+            candidates.push(self.schemas.at(&topic.name, topic.id, key.schema).await?);
+        }
         let undecoded = match view {
             View::Errors => Undecoded::Only,
             _ => Undecoded::By(self.error_policies.of(&topic.name)),
         };
-        for writers in self.schemas.writers.states(&topic.name, topic.id)? {
-            let decoding = Decoding { undecoded, writers };
-            if render_digest(table, self.renders.profile(), &decoding)? == key.render {
-                return Ok(decoding);
+        let states = self.schemas.writers.states(&topic.name, topic.id)?;
+        for mut table in candidates {
+            if let Some(layout) = layout {
+                table = Arc::new(relabelled(&table, Arc::clone(&layout.columns)));
+            }
+            for writers in states.clone() {
+                let decoding = Decoding { undecoded, writers };
+                if render_digest(&table, self.renders.profile(), &decoding)? == key.render {
+                    return Ok((table, decoding));
+                }
             }
         }
         Err(gone(key, "it was planned with other settings or columns".into()))

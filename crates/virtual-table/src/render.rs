@@ -281,7 +281,7 @@ mod tests {
         let store = Arc::new(Store::open(&folder.join("isk.redb")).unwrap());
         Renders::new(
             KafkaCluster::connect(config).unwrap(),
-            Arc::new(TopicSchemas::new(None, TopicFormats::default(), Arc::clone(&store))),
+            Arc::new(TopicSchemas::new(None, TopicFormats::default(), Arc::clone(&store)).unwrap()),
             Arc::default(),
             Arc::new(FactBook::new(store)),
             FileCache::open(&folder.join("cache"), 0, |_| None).unwrap(),

@@ -14,7 +14,6 @@ use isk_kafka::TopicDescription;
 use isk_model::{KafkaPartition, ObjectKey, Offset};
 
 use crate::api::{ERRORS, HOTSET, ServiceError};
-use crate::load_table::topic_of_table;
 use crate::metrics::add;
 use crate::scan::{ScanPlan, ScanRequest, assemble, place};
 use crate::scan_filter::{Bound, ColumnFacts};
@@ -58,7 +57,7 @@ impl Service {
         }
         add(&self.metrics.scans_planned, 1);
         let loaded = self.load_table(namespace, table).await?;
-        let topic = self.topics.get(topic_of_table(namespace, table)).await?;
+        let topic = self.topics.get(self.topic_of_table(namespace, table)).await?;
         let broken = |e: &dyn std::fmt::Display| {
             ServiceError::Internal(format!("the metadata at {}: {e}", loaded.metadata_location))
         };

@@ -23,7 +23,6 @@ use crate::formats::TopicFormats;
 use crate::histories::Histories;
 use crate::layout::Layout;
 use crate::listing::{Page, Room};
-use crate::load_table::topic_of_table;
 use crate::manifests::ManifestBook;
 use crate::metadata_store::MetadataStore;
 use crate::metrics::Metrics;
@@ -34,6 +33,7 @@ use crate::render::Renders;
 use crate::round_times::{LoadedTopics, RoundTimes};
 use crate::store::Store;
 use crate::table_mapping::TableMapping;
+use crate::table_rules::TableRules;
 use crate::tick::Tick;
 use crate::time_index_ask::TimeIndex;
 use crate::tips::Tips;
@@ -67,6 +67,8 @@ pub struct ServiceConfig {
     pub tables: TableMapping,
     /// What tables show of records that do not decode.
     pub errors: ErrorPolicies,
+    /// What holds for some topics only.
+    pub rules: TableRules,
     /// Where the store, metadata files and the cache live. One process at a time.
     pub data_dir: PathBuf,
     /// Encoded files kept on disk, in bytes.
@@ -91,6 +93,7 @@ pub struct Service {
     pub(crate) coldset: Option<Upstream>,
     pub(crate) tables: TableMapping,
     pub(crate) error_policies: ErrorPolicies,
+    pub(crate) rules: TableRules,
     pub(crate) coverages: Arc<Coverages>,
     pub(crate) cold_views: moka::sync::Cache<String, Arc<ColdView>>,
     pub(crate) layouts: moka::sync::Cache<ContentDigest, Arc<Layout>>,
@@ -132,7 +135,7 @@ impl Service {
         let metadata = Arc::new(MetadataStore::open(data_dir)?);
         let metrics = Arc::new(Metrics::default());
         let schemas =
-            Arc::new(TopicSchemas::new(config.registry, config.formats, Arc::clone(&store)));
+            Arc::new(TopicSchemas::new(config.registry, config.formats, Arc::clone(&store))?);
         let kafka = config.kafka;
         let facts = Arc::new(FactBook::new(Arc::clone(&store)));
         let known = |recipe: &str| facts.get(recipe);
@@ -151,6 +154,7 @@ impl Service {
             coldset: config.coldset,
             tables: config.tables,
             error_policies: config.errors,
+            rules: config.rules,
             coverages: Arc::new(Coverages::new(Arc::clone(&store))),
             cold_views: moka::sync::Cache::new(1000),
             layouts: moka::sync::Cache::new(10_000),
@@ -221,7 +225,7 @@ impl Service {
     pub async fn table_exists(&self, namespace: &str, table: &str) -> Result<(), ServiceError> {
         self.check_namespace(namespace)?;
         if [HOTSET, ERRORS].contains(&namespace) {
-            return self.topics.get(topic_of_table(namespace, table)).await.map(|_| ());
+            return self.topics.get(self.topic_of_table(namespace, table)).await.map(|_| ());
         }
         if namespace == MERGED && self.topic_of(table).await?.is_some() {
             return Ok(());

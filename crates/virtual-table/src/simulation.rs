@@ -22,6 +22,7 @@ use crate::manifests::ManifestBook;
 use crate::metadata_store::MetadataStore;
 use crate::plan::{Inputs, View};
 use crate::store::Store;
+use crate::table_rules::RowLayout;
 use crate::tick::Tick;
 use crate::time_index_ask::TopicTimes;
 use crate::topic_pin::TopicPin;
@@ -125,6 +126,7 @@ impl ImaginedTopic {
         });
         Inputs {
             view: View::Hot,
+            layout: RowLayout::Flat,
             cluster_id: "imagined".into(),
             topic: Arc::clone(&self.topic),
             table: Arc::clone(&self.table),

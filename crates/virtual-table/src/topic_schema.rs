@@ -11,7 +11,8 @@ use isk_model::{
     RegistrySchemaId, SchemaFormat, SchemaReference, SchemaVersion, TopicId, TopicName, WriterId,
 };
 use isk_schema::{
-    FieldIdMap, KeyKind, MAPPING_VERSION, SchemaText, TableSchema, ValueKind, table_schema,
+    FieldIdMap, KeyKind, MAPPING_VERSION, SchemaText, TableSchema, ValueKind, json_text_schema,
+    table_schema,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -107,6 +108,9 @@ pub(crate) struct TopicSchemas {
     store: Arc<Store>,
     pub(crate) writers: WriterBook,
     tables: moka::sync::Cache<(TopicId, TopicName, SchemaVersion), Arc<TableSchema>>,
+    /// The columns of any topic that is shown raw, or as JSON text.
+    pub(crate) raw: Arc<TableSchema>,
+    pub(crate) json_text: Arc<TableSchema>,
     /// One topic's record is changed by one caller at a time; schemas change seldom.
     changing: Mutex<()>,
     /// Why a newer version than the one that is shown cannot be.
@@ -119,10 +123,23 @@ impl TopicSchemas {
         registry: Option<SchemaRegistry>,
         formats: TopicFormats,
         store: Arc<Store>,
-    ) -> Self {
+    ) -> Result<Self, ServiceError> {
         let (tables, refused) = (moka::sync::Cache::new(4096), moka::sync::Cache::new(4096));
         let writers = WriterBook::new(Arc::clone(&store));
-        Self { registry, formats, store, writers, tables, changing: Mutex::new(()), refused }
+        let broken = |e| ServiceError::Internal(format!("a layout has no columns: {e}"));
+        let raw = table_schema(&[], &[], &mut FieldIdMap::default()).map_err(broken)?;
+        let json_text = json_text_schema().map_err(broken)?;
+        Ok(Self {
+            registry,
+            formats,
+            store,
+            writers,
+            tables,
+            raw: Arc::new(raw),
+            json_text: Arc::new(json_text),
+            changing: Mutex::new(()),
+            refused,
+        })
     }
 
     /// What is to be said of a topic's schema, as properties of its table.
@@ -136,11 +153,13 @@ impl TopicSchemas {
             ValueKind::Framed(format, _) => framed(*format),
             ValueKind::Bare(text, _) => bare(text),
             ValueKind::None => "bytes".to_owned(),
+            ValueKind::JsonText => "json text".to_owned(),
         };
         let key = match &table.key {
             KeyKind::Framed(format, _) => framed(*format),
             KeyKind::Bare(text, _) => bare(text),
             KeyKind::Bytes => "bytes".to_owned(),
+            KeyKind::JsonText => "json text".to_owned(),
         };
         let refused = self.refused.get(topic);
         let refused = refused.map(|why| ("isk.schema-refused".to_owned(), why.to_string()));

@@ -13,7 +13,7 @@ use isk_kafka::{KafkaCluster, KafkaConfig};
 use isk_model::{DataFileKey, KafkaPartition, ObjectKey, OffsetSet, TopicName};
 use isk_virtual_table::{
     ErrorPolicies, HOTSET, ProverConfig, RoundTimes, Service, ServiceConfig, TableMapping,
-    TopicFilter, TopicFormats,
+    TableRules, TopicFilter, TopicFormats,
 };
 
 /// Chunks follow from the records' size: these make them of 64 offsets.
@@ -68,6 +68,7 @@ impl World {
                 coldset: None,
                 tables: TableMapping::new::<&str>(&[]).unwrap(),
                 errors: ErrorPolicies::default(),
+                rules: TableRules::default(),
                 data_dir: self.dir.path().to_owned(),
                 cache_bytes: 1 << 30,
                 render_concurrency: 2,

@@ -15,7 +15,7 @@ use isk_kafka::{KafkaCluster, KafkaConfig};
 use isk_model::{KafkaPartition, TopicName};
 use isk_virtual_table::{
     ErrorPolicies, HOTSET, ProverConfig, RoundTimes, Service, ServiceConfig, TableMapping,
-    TopicFilter, TopicFormats,
+    TableRules, TopicFilter, TopicFormats,
 };
 use tokio::task::JoinHandle;
 
@@ -80,6 +80,7 @@ impl Fixture {
                 coldset: None,
                 tables: TableMapping::new::<&str>(&[]).unwrap(),
                 errors: ErrorPolicies::default(),
+                rules: TableRules::default(),
                 data_dir: self.dir.path().to_owned(),
                 cache_bytes: 1 << 30,
                 render_concurrency: 2,

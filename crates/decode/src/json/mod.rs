@@ -13,3 +13,5 @@ mod text;
 pub(crate) use plan::{JsonRows, rows};
 pub(crate) use run::row;
 pub(crate) use scan::Scanner;
+#[cfg(test)]
+pub(crate) use text::date;
