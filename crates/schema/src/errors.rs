@@ -41,7 +41,7 @@ pub fn error_table(topic: &TableSchema) -> Result<TableSchema, SchemaError> {
         primitive(ERROR_SCHEMA_ID, PrimitiveType::Int),
         primitive(ERROR_SCHEMA_GUID, PrimitiveType::String),
         kafka(metadata::KAFKA_KEY),
-        Some(metadata::value_column()),
+        Some(metadata::value_column(Type::Primitive(PrimitiveType::Binary))),
         kafka(metadata::KAFKA_HEADERS),
     ];
     let iceberg = Schema::builder()
