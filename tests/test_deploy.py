@@ -1,0 +1,61 @@
+"""What lies in deploy/ speaks of metrics and settings that the service has. `deploy/lint.sh` checks its form."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import requests
+from stack.isk import binary
+
+DEPLOY = Path(__file__).parent.parent / "deploy"
+# Prometheus' own, about each target.
+OF_PROMETHEUS = {"up"}
+
+
+@pytest.fixture(scope="module")
+def metrics(isk):
+    """The names of all metrics that the service describes, with their types."""
+    text = requests.get(f"{isk.catalog_uri}/metrics", timeout=10).text
+    found = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+    assert found
+    return found
+
+
+@pytest.fixture(scope="module")
+def settings():
+    """The names of all environment variables that `isk serve --help` lists."""
+    text = subprocess.run([str(binary()), "serve", "--help"], capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"\bISK_[A-Z0-9_]+", text))
+
+
+def alert_expressions():
+    text = (DEPLOY / "prometheus/alerts.yaml").read_text()
+    return re.findall(r"^ +expr: (.+)$", text, re.MULTILINE)
+
+
+def dashboard_expressions():
+    panels = json.loads((DEPLOY / "grafana/isk.json").read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel["targets"]]
+
+
+@pytest.mark.parametrize("expressions", [alert_expressions, dashboard_expressions])
+def test_metrics_exist(expressions, metrics):
+    asked = {name for expression in expressions() for name in re.findall(r"\bisk_[a-z_]+|\bup\b", expression)}
+    assert len(asked - OF_PROMETHEUS) > 3
+    assert asked - OF_PROMETHEUS <= metrics.keys()
+
+
+@pytest.mark.parametrize("expressions", [alert_expressions, dashboard_expressions])
+def test_rates_are_of_counters(expressions, metrics):
+    rated = {name for e in expressions() for name in re.findall(r"(?:rate|increase)\((isk_[a-z_]+)", e)}
+    assert rated
+    assert {metrics[name] for name in rated} == {"counter"}
+
+
+@pytest.mark.parametrize("path", ["container/Dockerfile", "compose/compose.yaml", "systemd/isk.service", "helm/isk/templates/statefulset.yaml"])
+def test_settings_exist(path, settings):
+    named = set(re.findall(r"\bISK_[A-Z0-9_]+", (DEPLOY / path).read_text()))
+    assert named
+    assert named <= settings
