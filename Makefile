@@ -7,7 +7,7 @@ ifeq ($(ONCE),1)
 override DEMO_FLAGS += --once
 endif
 
-.PHONY: help setup build demo test test-rust test-clients test-kafka lint deny fmt bench fuzz differential clean
+.PHONY: lint-deploy help setup build demo test test-rust test-clients test-kafka lint deny fmt bench fuzz differential clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,6 +54,9 @@ differential: setup ## Records of 1,500 random schemas against the producers' ow
 	tests/stack/run setup
 	tests/stack/run python tests/differential.py $(CURDIR)/target/differential.jsonl
 	ISK_TEST_DIFFERENTIAL=$(CURDIR)/target/differential.jsonl $(CARGO) test --locked --workspace --test differential -- --nocapture
+
+lint-deploy: ## Render and check what lies in deploy/ (needs Go; not part of `make test`)
+	deploy/lint.sh
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

@@ -13,7 +13,9 @@ tool() { # tool <name> <version> <Go package>: prints its path
     local folder=$cache/$1-$2
     if [ ! -x "$folder/$1" ]; then
         echo "lint: building $1 $2 once, into $folder" >&2
-        GOBIN=$folder go install "$3@v$2" >&2
+        # Not `go install`: it refuses a program whose own module replaces others.
+        mkdir -p "$folder/module"
+        (cd "$folder/module" && { [ -f go.mod ] || go mod init tools; } && go get "$3@v$2" && go build -o "$folder/$1" "$3") >&2
     fi
     echo "$folder/$1"
 }
