@@ -137,6 +137,9 @@ impl Service {
             self.kafka.max_timestamps(&topic.name, &partitions),
         )
         .map_err(|e| kafka_error(&e))?;
+        // Of a tiered topic the broker names the latest of those on its own disk: later ones may lie elsewhere.
+        let tiered = self.topics.settings(&topic.name).await.tiered;
+        let latest = if tiered { BTreeMap::new() } else { latest };
         let answers =
             asked.chunks(partitions.len().max(1)).zip(firsts.chunks(partitions.len().max(1)));
         let mut rounds: Vec<(i64, Ends)> = Vec::new();
