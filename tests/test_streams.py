@@ -148,7 +148,8 @@ def test_a_time_before_the_first_tick_goes_by_the_records_own_timestamps(broker,
     assert [s.timestamp_ms for s in by_record_timestamp()] == times
     current = pyiceberg.load_table(f"hotset.{name}").current_snapshot()
     for at_ms in (times[0], times[-7], times[-1]):
-        for asked_ms in (at_ms, at_ms + hour_ms // 3):
+        # Behind the start of the present hour comes the first tick, or a time that Trino takes for the future.
+        for asked_ms in (at_ms, at_ms + hour_ms // 3) if at_ms < hour else (at_ms,):
             expected = [n for n, ms in dated.items() if ms < at_ms]
             at = datetime.datetime.fromtimestamp(asked_ms / 1000, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
             assert numbers(spark.sql(f"SELECT n FROM {table} TIMESTAMP AS OF '{at}'").collect()) == expected

@@ -125,7 +125,6 @@ def test_the_last_hour_of_a_topic_that_was_never_seen(broker, registry, fresh, m
     assert planned(again, now + HOUR) == []
 
 
-@pytest.mark.parametrize("engine", ["spark", "trino"])
 def test_what_was_sampled_in_the_background_is_planned_without_a_record(broker, registry, make_topic):
     topic = make_topic(PARTITIONS, datasets.KEEP)
     now = int(time.time() * 1000)
@@ -143,6 +142,7 @@ def test_what_was_sampled_in_the_background_is_planned_without_a_record(broker, 
         assert metric(isk, "kafka_records_fetched_total") == before
 
 
+@pytest.mark.parametrize("engine", ["spark", "trino"])
 def test_the_last_hour_in_engines_that_run_apart(request, broker, registry, isk, make_topic, engine):
     topic = make_topic(1, datasets.KEEP)
     now = int(time.time() * 1000)

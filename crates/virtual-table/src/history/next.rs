@@ -113,7 +113,13 @@ impl Next {
         for (&time, ends) in &inputs.rounds {
             let first = self.records.iter().find(|record| !record.round);
             let before_all = first.is_some_and(|first| time < first.snapshot.timestamp_ms);
-            if !before_all || self.records.iter().any(|r| r.snapshot.timestamp_ms == time) {
+            let at = self.records.partition_point(|record| record.snapshot.timestamp_ms < time);
+            let offered = self.records.get(at).is_some_and(|r| r.snapshot.timestamp_ms == time);
+            let stored: Vec<_> = ends.iter().map(|(partition, end)| (partition.0, end.0)).collect();
+            let before = at.checked_sub(1).and_then(|before| self.records.get(before));
+            // No record came in between two of them.
+            let same = before.is_some_and(|before| before.round && before.ends == stored);
+            if !before_all || offered || same {
                 continue;
             }
             let mut head = TableHead { timestamp_ms: time, ..head.clone() };
@@ -122,19 +128,13 @@ impl Next {
             head.summary.insert(VECTORS[1].to_owned(), vector);
             head.summary.insert(BY_RECORD_TIMESTAMP.to_owned(), "true".to_owned());
             let (snapshot, files) = all_added(ends, Some(time), inputs, &head, book)?;
-            // No record came in between two of them.
-            if self.records.iter().any(|r| r.snapshot.snapshot_id == snapshot.snapshot_id) {
-                continue;
-            }
             let number = self.line.next;
             self.line.next += 1;
-            let ends = ends.iter().map(|(partition, end)| (partition.0, end.0)).collect();
-            let (made_ms, chained, round) = (time, false, true);
+            let (made_ms, chained, round, ends) = (time, false, true, stored);
             let mut record = Record { number, made_ms, chained, round, snapshot, files, ends };
             if record.ends.len() > SUMMARIZED_PARTITIONS {
                 without_vectors(&mut record);
             }
-            let at = self.records.partition_point(|record| record.snapshot.timestamp_ms < time);
             self.records.insert(at, light(record.clone()));
             self.changed.push(record);
         }
