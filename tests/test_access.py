@@ -1,16 +1,20 @@
 """Who may in, with real clients: credentials, an issuer's tokens, API keys, rules, and the keys that come with a table."""
 
+import base64
+import hmac
 import json
 import subprocess
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import boto3
+import botocore.config
 import botocore.exceptions
 import pytest
 import requests
 from joserfc import jwk, jwt
-from pyiceberg.exceptions import ForbiddenError, NoSuchTableError, UnauthorizedError
+from pyiceberg.exceptions import NoSuchTableError, OAuthError, UnauthorizedError
 from stack import clients, records
 from stack.isk import Isk, binary
 
@@ -115,6 +119,10 @@ def guarded(broker, folder, issuer):
         yield server
 
 
+def base64url(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
 def count(catalog, table):
     return catalog.load_table(("hotset", table)).scan().to_arrow().num_rows
 
@@ -127,7 +135,7 @@ def test_pyiceberg_with_a_credential_sees_what_its_principal_may(guarded, topics
     assert one.list_tables("hotset") == [("hotset", topics[0])]
     with pytest.raises(NoSuchTableError):
         one.load_table(("hotset", topics[1]))
-    with pytest.raises((ForbiddenError, UnauthorizedError, requests.HTTPError)):
+    with pytest.raises(OAuthError, match="invalid_client"):
         clients.pyiceberg_catalog(guarded.catalog_uri, credential="one:wrong").list_namespaces()
     with pytest.raises(UnauthorizedError):
         clients.pyiceberg_catalog(guarded.catalog_uri).list_namespaces()
@@ -140,10 +148,11 @@ def test_an_api_key_and_an_issuers_token_are_bearer_tokens(guarded, topics, issu
         with pytest.raises(NoSuchTableError):
             catalog.load_table(("hotset", topics[1]))
     assert clients.pyiceberg_catalog(guarded.catalog_uri, token=issuer.token(sub="x")).list_tables("hotset") == []
+    # By hand: a library that knows the attack refuses to make this one.
+    claims = {"iss": issuer.url, "aud": "isk", "sub": "of-the-issuer", "exp": int(time.time()) + 600}
+    signed = b".".join(base64url(json.dumps(part).encode()) for part in ({"alg": "HS256", "kid": "1"}, claims))
     public = issuer.keys[0].as_pem(private=False)
-    as_secret = jwk.OctKey.import_key(public)
-    claims = {"iss": issuer.url, "aud": "isk", "sub": "all", "exp": int(time.time()) + 600}
-    forged = jwt.encode({"alg": "HS256", "kid": "1"}, claims, as_secret, algorithms=["HS256"])
+    forged = (signed + b"." + base64url(hmac.digest(public, signed, "sha256"))).decode()
     for bad in (issuer.token(aud="other"), issuer.token(exp=1), issuer.token(sub="all"), issuer.token()[:-4] + "AAAA", forged):
         answer = requests.get(f"{guarded.catalog_uri}/v1/config", headers={"authorization": f"Bearer {bad}"}, timeout=10)
         assert answer.status_code == 401
@@ -212,14 +221,14 @@ def test_a_tables_keys_open_that_table_alone(guarded, topics):
 
 
 def session(guarded, config):
-    import boto3
-
     keys = {
         "aws_access_key_id": config["s3.access-key-id"],
         "aws_secret_access_key": config["s3.secret-access-key"],
         "aws_session_token": config["s3.session-token"],
     }
-    return boto3.client("s3", endpoint_url=guarded.s3_endpoint, region_name=clients.REGION, **keys)
+    # What is presigned has version 2 of the signature unless told otherwise.
+    signing = botocore.config.Config(signature_version="s3v4")
+    return boto3.client("s3", endpoint_url=guarded.s3_endpoint, region_name=clients.REGION, config=signing, **keys)
 
 
 def test_rules_change_live_and_nothing_secret_is_logged(guarded, topics, folder):
