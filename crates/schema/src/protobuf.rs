@@ -1,6 +1,7 @@
 //! Protobuf files to types: which columns a message's fields are, and how they are on the wire.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -84,9 +85,14 @@ impl ProtoSchema {
         let mut resolver = ChainFileResolver::new();
         resolver.add(Registered::new(text, references));
         resolver.add(GoogleFileResolver::new());
-        let mut compiler = protox::Compiler::with_file_resolver(resolver);
-        compiler.include_imports(true).open_file(MAIN).map_err(|e| invalid(e.to_string()))?;
-        let pool: DescriptorPool = compiler.descriptor_pool();
+        // The compiler was seen to panic over errors in descriptors.
+        let compiled = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            let mut compiler = protox::Compiler::with_file_resolver(resolver);
+            compiler.include_imports(true).open_file(MAIN).map_err(|e| invalid(e.to_string()))?;
+            Ok(compiler.descriptor_pool())
+        }));
+        let pool: DescriptorPool =
+            compiled.unwrap_or_else(|_| Err(invalid("its compiler cannot say what is wrong")))?;
         let file = pool.get_file_by_name(MAIN).ok_or_else(|| invalid("it is lost"))?;
         let root = root(&file).ok_or_else(|| invalid("it has no message"))?;
         Ok(Self { file, root })

@@ -134,7 +134,9 @@ fn a_descriptor_in_base64_is_a_file_too() {
 
 #[test]
 fn what_is_no_file_or_too_large_is_an_error_and_no_crash() {
-    for text in ["", "syntax = \"proto3\";", "message M {", "{}", "AAAA"] {
+    // A descriptor of a syntax that the compiler does not know.
+    let editions = "Cgd0LnByb3RvIg4KAU0SCQoBbhgBIAEoA2IIZWRpdGlvbnM=";
+    for text in ["", "syntax = \"proto3\";", "message M {", "{}", "AAAA", editions] {
         let error = table(&[version(1, text)]).unwrap_err();
         assert!(matches!(error, SchemaError::Invalid { .. }), "{text}: {error}");
     }
