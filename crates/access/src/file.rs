@@ -72,6 +72,16 @@ struct WrittenRule {
     allow: Right,
 }
 
+/// What the library says of a value of another kind quotes the value, which may be a secret.
+fn without_values(message: &str) -> String {
+    match message.split_once(", expected") {
+        Some((of, expected)) if of.starts_with("invalid") => {
+            format!("a value of another kind than expected: expected{expected}")
+        }
+        _ => message.to_owned(),
+    }
+}
+
 impl AccessFile {
     /// A file at this path.
     pub fn new(path: impl Into<PathBuf>) -> Self {
@@ -89,7 +99,7 @@ impl AccessFile {
         let written: Written = toml::from_str(&text).map_err(|error| {
             let before = error.span().and_then(|span| text.get(..span.start));
             let line = before.map_or(0, |before| before.matches('\n').count() + 1);
-            failed(format!("line {line}: {}", error.message()))
+            failed(format!("line {line}: {}", without_values(error.message())))
         })?;
         self.book(written).map_err(failed)
     }
@@ -248,7 +258,7 @@ mod tests {
             (&format!("{principal}secrets = [{{ sha256 = \"hush\" }}]"), "64 hexadecimal"),
             (&format!("{principal}secrets = [{{ }}]"), "one of sha256, file and env"),
             (&format!("{principal}secrets = [{{ file = \"none\" }}]"), "none: No such file"),
-            (&format!("{principal}secrets = [\"hush\"]"), "line 3"),
+            (&format!("{principal}secrets = [\"hush\"]"), "line 3: a value of another kind"),
             (&format!("{principal}{principal}"), "twice"),
             ("[[principal]]\nname = \"a:b\"", "a name has"),
         ] {
