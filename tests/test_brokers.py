@@ -115,7 +115,8 @@ def test_a_broker_leaves_in_mid_scan(whole, registry, fresh, big, how):
         node.start()
     thread.join(120)
     assert answers == [(BIG, BIG, BIG)]
-    assert fetched <= after < BIG, "all had been read before the broker left"
+    # A broker that is asked to stop takes its time, so what was read by its end says nothing there.
+    assert (fetched if how == "moved" else after) < BIG, "all had been read before the broker left"
     assert whole.leader(big, 0) != 1 or how == "killed and restarted"
     # What is planned now is read as well.
     assert load(fresh, big).scan(selected_fields=("n",)).to_arrow().num_rows == BIG

@@ -128,35 +128,34 @@ def test_a_topic_without_errors_is_known_to_have_none(broker, registry, policies
     assert catalog.load_table(f"errors.{topic}").scan().count() == 0
 
 
-def test_what_is_skipped_is_counted_exactly(broker, registry, policies):
+def test_what_is_skipped_is_counted_exactly(broker, registry, policies, spark):
     server, _ = policies
     topic = named(broker, "skip")
     bad, _, _ = fill(broker, registry, topic)
     catalog = clients.pyiceberg_catalog(server.catalog_uri)
-    spark = clients.spark_session(clients.spark_catalog("isk_skip", server.catalog_uri))
-    try:
-        with (
-            clients.duckdb_connection(server.catalog_uri) as duckdb,
-            Trino({"isk": iceberg_catalog(server.catalog_uri, server.s3_endpoint)}) as trino,
-        ):
+    # A catalog beside the one that other tests go on with, in their session.
+    for key, value in clients.spark_catalog("isk_skip", server.catalog_uri).items():
+        spark.conf.set(key, value)
+    with (
+        clients.duckdb_connection(server.catalog_uri) as duckdb,
+        Trino({"isk": iceberg_catalog(server.catalog_uri, server.s3_endpoint)}) as trino,
+    ):
 
-            def counts():
-                for name in ("hotset", "errors"):
-                    query = f"SELECT count(*) FROM {{}}.{name}.{topic}"
-                    yield (
-                        catalog.load_table(f"{name}.{topic}").scan().count(),
-                        duckdb.execute(query.format("isk")).fetchall()[0][0],
-                        spark.sql(query.format("isk_skip")).collect()[0][0],
-                        trino.query(query.format("isk"))[0][0],
-                    )
+        def counts():
+            for name in ("hotset", "errors"):
+                query = f"SELECT count(*) FROM {{}}.{name}.{topic}"
+                yield (
+                    catalog.load_table(f"{name}.{topic}").scan().count(),
+                    duckdb.execute(query.format("isk")).fetchall()[0][0],
+                    spark.sql(query.format("isk_skip")).collect()[0][0],
+                    trino.query(query.format("isk"))[0][0],
+                )
 
-            want = [(RECORDS - len(bad),) * 4, (len(bad),) * 4]
-            for touch in ("first", "proven"):
-                assert list(counts()) == want, touch
-                assert [row["kafka_offset"] for row in table(catalog, f"hotset.{topic}")] == [n for n in range(RECORDS) if n not in bad]
-                assert catalog.load_table(f"hotset.{topic}").properties["isk.errors"] == "skip"
-    finally:
-        spark.stop()
+        want = [(RECORDS - len(bad),) * 4, (len(bad),) * 4]
+        for touch in ("first", "proven"):
+            assert list(counts()) == want, touch
+            assert [row["kafka_offset"] for row in table(catalog, f"hotset.{topic}")] == [n for n in range(RECORDS) if n not in bad]
+            assert catalog.load_table(f"hotset.{topic}").properties["isk.errors"] == "skip"
 
 
 def test_a_read_that_is_to_fail_names_the_record(broker, registry, policies):

@@ -68,10 +68,13 @@ impl Vending<'_> {
         config
     }
 
-    /// The settings by prefix. Of two that fit, clients take the longer one.
+    /// The settings by prefix. Of two that fit, clients take the longer one, so none of ours may lie within
+    /// a prefix of the upstream's own.
     fn credentials<'a>(&'a self, prefixes: &'a [String]) -> Vec<StorageCredential<'a>> {
         let mut all = self.gateway.credentials(prefixes);
-        all.retain(|ours| self.direct.iter().all(|theirs| theirs.prefix != ours.prefix));
+        all.retain(|ours| {
+            self.direct.iter().all(|theirs| !ours.prefix.starts_with(&theirs.prefix))
+        });
         all.extend(self.direct.iter().map(|theirs| StorageCredential {
             prefix: &theirs.prefix,
             config: theirs.settings.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect(),
