@@ -86,9 +86,7 @@ def trino(isk):
 @pytest.fixture(scope="session")
 def spark(isk):
     """Spark with the service as its catalog `isk`."""
-    session = clients.spark_session(clients.spark_catalog("isk", isk.catalog_uri))
-    yield session
-    session.stop()
+    return clients.spark_session(clients.spark_catalog("isk", isk.catalog_uri))
 
 
 @pytest.fixture

@@ -90,9 +90,7 @@ def test_spark_reads_what_the_service_planned(broker, registry, topic, told_by):
     environment = {"ISK_SERVER_PLANNING": "true"} if told_by == "server" else {}
     with Isk.beside(broker, registry, environment) as isk:
         settings = {"scan-planning-mode": "server"} if told_by == "client" else {}
-        session = clients.spark_session({})
-        for key, value in clients.spark_catalog(f"planned_{told_by}", isk.catalog_uri, **settings).items():
-            session.conf.set(key, value)
+        session = clients.spark_session(clients.spark_catalog(f"planned_{told_by}", isk.catalog_uri, **settings))
         table = f"planned_{told_by}.hotset.{name}"
         since = rows[5000][2]
         expected = [n for p, n, t in rows if t >= since]

@@ -54,7 +54,8 @@ def spark_catalog(name: str, uri: str, **properties: str) -> dict[str, str]:
 def spark_session(settings: Mapping[str, str], heap: str = "1g", jars: Sequence[Path] = ()) -> pyspark.sql.SparkSession:
     """A local Spark with the Iceberg runtime, its AWS bundle and `jars` on the class path.
 
-    One session per process: settings of a later call reach only what Spark reads at run time, which catalogs are.
+    One Spark per process, which ends with it; each call gives a session of its own in it, whose catalogs no other session
+    sees. Stopping a session would stop them all. Of a later call's settings, those count that Spark reads at run time.
     """
     from pyspark.sql import SparkSession
 
@@ -75,10 +76,13 @@ def spark_session(settings: Mapping[str, str], heap: str = "1g", jars: Sequence[
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": "2",
     }
-    for key, value in (fixed | dict(settings)).items():
+    for key, value in fixed.items():
         builder = builder.config(key, value)
-    session = builder.getOrCreate()
-    session.sparkContext.setLogLevel("WARN")
+    first = builder.getOrCreate()
+    first.sparkContext.setLogLevel("WARN")
+    session = first.newSession()
+    for key, value in settings.items():
+        session.conf.set(key, value)
     return session
 
 

@@ -182,9 +182,6 @@ class Spark(SqlEngine):
         time.tzset()
         self.session = clients.spark_session(clients.spark_catalog("isk", isk.catalog_uri))
 
-    def close(self) -> None:
-        self.session.stop()
-
     def sql(self, text: str) -> list[tuple]:
         return [tuple(row) for row in self.session.sql(text).collect()]
 

@@ -5,6 +5,7 @@ The jars stay in a local repository inside the cache; a program's classpath is a
 """
 
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from . import cache
 from .versions import VERSIONS
 
 DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
+
+# Its parallel downloads now and then lose a file to each other.
+ATTEMPTS = 3
 
 # Large, and used only by catalogs and caches that no test configures.
 TRINO_EXCLUDED = ("net.snowflake:snowflake-jdbc", "org.rocksdb:rocksdbjni")
@@ -209,7 +213,11 @@ def install(wanted: list[Program]) -> None:
         "-Dmaven.artifact.threads=8", "-Dmdep.outputFile=classpath",
         "-Dmdep.includeScope=runtime", f"{DEPENDENCY_PLUGIN}:build-classpath",
     ]  # fmt: skip
-    subprocess.run(command, cwd=build, check=True)
+    for attempts_left in reversed(range(ATTEMPTS)):
+        done = subprocess.run(command, cwd=build, check=attempts_left == 0)
+        if done.returncode == 0:
+            break
+        print("test stack: Maven failed; once more", file=sys.stderr, flush=True)
     (build / "complete").touch()
 
 

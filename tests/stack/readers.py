@@ -152,19 +152,16 @@ class TrinoReader(SqlReader):
 
 
 class Readers:
-    """The clients by name, each started when it is first asked for. Spark is made again when another file ended it."""
+    """The clients by name, each started when it is first asked for."""
 
     def __init__(self, isk: Isk, lake: Lake) -> None:
         self.isk, self.lake = isk, lake
         self._started: dict[str, Reader] = {}
 
     def __getitem__(self, name: str) -> Any:
-        known = self._started.get(name)
-        if isinstance(known, Spark) and known.session.sparkContext._jsc is None:
-            known = None
-        if known is None:
-            known = self._started[name] = self._start(name)
-        return known
+        if name not in self._started:
+            self._started[name] = self._start(name)
+        return self._started[name]
 
     def _start(self, name: str) -> Reader:
         if name == "trino":
