@@ -14,13 +14,15 @@ Answer = tuple[int, str, bytes]
 class Proxy:
     """Passes GET and HEAD on. `url` stands for `upstream`; `asked` holds paths and queries as they came.
 
-    `rewrite` gets a path and the body that upstream answered with, and gives the body to send.
+    `rewrite` gets a path and the body that upstream answered with, and gives the body to send. `instead` names parts of
+    paths and what upstream is asked for in their place.
     """
 
     def __init__(self, upstream: str, rewrite: Callable[[str, bytes], bytes] | None = None) -> None:
         parts = urllib.parse.urlsplit(upstream)
         self.upstream = f"{parts.scheme}://{parts.netloc}"
         self.rewrite = rewrite
+        self.instead: dict[str, str] = {}
         self.asked: list[str] = []
         self._port = 0
         self._server: http.server.HTTPServer | None = None
@@ -29,7 +31,10 @@ class Proxy:
 
     def answer(self, path: str) -> Answer:
         """Status, content type and body."""
-        real = requests.get(self.upstream + path, timeout=30)
+        asked = path
+        for part, other in self.instead.items():
+            asked = asked.replace(part, other)
+        real = requests.get(self.upstream + asked, timeout=30)
         body = self.rewrite(path, real.content) if self.rewrite else real.content
         return real.status_code, real.headers.get("Content-Type", ""), body
 
