@@ -1,4 +1,4 @@
-"""What lies in deploy/ speaks of metrics and settings that the service has. `deploy/lint.sh` checks its form."""
+"""What lies in deploy/ and docs/ speaks of metrics and settings that the service has. `deploy/lint.sh` checks its form."""
 
 import json
 import re
@@ -52,6 +52,11 @@ def test_rates_are_of_counters(expressions, metrics):
     rated = {name for e in expressions() for name in re.findall(r"(?:rate|increase)\((isk_[a-z_]+)", e)}
     assert rated
     assert {metrics[name] for name in rated} == {"counter"}
+
+
+def test_all_metrics_are_documented(metrics):
+    rows = re.findall(r"^\| `(isk_[a-z0-9_]+)` \| (\w+) \| \S", (DEPLOY.parent / "docs/metrics.md").read_text(), re.MULTILINE)
+    assert dict(rows) == metrics
 
 
 @pytest.mark.parametrize("path", ["container/Dockerfile", "compose/compose.yaml", "systemd/isk.service", "helm/isk/templates/statefulset.yaml"])

@@ -222,3 +222,33 @@ fn set(table: &mut Table, key: &str, value: Value) -> Result<()> {
     fields.insert(field.to_owned(), value);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> impl Iterator<Item = &str> {
+        text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+    }
+
+    #[test]
+    fn the_text_of_settings_names_what_is_read_and_nothing_else() {
+        let text = include_str!("../settings.txt");
+        for (variable, key) in VARIABLES {
+            // An older name of the same port.
+            if *variable == "ISK_S3_PORT" {
+                continue;
+            }
+            let line = text.lines().find(|line| words(line).any(|word| word == *variable));
+            let line = line.unwrap_or_else(|| panic!("settings.txt does not name {variable}"));
+            let key = key.rsplit('.').next().unwrap();
+            assert!(line.contains(key), "settings.txt: {key} does not stand beside {variable}");
+        }
+        for name in words(text).filter(|word| word.starts_with("ISK_")) {
+            let known = VARIABLES.iter().any(|(variable, _)| *variable == name)
+                || FAMILIES.iter().any(|(prefix, _)| name.starts_with(prefix))
+                || OTHER.contains(&name);
+            assert!(known, "settings.txt names {name}, which nothing reads");
+        }
+    }
+}
