@@ -177,6 +177,7 @@ impl From<ServiceError> for ApiError {
             ServiceError::Unsupported { .. } | ServiceError::Undecodable { .. } => {
                 (StatusCode::NOT_ACCEPTABLE, "UnsupportedOperationException")
             }
+            ServiceError::Denied { .. } => (StatusCode::FORBIDDEN, "ForbiddenException"),
             // Asking again plans again, and that is the remedy.
             ServiceError::Gone { .. } | ServiceError::Unavailable { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException")

@@ -82,6 +82,12 @@ pub enum ServiceError {
         /// What was seen.
         reason: String,
     },
+    /// The brokers do not let this service do it: somebody has to grant it. Trying again does not help.
+    #[error("Kafka does not allow it: {reason}")]
+    Denied {
+        /// What was asked, and what it takes.
+        reason: String,
+    },
     /// A defect of this service.
     #[error("internal error: {0}")]
     Internal(String),

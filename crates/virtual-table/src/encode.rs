@@ -14,7 +14,7 @@ use isk_decode::{
     DecodeFailure, DecodedBatch, RecordPart, TopicDecoder, WriterSchema, arrow_schema, error_rows,
 };
 use isk_iceberg_table::ROW_ID_FIELD;
-use isk_kafka::{BlockStream, FetchError};
+use isk_kafka::{BlockStream, FetchError, KafkaError};
 use isk_model::{Boundary, DataFileKey, LeftOut, Offset, RecordBlock, WriterId};
 use isk_parquet_file::{ParquetRenderer, RenderProfile};
 use isk_schema::{TableSchema, error_table};
@@ -267,6 +267,9 @@ fn fetch_error(key: &DataFileKey, error: &FetchError) -> ServiceError {
         | FetchError::LeaderEpochChanged { .. }
         | FetchError::NoSuchPartition { .. } => {
             ServiceError::Gone { key: key.to_string(), reason: error.to_string() }
+        }
+        FetchError::Kafka { source: KafkaError::NotAuthorized { .. }, .. } => {
+            ServiceError::Denied { reason: error.to_string() }
         }
         FetchError::Timeout { .. }
         | FetchError::EndNotReached { .. }

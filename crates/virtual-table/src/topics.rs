@@ -148,6 +148,7 @@ pub(crate) fn kafka_error(error: &KafkaError) -> ServiceError {
         KafkaError::NoSuchTopic { topic } => {
             ServiceError::NoSuchTable { namespace: HOTSET.into(), table: topic.to_string() }
         }
+        KafkaError::NotAuthorized { .. } => ServiceError::Denied { reason: error.to_string() },
         _ => ServiceError::Unavailable { what: "Kafka".into(), reason: error.to_string() },
     }
 }

@@ -1,0 +1,92 @@
+"""A broker that asks who comes in: TLS with client certificates, SASL over TLS and without it, and ACLs."""
+
+from __future__ import annotations
+
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+
+from .kafka import Broker
+from .process import free_port
+from .tls import STORE_PASSWORD, Authority
+
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
+USER, PASSWORD = "isk", "correct-horse-battery"
+LOGIN = "org.apache.kafka.common.security"
+
+
+class SecureBroker(Broker):
+    """`bootstrap` is open and may do everything; `mtls`, `sasl_ssl` and `sasl_plain` are for whom ACLs let."""
+
+    name = "secure-kafka"
+
+    def __init__(self, authority: Authority) -> None:
+        super().__init__()
+        self.authority = authority
+        self.mtls, self.sasl_ssl, self.sasl_plain = (f"127.0.0.1:{free_port()}" for _ in range(3))
+
+    def node(self) -> dict[str, str]:
+        listeners = {"CLIENT": self.bootstrap, "MTLS": self.mtls, "SASLSSL": self.sasl_ssl, "SASLPLAIN": self.sasl_plain}
+        own = super().node()
+        own["advertised.listeners"] = ",".join(f"{name}://{address}" for name, address in listeners.items())
+        own["listeners"] = f"{own['advertised.listeners']},CONTROLLER://127.0.0.1:{self.controller_port}"
+        own["listener.security.protocol.map"] = (
+            "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT,MTLS:SSL,SASLSSL:SASL_SSL,SASLPLAIN:SASL_PLAINTEXT"
+        )
+        own |= {
+            "ssl.keystore.type": "PKCS12",
+            "ssl.keystore.location": str(self.authority.keystore),
+            "ssl.keystore.password": STORE_PASSWORD,
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": str(self.authority.ca_file),
+            "listener.name.mtls.ssl.client.auth": "required",
+            "sasl.enabled.mechanisms": ",".join(MECHANISMS),
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
+        }
+        for listener in ("saslssl", "saslplain"):
+            prefix = f"listener.name.{listener}"
+            own |= {
+                f"{prefix}.plain.sasl.jaas.config": f'{LOGIN}.plain.PlainLoginModule required user_{USER}="{PASSWORD}";',
+                f"{prefix}.scram-sha-256.sasl.jaas.config": f"{LOGIN}.scram.ScramLoginModule required;",
+                f"{prefix}.scram-sha-512.sasl.jaas.config": f"{LOGIN}.scram.ScramLoginModule required;",
+                f"{prefix}.oauthbearer.sasl.jaas.config": f"{LOGIN}.oauthbearer.OAuthBearerLoginModule required;",
+            }
+        return own
+
+    def admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.bootstrap})
+
+    def add_user(self, name: str = USER, password: str = PASSWORD) -> None:
+        """For SCRAM; PLAIN's are in the broker's configuration, and OAUTHBEARER believes what a token says."""
+        admin = self.admin()
+        for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
+            # A user is altered once in a request.
+            wanted = UserScramCredentialUpsertion(name, ScramCredentialInfo(mechanism, 4096), password.encode())
+            for done in admin.alter_user_scram_credentials([wanted]).values():
+                done.result(30)
+
+    def allow(self, principal: str, topic: str, *operations: str) -> None:
+        acls = [
+            AclBinding(
+                ResourceType.TOPIC,
+                topic,
+                ResourcePatternType.LITERAL,
+                f"User:{principal}",
+                "*",
+                AclOperation[operation],
+                AclPermissionType.ALLOW,
+            )
+            for operation in operations
+        ]
+        admin = self.admin()
+        for done in admin.create_acls(acls).values():
+            done.result(30)

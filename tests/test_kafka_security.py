@@ -1,0 +1,111 @@
+"""A cluster that asks who comes in: every way in, and what its ACLs leave of the topics."""
+
+import re
+import subprocess
+
+import pytest
+import requests
+from stack import clients, records
+from stack.isk import Isk, binary
+from stack.secure_kafka import PASSWORD, USER, SecureBroker
+from stack.tls import Authority
+
+ROWS = 300
+EXPECTED = sorted(b"%d" % n for n in range(ROWS))
+OPEN, CLOSED, UNDESCRIBED = "open", "closed", "undescribed"
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return Authority("secure-kafka")
+
+
+@pytest.fixture(scope="module")
+def cluster(authority):
+    with SecureBroker(authority) as server:
+        server.add_user()
+        writer = records.producer(server.bootstrap)
+        for topic in (OPEN, CLOSED, UNDESCRIBED):
+            records.create_topic(server.bootstrap, topic, 2)
+            records.produce(writer, topic, EXPECTED)
+        for principal in (USER, "CN=isk"):
+            server.allow(principal, OPEN, "READ", "DESCRIBE_CONFIGS")
+            server.allow(principal, UNDESCRIBED, "READ")
+        yield server
+
+
+def sasl(cluster, mechanism, tls=True, password=PASSWORD):
+    env = {"ISK_KAFKA_BOOTSTRAP_SERVERS": cluster.sasl_plain, "ISK_KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "ISK_KAFKA_SASL_MECHANISM": mechanism}
+    if tls:
+        env["ISK_KAFKA_BOOTSTRAP_SERVERS"] = cluster.sasl_ssl
+        env["ISK_KAFKA_SECURITY_PROTOCOL"] = "SASL_SSL"
+        env["ISK_KAFKA_SSL_CA_LOCATION"] = str(cluster.authority.ca_file)
+    if mechanism == "OAUTHBEARER":
+        # Tokens that nobody signed, which a broker takes unless it is told of an issuer.
+        env["ISK_KAFKA_ENABLE_SASL_OAUTHBEARER_UNSECURE_JWT"] = "true"
+        env["ISK_KAFKA_SASL_OAUTHBEARER_CONFIG"] = f"principal={USER}"
+    else:
+        env |= {"ISK_KAFKA_SASL_USERNAME": USER, "ISK_KAFKA_SASL_PASSWORD": password}
+    return env
+
+
+def mtls(cluster, subject=USER):
+    certificate, key = cluster.authority.issue(f"client-{subject}", subject)
+    return {
+        "ISK_KAFKA_BOOTSTRAP_SERVERS": cluster.mtls,
+        "ISK_KAFKA_SECURITY_PROTOCOL": "SSL",
+        "ISK_KAFKA_SSL_CA_LOCATION": str(cluster.authority.ca_file),
+        "ISK_KAFKA_SSL_CERTIFICATE_LOCATION": str(certificate),
+        "ISK_KAFKA_SSL_KEY_LOCATION": str(key),
+    }
+
+
+WAYS = {
+    "mtls": mtls,
+    "tls-plain": lambda cluster: sasl(cluster, "PLAIN"),
+    "tls-scram-256": lambda cluster: sasl(cluster, "SCRAM-SHA-256"),
+    "tls-scram-512": lambda cluster: sasl(cluster, "SCRAM-SHA-512"),
+    "tls-oauthbearer": lambda cluster: sasl(cluster, "OAUTHBEARER"),
+    "plain": lambda cluster: sasl(cluster, "PLAIN", tls=False),
+    "scram-512": lambda cluster: sasl(cluster, "SCRAM-SHA-512", tls=False),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_cluster_decides_what_is_there(cluster, way):
+    env = WAYS[way](cluster)
+    with Isk(env) as server:
+        catalog = clients.pyiceberg_catalog(server.catalog_uri)
+        assert {name for _, name in catalog.list_tables("hotset")} == {OPEN, UNDESCRIBED}
+        rows = catalog.load_table(f"hotset.{OPEN}").scan().to_arrow()
+        assert sorted(rows["kafka_value"].to_pylist()) == EXPECTED
+        answer = requests.get(f"{server.catalog_uri}/v1/namespaces/hotset/tables/{CLOSED}", timeout=30)
+        assert answer.status_code == 403
+        assert answer.json()["error"]["type"] == "ForbiddenException"
+        assert "needs DESCRIBE and READ on the topic" in answer.json()["error"]["message"]
+        # What a topic's settings are it may not ask: then it is taken for compacted, and counted by reading.
+        rows = catalog.load_table(f"hotset.{UNDESCRIBED}").scan().to_arrow()
+        assert sorted(rows["kafka_value"].to_pylist()) == EXPECTED
+        assert f"the topic's configuration is unknown; it is taken for compacted topic={UNDESCRIBED}" in server.log_text()
+        log = server.log_text()
+    assert PASSWORD not in log
+
+
+@pytest.mark.parametrize("what", ["password", "authority", "certificate"])
+def test_who_is_not_let_in_is_told(cluster, what):
+    if what == "password":
+        env = sasl(cluster, "SCRAM-SHA-512", password="another-secret-of-mine")
+    elif what == "authority":
+        env = sasl(cluster, "PLAIN") | {"ISK_KAFKA_SSL_CA_LOCATION": str(Authority("another").ca_file)}
+    else:
+        env = mtls(cluster)
+        del env["ISK_KAFKA_SSL_CERTIFICATE_LOCATION"], env["ISK_KAFKA_SSL_KEY_LOCATION"]
+    server = Isk(env | {"ISK_REQUEST_TIMEOUT_MS": "4000"})
+    server.work.mkdir(parents=True, exist_ok=True)
+    command = [str(binary()), "check"]
+    done = subprocess.run(command, cwd=server.work, env=server.environment(), capture_output=True, text=True, timeout=90)
+    said = done.stdout + done.stderr
+    assert done.returncode
+    (line,) = re.findall(r"^\S+ +kafka: .*$", said, re.MULTILINE) or [said]
+    assert re.search({"password": r"(?i)authentication", "authority": r"(?i)certificate", "certificate": r"(?i)certificate|ssl|tls"}[what], line), said
+    assert "another-secret-of-mine" not in said and PASSWORD not in said
