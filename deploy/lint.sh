@@ -35,6 +35,7 @@ trap 'rm -rf "$rendered"' EXIT
 "$helm" template isk deploy/helm/isk -f deploy/kustomize/values.yaml >"$rendered/kustomize.yaml"
 "$helm" template isk deploy/helm/isk --set persistence.enabled=false,externalHostname=isk.example.com \
     --set externalS3Url=https://s3.example.com --set-json 'networkPolicy.from=[{"podSelector":{}}]' \
+    --set tls.secretName=isk-tls,tls.clientCertificates=true \
     --set-json 'env=[{"name":"ISK_LOG","value":"debug"}]' >"$rendered/others.yaml"
 "$validate/bin/kubernetes-validate" --strict --quiet "$rendered"/*.yaml
 "$promtool" check rules deploy/prometheus/alerts.yaml

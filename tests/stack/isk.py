@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import ssl
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,18 +28,21 @@ def binary() -> Path:
 class Isk(Server):
     """`env` and `arguments` are added to what chooses ports, keys and the data folder, and win over it.
 
-    `catalog_uri`, `s3_endpoint`, `access_key` and `secret_key` are what clients are given.
+    `catalog_uri`, `s3_endpoint`, `access_key` and `secret_key` are what clients are given. `tls` is what to trust, where the
+    settings make it speak TLS.
     """
 
     name = "isk"
     start_seconds = 30.0
 
-    def __init__(self, env: Mapping[str, str] | None = None, arguments: Sequence[str] = ()) -> None:
+    def __init__(self, env: Mapping[str, str] | None = None, arguments: Sequence[str] = (), tls: ssl.SSLContext | None = None) -> None:
         super().__init__()
+        self.tls = tls
+        scheme = "https" if tls else "http"
         self.port = free_port()
         self.catalog_port = free_port()
-        self.s3_endpoint = f"http://127.0.0.1:{self.port}"
-        self.catalog_uri = f"http://127.0.0.1:{self.catalog_port}"
+        self.s3_endpoint = f"{scheme}://127.0.0.1:{self.port}"
+        self.catalog_uri = f"{scheme}://127.0.0.1:{self.catalog_port}"
         self.access_key = "test-access-key"
         self.secret_key = "test-secret-key"
         self.env = dict(env or {})
@@ -68,7 +72,7 @@ class Isk(Server):
         return own | self.env
 
     def is_ready(self) -> bool:
-        return http_ok(f"{self.catalog_uri}/healthz")
+        return http_ok(f"{self.catalog_uri}/healthz", tls=self.tls)
 
     def run(self, *arguments: str) -> str:
         """Another command of the binary with the same settings; what it printed. It must succeed."""

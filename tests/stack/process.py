@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -189,10 +190,10 @@ def start_together(servers: list[Server]) -> None:
         server.wait_until_ready()
 
 
-def http_ok(url: str, seconds: float = 2.0) -> bool:
+def http_ok(url: str, seconds: float = 2.0, tls: ssl.SSLContext | None = None) -> bool:
     """Whether a GET of this address answers 200."""
     try:
-        with urllib.request.urlopen(url, timeout=seconds) as answer:
+        with urllib.request.urlopen(url, timeout=seconds, context=tls) as answer:
             return answer.status == 200
     except (urllib.error.URLError, OSError):
         return False

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import urllib.request
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import cache, jdk, maven
@@ -52,8 +52,9 @@ class Trino(Server):
     start_seconds = 180.0
     release = VERSIONS["trino"]["server"]
 
-    def __init__(self, catalogs: Mapping[str, Mapping[str, str]], heap: str = "1200m", properties: Mapping[str, str] | None = None) -> None:
+    def __init__(self, catalogs: Mapping[str, Mapping[str, str]], heap: str = "1200m", properties: Mapping[str, str] | None = None, java: Sequence[str] = ()) -> None:
         super().__init__()
+        self.java = list(java)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.catalogs = catalogs
@@ -101,6 +102,7 @@ class Trino(Server):
             "-Dnode.internal-address=127.0.0.1",
             "-Dnode.bind-ip=127.0.0.1",
             f"-Dnode.data-dir={self.work / 'data'}",
+            *self.java,
         ]
         java = jdk.java("trino")
         return [java, *options, "-cp", ":".join(map(str, jars)), "TrinoLauncher", self.release]

@@ -236,6 +236,24 @@ impl Access {
         }
     }
 
+    /// The caller who showed a client certificate with these names, which ends at `not_after`, in seconds since 1970.
+    ///
+    /// # Errors
+    /// Why it is nobody, in a text that may be shown.
+    pub fn certificate(&self, names: &[String], not_after: u64) -> Result<Caller, Refused> {
+        let Some(known) = &self.known else { return Ok(Caller::anyone()) };
+        // It was good when the connection was made.
+        if not_after < known.now() {
+            return Err(Refused("the client's certificate has expired".to_owned()));
+        }
+        known.book().by_certificate(names).ok_or_else(|| {
+            Refused(format!(
+                "no principal has the client's certificate ({}), or two have it",
+                names.join("; ")
+            ))
+        })
+    }
+
     /// A token for a client with its secret.
     ///
     /// # Errors

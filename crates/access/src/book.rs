@@ -34,6 +34,8 @@ pub struct ConfiguredPrincipal {
     pub api_keys: Vec<SecretDigest>,
     /// Its long-lived keys for the S3 gateway.
     pub s3_keys: Vec<S3Key>,
+    /// Names in client certificates that are its own, with their kind: `dns:spark.example.com`.
+    pub certificates: Vec<String>,
 }
 
 impl ConfiguredPrincipal {
@@ -48,12 +50,17 @@ impl ConfiguredPrincipal {
     fn has(&self, stamp: Stamp) -> bool {
         let own = self.secrets.iter().chain(&self.api_keys).cloned();
         let s3 = self.s3_keys.iter().map(s3_digest);
-        own.chain(s3).any(|credential| credential.stamp(&self.name) == stamp)
+        let shown = self.certificates.iter().map(|name| certificate_digest(name));
+        own.chain(s3).chain(shown).any(|credential| credential.stamp(&self.name) == stamp)
     }
 }
 
 fn s3_digest(key: &S3Key) -> SecretDigest {
     SecretDigest::of(format!("{}\0{}", key.access_key_id, key.secret_access_key).as_bytes())
+}
+
+fn certificate_digest(name: &str) -> SecretDigest {
+    SecretDigest::of(format!("certificate\0{name}").as_bytes())
 }
 
 /// The principals and rules of one moment.
@@ -90,6 +97,16 @@ impl Book {
             let key = principal.s3_keys.iter().find(named)?;
             Some((key, principal.caller(&s3_digest(key))))
         })
+    }
+
+    /// The principal that a client certificate's names are of. Names of two are nobody's.
+    pub(crate) fn by_certificate(&self, names: &[String]) -> Option<Caller> {
+        let mut known = self.principals.iter().filter_map(|principal| {
+            let name = principal.certificates.iter().find(|name| names.contains(name))?;
+            Some(principal.caller(&certificate_digest(name)))
+        });
+        let caller = known.next()?;
+        known.next().is_none().then_some(caller)
     }
 
     /// The principal of this name as it is now, where it still has the credential that the stamp is of.

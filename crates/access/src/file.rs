@@ -42,6 +42,8 @@ struct WrittenPrincipal {
     api_keys: Vec<WrittenSecret>,
     #[serde(default)]
     s3_keys: Vec<WrittenS3Key>,
+    #[serde(default)]
+    certificates: Vec<String>,
 }
 
 /// A secret: its digest, or where it lies itself.
@@ -117,6 +119,11 @@ impl AccessFile {
             if principals.iter().any(|other| other.name == name) {
                 return Err(format!("principal {name:?} is there twice"));
             }
+            let shown =
+                |shown: &&String| principals.iter().any(|other| other.certificates.contains(shown));
+            if let Some(shown) = principal.certificates.iter().find(shown) {
+                return Err(format!("principal {name:?} has another one's certificate {shown:?}"));
+            }
             if principal.s3_keys.iter().any(taken) {
                 return Err(format!("principal {name:?} has another one's access key id"));
             }
@@ -142,7 +149,16 @@ impl AccessFile {
             let secret_access_key = self.text(key.file.as_deref(), key.env.as_deref())?;
             Ok(S3Key { access_key_id: key.access_key_id, secret_access_key })
         });
+        let kinds = ["subject:", "dns:", "uri:", "email:"];
+        let of_no_kind = |name: &&String| !kinds.iter().any(|kind| name.starts_with(kind));
+        if let Some(name) = written.certificates.iter().find(of_no_kind) {
+            return Err(format!(
+                "the certificate {name:?} begins with none of {}",
+                kinds.join(", ")
+            ));
+        }
         Ok(ConfiguredPrincipal {
+            certificates: written.certificates,
             name: written.name,
             groups: written.groups,
             secrets: digests(written.secrets)?,

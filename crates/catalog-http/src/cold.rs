@@ -84,7 +84,7 @@ impl Cold {
         let read = axum::body::to_bytes(request.into_body(), MAX_BODY);
         match tokio::time::timeout(BODY_TIMEOUT, read).await {
             Ok(Ok(bytes)) => Ok(Held { bytes, _place: Some(place) }),
-            Ok(Err(_)) => Err(ApiError::body_too_long(MAX_BODY)),
+            Ok(Err(error)) => Err(ApiError::body_not_read(MAX_BODY, &error)),
             Err(_) => Err(ApiError::body_too_slow(BODY_TIMEOUT)),
         }
     }

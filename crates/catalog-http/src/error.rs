@@ -1,5 +1,7 @@
 //! Refusals in the REST error model: the one place where a service error gets its status.
 
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use axum::Json;
@@ -51,6 +53,12 @@ impl ApiError {
         let message = format!(
             "too many requests of {name} are under way (limits.requests_per_principal); try again"
         );
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", message)
+    }
+
+    /// Too many clients are connected.
+    pub(crate) fn too_many_connections() -> Self {
+        let message = "there are too many connections (limits.connections); try again";
         Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", message)
     }
 
@@ -153,6 +161,20 @@ impl ApiError {
     pub(crate) fn wrong_method(method: &http::Method, path: &str) -> Self {
         let message = format!("{method} {path:?} is not served; /openapi.yaml lists what is");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "UnsupportedOperationException", message)
+    }
+
+    /// The body was not read to its end.
+    pub(crate) fn body_not_read(limit: usize, error: &axum::Error) -> Self {
+        let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+        while let Some(error) = cause {
+            let io = error.downcast_ref::<io::Error>();
+            if let Some(late) = io.filter(|io| io.kind() == io::ErrorKind::TimedOut) {
+                let message = late.to_string();
+                return Self::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeoutException", message);
+            }
+            cause = error.source();
+        }
+        Self::body_too_long(limit)
     }
 
     /// The body is longer than is read.

@@ -2,6 +2,8 @@
 //!
 //! What a request's body names, and what a listing shows, is for the handlers to look at.
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
@@ -9,6 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
 use isk_access::{Caller, Right, TableName};
+use isk_listen::ClientCertificate;
 use isk_virtual_table::ServiceError;
 
 use crate::cold_names::is_read;
@@ -103,7 +106,8 @@ pub(crate) async fn guard<S: CatalogService>(
         return next.run(request).await;
     }
     let token = bearer(request.headers()).map(str::to_owned);
-    let caller = match app.caller(token.as_deref()).await {
+    let certificate = request.extensions().get::<Arc<ClientCertificate>>().cloned();
+    let caller = match app.caller(token.as_deref(), certificate.as_deref()).await {
         Ok(caller) => caller,
         Err(error) => return error.into_response(),
     };
@@ -146,17 +150,23 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl<S: CatalogService> App<S> {
-    async fn caller(&self, token: Option<&str>) -> Result<Caller, ApiError> {
+    /// Who sent a request: whose its token is, or else the connection's certificate.
+    async fn caller(
+        &self,
+        token: Option<&str>,
+        certificate: Option<&ClientCertificate>,
+    ) -> Result<Caller, ApiError> {
         if self.access.is_open() {
             return Ok(Caller::anyone());
         }
-        match token {
-            Some(token) => {
-                let caller = self.access.bearer(token).await;
-                caller.map_err(|refused| ApiError::not_known(&refused.0))
+        let caller = match (token, certificate) {
+            (Some(token), _) => self.access.bearer(token).await,
+            (None, Some(shown)) => self.access.certificate(&shown.names, shown.not_after),
+            (None, None) => {
+                return Err(ApiError::not_known("the request says not whose it is"));
             }
-            None => Err(ApiError::not_known("the request says not whose it is")),
-        }
+        };
+        caller.map_err(|refused| ApiError::not_known(&refused.0))
     }
 
     /// Whether a caller may do this with a table. One that it may not know of is not there.

@@ -365,7 +365,8 @@ pub(crate) async fn readyz<S: CatalogService>(State(app): State<App<S>>) -> Answ
 /// `GET /metrics`.
 pub(crate) async fn metrics<S: CatalogService>(State(app): State<App<S>>) -> Response {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    let text = app.service.metrics_text() + &app.access.metrics_text();
+    let more = (app.settings.more_metrics.0)();
+    let text = app.service.metrics_text() + &app.access.metrics_text() + &more;
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
@@ -415,5 +416,5 @@ fn known_namespace<'a, S: CatalogService>(
 pub(crate) async fn drain(request: Request, limit: usize) -> Result<Bytes, ApiError> {
     axum::body::to_bytes(request.into_body(), limit)
         .await
-        .map_err(|_| ApiError::body_too_long(limit))
+        .map_err(|error| ApiError::body_not_read(limit, &error))
 }

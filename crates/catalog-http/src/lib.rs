@@ -22,6 +22,7 @@ mod paging;
 mod plan;
 mod plan_wire;
 pub mod routes;
+mod server;
 mod service;
 mod settings;
 mod tokens;
@@ -31,8 +32,9 @@ mod warehouse;
 mod wire;
 
 pub use routes::router;
+pub use server::serve;
 pub use service::CatalogService;
-pub use settings::{CatalogSettings, VendedS3};
+pub use settings::{CatalogSettings, MoreMetrics, VendedS3};
 
 /// The path of an upstream namespace, its levels joined by `.`, behind the catalog's prefix.
 pub fn namespace_path(namespace: &str) -> String {

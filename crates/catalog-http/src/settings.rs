@@ -1,6 +1,7 @@
 //! What the catalog is told at start: how clients reach the gateway, and the limits of a request.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// How a client reaches the S3 gateway: given to it with every table it loads.
 #[derive(Clone)]
@@ -54,6 +55,16 @@ impl VendedS3 {
     }
 }
 
+/// Metrics of parts that the catalog does not know, in the Prometheus text format.
+#[derive(Clone)]
+pub struct MoreMetrics(pub Arc<dyn Fn() -> String + Send + Sync>);
+
+impl fmt::Debug for MoreMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MoreMetrics")
+    }
+}
+
 /// The catalog's settings.
 #[derive(Debug, Clone)]
 pub struct CatalogSettings {
@@ -69,6 +80,8 @@ pub struct CatalogSettings {
     pub server_planning: bool,
     /// Whether metrics are for everybody who asks.
     pub open_metrics: bool,
+    /// What `/metrics` shows besides the service's own.
+    pub more_metrics: MoreMetrics,
 }
 
 impl CatalogSettings {
@@ -81,6 +94,7 @@ impl CatalogSettings {
             max_body_bytes: 1 << 20,
             server_planning: false,
             open_metrics: false,
+            more_metrics: MoreMetrics(Arc::new(String::new)),
         }
     }
 }

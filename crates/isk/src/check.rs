@@ -7,7 +7,7 @@ use isk_coldset::{ObjectUri, Upstream};
 use isk_kafka::KafkaCluster;
 use isk_virtual_table::{ErrorPolicy, PartFormat, TopicFilter};
 
-use crate::config::Config;
+use crate::config::{Config, connections};
 use crate::serve;
 
 /// Prints a line for each part; fails when one of them does.
@@ -21,6 +21,13 @@ pub async fn run(config: &Config) -> Result<()> {
         let bound = serve::bind(config, port, name, key).await;
         report.line(name, bound.map(|_| format!("{}:{port} is free", config.bind)));
     }
+    report.line(
+        "tls",
+        connections::tls(config).map(|tls| match tls {
+            Some(_) => "its files can be used".to_owned(),
+            None => "off: both ports speak plain HTTP".to_owned(),
+        }),
+    );
     match serve::kafka(config) {
         Err(error) => report.line("kafka", Err(error)),
         Ok(kafka) => {

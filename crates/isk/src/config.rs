@@ -1,6 +1,7 @@
 //! The configuration: what can be set, its defaults, and what is checked before anything starts.
 
 pub mod auth;
+pub mod connections;
 mod errors;
 mod merged;
 mod read;
@@ -32,6 +33,8 @@ pub struct Config {
     pub external_hostname: String,
     /// Where pins, facts and metadata files live.
     pub data_dir: PathBuf,
+    /// TLS on both ports.
+    pub tls: connections::Tls,
     /// Who may in.
     pub auth: auth::Auth,
     /// The Iceberg REST catalog.
@@ -71,6 +74,7 @@ impl Default for Config {
             bind: IpAddr::from([127, 0, 0, 1]),
             external_hostname: "127.0.0.1".into(),
             data_dir: PathBuf::from("isk-data"),
+            tls: connections::Tls::default(),
             auth: auth::Auth::default(),
             catalog: Catalog::default(),
             s3: S3::default(),
@@ -229,6 +233,18 @@ pub struct Limits {
     pub fetch_progress_timeout_ms: u64,
     /// Requests of one principal that may be under way on each port together; 0 is no bound.
     pub requests_per_principal: usize,
+    /// Connections of each port at a time.
+    pub connections: usize,
+    /// The bytes of a request's head.
+    pub head_bytes: usize,
+    /// How long a request's head may take, in seconds.
+    pub head_seconds: u64,
+    /// How long a connection may be without a request, in seconds.
+    pub idle_seconds: u64,
+    /// How long a request's body may give next to nothing, in seconds.
+    pub body_stall_seconds: u64,
+    /// How long a client may take next to nothing of an answer, in seconds.
+    pub reader_stall_seconds: u64,
 }
 
 impl Default for Limits {
@@ -240,6 +256,12 @@ impl Default for Limits {
             request_timeout_ms: 10_000,
             fetch_progress_timeout_ms: 30_000,
             requests_per_principal: 1000,
+            connections: 4000,
+            head_bytes: 64 << 10,
+            head_seconds: 20,
+            idle_seconds: 75,
+            body_stall_seconds: 30,
+            reader_stall_seconds: 120,
         }
     }
 }
@@ -333,6 +355,7 @@ fn check(config: &Config) -> Result<()> {
     }
     config.errors.policies()?;
     auth::check(config)?;
+    connections::check(config)?;
     merged::check(config)?;
     for settings in &config.topics.settings {
         settings.rule()?;

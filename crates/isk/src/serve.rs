@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use isk_catalog_http::{CatalogSettings, VendedS3};
+use isk_catalog_http::{CatalogSettings, MoreMetrics, VendedS3};
 use isk_coldset::Upstream;
 use isk_kafka::{KafkaCluster, KafkaConfig, RegistryAuth, RegistryConfig, SchemaRegistry};
+use isk_listen::{Counters, Port, Tls};
 use isk_s3_http::{ColdBuckets, GatewayCredentials, GatewaySettings};
 use isk_virtual_table::{
     ProverConfig, RoundTimes, Service, ServiceConfig, TableMapping, TableRules, TopicFilter,
@@ -16,7 +17,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, auth};
+use crate::config::{Config, auth, connections};
 
 /// How long open requests may take to end after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -64,11 +65,12 @@ impl Server {
             "catalog.port (ISK_CATALOG_PORT)",
         )
         .await?;
+        let scheme = config.tls.scheme();
         let catalog_uri =
-            format!("http://{}:{}", config.external_hostname, catalog.local_addr()?.port());
+            format!("{scheme}://{}:{}", config.external_hostname, catalog.local_addr()?.port());
         let s3_endpoint = match &config.s3.external_url {
             Some(url) => url.trim_end_matches('/').to_owned(),
-            None => format!("http://{}:{}", config.external_hostname, s3.local_addr()?.port()),
+            None => format!("{scheme}://{}:{}", config.external_hostname, s3.local_addr()?.port()),
         };
         let credentials = credentials(config)?;
         let access = auth::access(config)?;
@@ -76,20 +78,19 @@ impl Server {
         let service = Arc::new(open_service(config, cold.clone())?);
         let stop = CancellationToken::new();
         let mut tasks = tokio::task::JoinSet::new();
+        let ports = Ports::new(config)?;
 
         let router = isk_catalog_http::router(
             Arc::clone(&service),
-            catalog_settings(config, &s3_endpoint, &credentials),
+            CatalogSettings {
+                more_metrics: ports.metrics(),
+                ..catalog_settings(config, &s3_endpoint, &credentials)
+            },
             cold.clone(),
             access.clone(),
         );
         let stopped = stop.clone().cancelled_owned();
-        tasks.spawn(async move {
-            let serving = axum::serve(catalog, router).with_graceful_shutdown(stopped);
-            if let Err(error) = serving.await {
-                tracing::error!(%error, "the catalog ended");
-            }
-        });
+        tasks.spawn(isk_catalog_http::serve(catalog, router, ports.catalog, stopped));
 
         let gateway = isk_s3_http::gateway(
             Arc::clone(&service),
@@ -106,7 +107,7 @@ impl Server {
         );
         let gateway = gateway.context("the S3 gateway cannot be set up")?;
         let stopped = stop.clone().cancelled_owned();
-        tasks.spawn(async move { isk_s3_http::serve(s3, gateway, stopped).await });
+        tasks.spawn(isk_s3_http::serve(s3, gateway, ports.s3, stopped));
 
         let stopped = stop.clone();
         tasks.spawn(async move {
@@ -118,6 +119,7 @@ impl Server {
                     service.offer_round_times_forever(),
                     service.sample_ahead_forever(),
                     access.watch_forever(),
+                    watch(ports.tls),
                 )
             };
             tokio::select! {
@@ -135,6 +137,42 @@ impl Server {
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
             tracing::warn!("some requests did not end in time");
         }
+    }
+}
+
+/// What holds of the connections of both ports.
+struct Ports {
+    catalog: Port,
+    s3: Port,
+    tls: Option<Arc<Tls>>,
+}
+
+impl Ports {
+    fn new(config: &Config) -> Result<Self> {
+        let tls = connections::tls(config)?;
+        let port = || Port {
+            limits: connections::limits(&config.limits),
+            tls: tls.clone(),
+            ..Port::default()
+        };
+        Ok(Self { catalog: port(), s3: port(), tls })
+    }
+
+    fn metrics(&self) -> MoreMetrics {
+        let (catalog, s3) = (Arc::clone(&self.catalog.counters), Arc::clone(&self.s3.counters));
+        let tls = self.tls.clone();
+        MoreMetrics(Arc::new(move || {
+            let connections = Counters::text(&[("catalog", &catalog), ("s3", &s3)]);
+            connections + &Tls::metrics_text(tls.as_deref())
+        }))
+    }
+}
+
+/// Looks for new certificates, where there are any.
+async fn watch(tls: Option<Arc<Tls>>) {
+    match tls {
+        Some(tls) => tls.watch_forever().await,
+        None => std::future::pending().await,
     }
 }
 

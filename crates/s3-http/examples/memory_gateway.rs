@@ -10,6 +10,7 @@ mod memory;
 use std::sync::Arc;
 
 use isk_coldset::ColdStore;
+use isk_listen::Port;
 use isk_s3_http::{ColdBuckets, GatewayCredentials, GatewaySettings, gateway, serve};
 
 #[tokio::main]
@@ -31,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("http://{}", listener.local_addr()?);
     let cold = ColdBuckets { store: ColdStore::in_memory(), writable: true };
     let service = gateway(Arc::new(memory::samples()), &settings, Some(cold))?;
-    serve(listener, service, async {
+    serve(listener, service, Port::default(), async {
         let _ = tokio::signal::ctrl_c().await;
     })
     .await;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use isk_access::{Permit, S3Caller};
 use isk_coldset::ColdStore;
+use isk_listen::WatchedBody;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, BucketLocationConstraint,
@@ -110,7 +111,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, HttpError> {
+    async fn answer(self, request: Request<WatchedBody>) -> Result<Response<Body>, HttpError> {
         let start = Instant::now();
         let id = Uuid::new_v4().simple().to_string();
         let method = request.method().clone();
@@ -143,18 +144,18 @@ impl Gateway {
     }
 }
 
-impl hyper::service::Service<Request<Incoming>> for Gateway {
+impl hyper::service::Service<Request<WatchedBody>> for Gateway {
     type Response = Response<Body>;
     type Error = HttpError;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, HttpError>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<WatchedBody>) -> Self::Future {
         Box::pin(self.clone().answer(request))
     }
 }
 
 /// The answer to what the protocol library should not see at all.
-fn refused_unread(request: &Request<Incoming>) -> Option<S3Error> {
+fn refused_unread(request: &Request<WatchedBody>) -> Option<S3Error> {
     // A browser's form upload: the library reads such a body before it asks who sent it.
     if request.method() == Method::POST && is_form(request.headers()) {
         let message = "form uploads are refused: the bucket is read-only";

@@ -9,7 +9,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::Request;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use isk_listen::WatchedBody;
 use s3s::{Body, StdError};
 
 /// What a chunk may have before the request is known to be an upload.
@@ -59,10 +60,10 @@ impl ChunkGuard {
 }
 
 /// The request with its body guarded, where it is signed in chunks.
-pub(crate) fn guarded(request: Request<Incoming>) -> Request<Body> {
+pub(crate) fn guarded(request: Request<WatchedBody>) -> Request<Body> {
     let digest = request.headers().get("x-amz-content-sha256");
     if !digest.is_some_and(|value| value.as_bytes().starts_with(CHUNKED)) {
-        return request.map(Body::from);
+        return request.map(Body::http_body_unsync);
     }
     let guard = ChunkGuard::new();
     let (mut parts, body) = request.into_parts();

@@ -1,60 +1,34 @@
 //! Serving the gateway on a listener.
 
 use std::future::Future;
-use std::pin::pin;
-use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use http::{HeaderValue, Response, StatusCode, header};
+use isk_listen::{Port, Served};
+use s3s::Body;
 use tokio::net::TcpListener;
 
 use crate::gateway::Gateway;
 
-/// How long a connection may take to send a request's head, its idle time before included. Longer
-/// than clients keep idle connections, so that it is them who close.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(600);
-
-/// How long answers under way may go on after the shutdown was asked for.
-const GRACE: Duration = Duration::from_secs(10);
-
-/// How long to wait when the process can open no more connections.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// What the error says, as the protocol writes it.
+const TOO_MANY: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>SlowDown</Code>\
+     <Message>there are too many connections (limits.connections); try again</Message></Error>";
 
 /// Serves until `shutdown` ends, then lets the answers under way finish for at most ten seconds.
-pub async fn serve(listener: TcpListener, gateway: Gateway, shutdown: impl Future<Output = ()>) {
-    let connections = GracefulShutdown::new();
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut shutdown => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!("gateway cannot accept a connection: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        // Answers are written in whole pieces already; waiting to fill packets only adds delay.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!("gateway connection without nodelay: {error}");
-        }
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), gateway.clone());
-        let connection = connections.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                // Clients that stop reading a file early end here, and that is their right.
-                tracing::debug!("gateway connection ended: {error}");
-            }
-        });
-    }
-    if tokio::time::timeout(GRACE, connections.shutdown()).await.is_err() {
-        tracing::warn!("gateway stopped with answers still under way");
-    }
+pub async fn serve(
+    listener: TcpListener,
+    gateway: Gateway,
+    port: Port,
+    shutdown: impl Future<Output = ()>,
+) {
+    let served = Served { name: "gateway", service: gateway, busy };
+    isk_listen::serve(listener, port, served, shutdown).await;
+}
+
+fn busy() -> Response<Body> {
+    let mut answer = Response::new(Body::from(TOO_MANY.to_owned()));
+    *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
 }

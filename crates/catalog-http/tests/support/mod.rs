@@ -9,8 +9,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use isk_access::Access;
-use isk_catalog_http::{CatalogService, CatalogSettings, VendedS3, router};
+use isk_catalog_http::{CatalogService, CatalogSettings, VendedS3, router, serve};
 use isk_coldset::Upstream;
+use isk_listen::Port;
 use isk_virtual_table::{ContentFile, LoadedTable, ScanFile, ScanPlan, ScanRequest, ServiceError};
 
 /// Tables of `hotset` in memory. The table `broken` and those named `down…` fail.
@@ -191,7 +192,8 @@ impl Catalog {
         let router = router(Arc::clone(&memory), settings(), upstream, access);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let forever = std::future::pending();
+        tokio::spawn(serve(listener, router, Port::default(), forever));
         Self { address, memory, client: reqwest::Client::new() }
     }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use isk_access::Access;
+use isk_listen::Port;
 use isk_s3_http::{ColdBuckets, GatewayCredentials, GatewaySettings, gateway, serve};
 use memory::Memory;
 use signer::{Signer, UNSIGNED};
@@ -93,7 +94,7 @@ impl Running {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let ended = tokio::spawn(serve(listener, service, async move {
+        let ended = tokio::spawn(serve(listener, service, Port::default(), async move {
             let _ = stopped.await;
         }));
         Self { address, memory, client: reqwest::Client::new(), stop, ended }

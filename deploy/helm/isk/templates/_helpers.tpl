@@ -17,3 +17,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "isk.secret" -}}
 {{- .Values.existingSecret | default (include "isk.name" .) -}}
 {{- end }}
+
+{{- define "isk.scheme" -}}
+{{- if .Values.tls.secretName }}HTTPS{{ else }}HTTP{{ end -}}
+{{- end }}
