@@ -1,18 +1,25 @@
 //! The questions that the HTTP edges ask.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::{HeaderMap, Method, Uri};
+
 use crate::book::Book;
-use crate::file::AccessFile;
+use crate::credentials::CredentialsFile;
+use crate::file::{AccessFile, FileError};
 use crate::keys::SigningKey;
+use crate::known::Known;
 use crate::limit::{Limit, Permit};
 use crate::oidc::Oidc;
 use crate::principal::{Caller, Right, Source, TableName};
-use crate::tokens::{Shape, Tokens};
-use crate::vended::{Scope, VendedKey, Vendor};
+use crate::signers::{Signers, SigningKeyFile};
+use crate::sigv4::Claimed;
+use crate::tokens::Shape;
+use crate::vended::{Scope, VendedKey};
 
 /// How often the access file is looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -21,6 +28,10 @@ const LOOK: Duration = Duration::from_secs(2);
 pub struct AccessSettings {
     /// What tokens and vended keys are signed with; the same on all replicas.
     pub signing_key: SigningKey,
+    /// A file of signing keys, one a line, instead: the first signs, the others are still believed. Read again.
+    pub signing_key_file: Option<PathBuf>,
+    /// A file of clients, `id:secret` a line. Read again.
+    pub credentials_file: Option<PathBuf>,
     /// Principals that stand outside of the file; with the rules, if there is no file, none.
     pub book: Book,
     /// The file of principals and rules.
@@ -42,6 +53,8 @@ impl AccessSettings {
     pub fn new(signing_key: SigningKey) -> Self {
         Self {
             signing_key,
+            signing_key_file: None,
+            credentials_file: None,
             book: Book::default(),
             file: None,
             oidc: None,
@@ -127,24 +140,6 @@ pub struct Access {
     file_errors: Arc<AtomicU64>,
 }
 
-struct Known {
-    book: RwLock<Arc<Book>>,
-    outside: Book,
-    file: Option<AccessFile>,
-    oidc: Option<Arc<Oidc>>,
-    tokens: Tokens,
-    vendor: Vendor,
-    token_lifetime: u64,
-    key_lifetime: u64,
-    clock: fn() -> u64,
-}
-
-impl fmt::Debug for Known {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Known").field("file", &self.file).field("oidc", &self.oidc).finish()
-    }
-}
-
 impl Access {
     /// Everybody may everything.
     pub fn open(concurrent_requests: usize) -> Self {
@@ -155,19 +150,22 @@ impl Access {
     ///
     /// # Errors
     /// What is wrong with the access file.
-    pub fn new(settings: AccessSettings) -> Result<Self, crate::FileError> {
+    pub fn new(settings: AccessSettings) -> Result<Self, FileError> {
         let mut known = Known {
             book: RwLock::default(),
             outside: settings.book,
             file: settings.file,
             oidc: settings.oidc,
-            tokens: Tokens::new(&settings.signing_key),
-            vendor: Vendor::new(&settings.signing_key),
+            clients: settings.credentials_file.map(CredentialsFile),
+            signing: settings.signing_key_file.map(SigningKeyFile),
+            signers: RwLock::new(Arc::new(Signers::new(&settings.signing_key, &[]))),
+            signed: Mutex::default(),
             token_lifetime: settings.token_lifetime.as_secs().max(1),
             key_lifetime: settings.key_lifetime.as_secs().max(4),
             clock: settings.clock,
         };
         known.book = RwLock::new(Arc::new(known.read()?));
+        known.take_signing_keys()?;
         let limit = Limit::new(settings.concurrent_requests);
         Ok(Self { known: Some(Arc::new(known)), limit, file_errors: Arc::default() })
     }
@@ -177,30 +175,30 @@ impl Access {
         self.known.is_none()
     }
 
-    /// Looks at the access file again, from time to time, until the task is dropped. A file that is not as it
-    /// should be changes nothing.
+    /// Looks at the files again, from time to time, until the task is dropped. A file that is not as it should be
+    /// changes nothing.
     pub async fn watch_forever(&self) {
-        let Some(known) = self.known.as_ref().filter(|known| known.file.is_some()) else {
+        let Some(known) = self.known.as_ref().filter(|known| known.has_files()) else {
             return std::future::pending().await;
         };
         let mut last_error = None;
         loop {
             tokio::time::sleep(LOOK).await;
             let reader = Arc::clone(known);
-            let read = tokio::task::spawn_blocking(move || reader.read()).await;
-            match read {
-                Ok(Ok(book)) => {
-                    last_error = None;
-                    known.take(book);
-                }
+            let look = move || {
+                reader.take(reader.read()?);
+                reader.take_signing_keys()
+            };
+            match tokio::task::spawn_blocking(look).await {
+                Ok(Ok(())) => last_error = None,
                 Ok(Err(error)) => {
                     self.file_errors.fetch_add(1, Ordering::Relaxed);
                     if last_error.as_ref() != Some(&error) {
-                        tracing::error!(%error, "the access file is not taken; what it said before holds");
+                        tracing::error!(%error, "the file is not taken; what it said before holds");
                         last_error = Some(error);
                     }
                 }
-                Err(error) => tracing::warn!(%error, "the access file cannot be looked at"),
+                Err(error) => tracing::warn!(%error, "the files of [auth] cannot be looked at"),
             }
         }
     }
@@ -214,7 +212,7 @@ impl Access {
         let refused = |why: &str| Refused(why.to_owned());
         match Shape::of(token) {
             Shape::Ours => {
-                let claims = known.tokens.check(token);
+                let claims = known.signers().check(token);
                 let claims = claims.filter(|claims| claims.exp > known.now());
                 let claims = claims.ok_or_else(|| refused("the token is not good (any more)"))?;
                 let caller = known.book().by_stamp(&claims.sub, claims.stamp);
@@ -252,6 +250,32 @@ impl Access {
                 names.join("; ")
             ))
         })
+    }
+
+    /// The caller who signed a request with one of its long-lived S3 keys.
+    ///
+    /// # Errors
+    /// Why nobody did, in a text that may be shown.
+    pub fn signed(
+        &self,
+        claimed: &Claimed<'_>,
+        request: (&Method, &Uri, &HeaderMap),
+        body: &[u8],
+    ) -> Result<Caller, Refused> {
+        let Some(known) = &self.known else { return Ok(Caller::anyone()) };
+        let refused = |why: &str| Refused(why.to_owned());
+        let book = known.book();
+        let (key, caller) = book.by_s3_key(claimed.access_key_id).ok_or_else(|| {
+            refused("the access key id of the signature is none of the access file's s3_keys")
+        })?;
+        let good = claimed.check(&key.secret_access_key, request, body, known.now());
+        good.map(|()| caller).map_err(refused)
+    }
+
+    /// Whether requests can be signed with this key at all.
+    pub fn has_s3_key(&self, access_key_id: &str) -> bool {
+        let book = self.known.as_ref().map(|known| known.book());
+        book.is_some_and(|book| book.by_s3_key(access_key_id).is_some())
     }
 
     /// A token for a client with its secret.
@@ -328,13 +352,13 @@ impl Access {
             writes,
             expires: (known.now() / quarter + 5) * quarter,
         };
-        known.vendor.vend(&scope).map(Some)
+        known.signers().vend(&scope).map(Some)
     }
 
     /// The secret of an access key id, where requests may be signed with it.
     pub fn s3_secret(&self, access_key_id: &str) -> Option<String> {
         let known = self.known.as_ref()?;
-        let vended = known.vendor.secret(access_key_id);
+        let vended = known.signers().secret(access_key_id);
         let book = known.book();
         let own = || book.by_s3_key(access_key_id).map(|(key, _)| key.secret_access_key.clone());
         vended.or_else(own)
@@ -358,7 +382,7 @@ impl Access {
             })?;
             return Ok(S3Caller::Principal(caller));
         };
-        let scope = known.vendor.open(access_key_id, token);
+        let scope = known.signers().open(access_key_id, token);
         let mut scope = scope.ok_or_else(|| {
             refused("the session token is not the one that was vended; load the table again")
         })?;
@@ -380,45 +404,5 @@ impl Access {
              isk_access_file_errors_total {}\n",
             self.file_errors.load(Ordering::Relaxed)
         )
-    }
-}
-
-impl Known {
-    fn now(&self) -> u64 {
-        (self.clock)()
-    }
-
-    fn book(&self) -> Arc<Book> {
-        Arc::clone(&self.book.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// The principals of the file and those outside of it, and the file's rules.
-    fn read(&self) -> Result<Book, crate::FileError> {
-        let Some(file) = &self.file else { return Ok(self.outside.clone()) };
-        let mut book = file.read()?;
-        // A name that the file has too is the file's.
-        let outside = self.outside.principals.iter().filter(|one| !book.has(&one.name)).cloned();
-        let outside: Vec<_> = outside.collect();
-        book.principals.extend(outside);
-        Ok(book)
-    }
-
-    fn take(&self, book: Book) {
-        if *self.book() != book {
-            tracing::info!(
-                principals = book.principals.len(),
-                "the access file has changed and holds from now on"
-            );
-            *self.book.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(book);
-        }
-    }
-
-    fn grant(&self, caller: &Caller) -> Result<Granted, GrantError> {
-        let Source::Configured(stamp) = caller.source else {
-            return Err(GrantError::InvalidClient);
-        };
-        let (now, expires_in) = (self.now(), self.token_lifetime);
-        let token = self.tokens.sign(&caller.name, stamp, now, now + expires_in);
-        Ok(Granted { token: token.map_err(|_| GrantError::Unsigned)?, expires_in })
     }
 }

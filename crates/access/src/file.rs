@@ -17,6 +17,12 @@ pub struct FileError {
     reason: String,
 }
 
+impl FileError {
+    pub(crate) fn new(path: &Path, reason: String) -> Self {
+        Self { path: path.display().to_string(), reason }
+    }
+}
+
 /// Where the file is. It, and the files it names, are read anew each time.
 #[derive(Debug, Clone)]
 pub struct AccessFile(PathBuf);
@@ -95,7 +101,7 @@ impl AccessFile {
     /// # Errors
     /// [`FileError`], which shows no secret.
     pub fn read(&self) -> Result<Book, FileError> {
-        let failed = |reason: String| FileError { path: self.0.display().to_string(), reason };
+        let failed = |reason: String| FileError::new(&self.0, reason);
         let text = std::fs::read_to_string(&self.0).map_err(|e| failed(e.to_string()))?;
         // The library's text quotes the line, and a line may hold what should have been a digest.
         let written: Written = toml::from_str(&text).map_err(|error| {

@@ -10,19 +10,24 @@
 
 mod access;
 mod book;
+mod credentials;
 mod file;
 mod keys;
+mod known;
 mod limit;
 mod oidc;
 mod principal;
 mod ring_provider;
 mod rules;
 mod secret;
+mod signers;
+mod sigv4;
 mod tokens;
 mod vended;
 
 pub use access::{Access, AccessSettings, GrantError, Granted, Refused, S3Caller, S3Refused};
 pub use book::{Book, ConfiguredPrincipal, S3Key};
+pub use credentials::{BadCredential, credentials};
 pub use file::{AccessFile, FileError};
 pub use keys::{SigningKey, WeakKey};
 pub use limit::Permit;
@@ -30,4 +35,5 @@ pub use oidc::{Oidc, OidcSettings};
 pub use principal::{Caller, Right, Source, Stamp, TableName};
 pub use rules::{Rule, Rules};
 pub use secret::{BadDigest, SecretDigest};
+pub use sigv4::Claimed;
 pub use vended::{Scope, VendedKey};

@@ -82,8 +82,15 @@ impl fmt::Debug for VendedKey {
     }
 }
 
+/// The first bytes in hexadecimal digits.
+fn hex(bytes: &[u8], count: usize) -> String {
+    bytes.iter().take(count).map(|byte| format!("{byte:02X}")).collect()
+}
+
 /// Makes vended keys and checks them.
 pub(crate) struct Vendor {
+    /// Tells in an id whose it is, since the secret follows from the id alone.
+    mark: String,
     tokens: hmac::Key,
     ids: hmac::Key,
     secrets: hmac::Key,
@@ -92,6 +99,7 @@ pub(crate) struct Vendor {
 impl Vendor {
     pub(crate) fn new(key: &SigningKey) -> Self {
         Self {
+            mark: hex(&key.bytes_for("mark of vended access key ids"), 2),
             tokens: key.key_for("vended session tokens"),
             ids: key.key_for("vended access key ids"),
             secrets: key.key_for("vended secret keys"),
@@ -119,17 +127,17 @@ impl Vendor {
 
     fn id_of(&self, payload: &[u8]) -> String {
         let digest = hmac::sign(&self.ids, payload);
-        let half = digest.as_ref().iter().take(16);
-        half.fold(ID_PREFIX.to_owned(), |id, byte| format!("{id}{byte:02X}"))
+        format!("{ID_PREFIX}{}{}", self.mark, hex(digest.as_ref(), 16))
     }
 
     fn secret_of(&self, access_key_id: &str) -> String {
         URL_SAFE_NO_PAD.encode(hmac::sign(&self.secrets, access_key_id.as_bytes()).as_ref())
     }
 
-    /// The secret of an id that looks like a vended one. Any such id has one: what counts is the token.
+    /// The secret of an id that looks like a vended one of this key. Any such id has one: what counts is the token.
     pub(crate) fn secret(&self, access_key_id: &str) -> Option<String> {
-        access_key_id.starts_with(ID_PREFIX).then(|| self.secret_of(access_key_id))
+        let rest = access_key_id.strip_prefix(ID_PREFIX)?;
+        rest.starts_with(&self.mark).then(|| self.secret_of(access_key_id))
     }
 
     /// What a token of ours says, where it belongs to this id.

@@ -115,3 +115,86 @@ async fn until(done: impl Fn() -> bool) {
     }
     panic!("it did not happen within ten seconds");
 }
+
+#[tokio::test]
+async fn signing_keys_and_clients_change_while_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keys, clients) = (folder.path().join("keys"), folder.path().join("clients"));
+    let (old, new) = ("o".repeat(32), "n".repeat(32));
+    std::fs::write(&keys, &old).unwrap();
+    std::fs::write(&clients, "a:first\n").unwrap();
+    let access = Access::new(AccessSettings {
+        signing_key_file: Some(keys.clone()),
+        credentials_file: Some(clients.clone()),
+        ..AccessSettings::new(SigningKey::new(&"u".repeat(32)).unwrap())
+    });
+    let access = access.unwrap();
+    let watching = access.clone();
+    tokio::spawn(async move { watching.watch_forever().await });
+    let token = access.grant("a", "first").unwrap().token;
+    let caller = access.bearer(&token).await.unwrap();
+    let vend =
+        || access.vend(&caller, hot("t"), &["s3://hotset/t".into()], false).unwrap().unwrap();
+    let key = vend();
+    let opens = || {
+        let signed = access.s3_secret(&key.access_key_id) == Some(key.secret_access_key.clone());
+        signed && access.s3_caller(&key.access_key_id, Some(&key.session_token)).is_ok()
+    };
+    assert!(opens());
+
+    // The new key signs, what the old one signed is still good.
+    std::fs::write(&keys, format!("{new}\n{old}\n")).unwrap();
+    until(|| vend() != key).await;
+    assert!(opens() && access.bearer(&token).await.is_ok());
+    let renewed = access.exchange(&token).await.unwrap().token;
+
+    // A key that is too short changes nothing.
+    std::fs::write(&keys, "short").unwrap();
+    let errors = || !access.metrics_text().contains("errors_total 0\n");
+    until(errors).await;
+    assert!(opens());
+
+    // The old one is not there any more.
+    std::fs::write(&keys, &new).unwrap();
+    until(|| !opens()).await;
+    assert!(access.bearer(&token).await.is_err());
+    assert!(access.bearer(&renewed).await.is_ok());
+
+    // Both secrets, then the other one alone: what was got with the first ends with it.
+    std::fs::write(&clients, "a:first\na:second\n").unwrap();
+    until(|| access.grant("a", "second").is_ok()).await;
+    assert!(access.grant("a", "first").is_ok() && access.bearer(&renewed).await.is_ok());
+    std::fs::write(&clients, "a:second\n").unwrap();
+    until(|| access.grant("a", "first").is_err()).await;
+    assert!(access.bearer(&renewed).await.is_err());
+}
+
+#[test]
+fn a_certificate_is_known_by_its_names_until_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |name: &str, certificate: &str| {
+        format!("[[principal]]\nname = \"{name}\"\ncertificates = [\"{certificate}\"]\n")
+    };
+    let text = with("a", "dns:a") + &with("b", "uri:b") + &with("c", "subject:CN=c,O=x");
+    write(folder.path(), &text);
+    let access = Access::new(settings(folder.path(), "k")).unwrap();
+    let known = |names: &[&str], not_after| {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        access.certificate(&names, not_after).map(|caller| caller.name)
+    };
+    let far = u64::MAX;
+    assert_eq!(known(&["subject:CN=z", "dns:a"], far).unwrap(), "a");
+    assert_eq!(known(&["subject:CN=c,O=x"], far).unwrap(), "c");
+    for names in [&["dns:a", "uri:b"][..], &["dns:b"], &["uri:a"], &["subject:CN=c"], &[]] {
+        assert!(known(names, far).is_err(), "{names:?}");
+    }
+    assert!(known(&["dns:a"], 1_000).unwrap_err().to_string().contains("expired"));
+    for (bad, why) in [
+        (with("a", "CN=a"), "begins with none"),
+        (with("a", "dns:a") + &with("b", "dns:a"), "another one's certificate"),
+    ] {
+        write(folder.path(), &bad);
+        let error = Access::new(settings(folder.path(), "k")).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}

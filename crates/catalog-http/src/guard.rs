@@ -5,14 +5,16 @@
 use std::sync::Arc;
 
 use axum::Extension;
+use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
-use isk_access::{Caller, Right, TableName};
+use isk_access::{Caller, Claimed, Right, TableName};
 use isk_listen::ClientCertificate;
 use isk_virtual_table::ServiceError;
+use tokio::sync::Semaphore;
 
 use crate::cold_names::is_read;
 use crate::coldset::ColdWrite;
@@ -21,6 +23,12 @@ use crate::handlers::App;
 use crate::names::SEPARATOR;
 use crate::routes::Operation;
 use crate::service::CatalogService;
+
+/// The longest body of a request that is signed.
+const MAX_SIGNED_BODY: usize = 16 << 20;
+
+/// Those that are held at a time, until it is known who signed them.
+static SIGNED_BODIES: Semaphore = Semaphore::const_new(8);
 
 /// The caller, as handlers get it.
 pub(crate) type By = Extension<Caller>;
@@ -105,9 +113,15 @@ pub(crate) async fn guard<S: CatalogService>(
     {
         return next.run(request).await;
     }
-    let token = bearer(request.headers()).map(str::to_owned);
-    let certificate = request.extensions().get::<Arc<ClientCertificate>>().cloned();
-    let caller = match app.caller(token.as_deref(), certificate.as_deref()).await {
+    let is_signed = Claimed::of(request.headers()).is_some();
+    let caller = if is_signed {
+        app.signer(&mut request).await
+    } else {
+        let token = bearer(request.headers()).map(str::to_owned);
+        let certificate = request.extensions().get::<Arc<ClientCertificate>>().cloned();
+        app.caller(token.as_deref(), certificate.as_deref()).await
+    };
+    let caller = match caller {
         Ok(caller) => caller,
         Err(error) => return error.into_response(),
     };
@@ -150,6 +164,28 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl<S: CatalogService> App<S> {
+    /// Who signed a request. Its body is read for that, a few at a time.
+    async fn signer(&self, request: &mut Request) -> Result<Caller, ApiError> {
+        if self.access.is_open() {
+            return Ok(Caller::anyone());
+        }
+        let unknown = || ApiError::not_known("the signature's access key id is not known here");
+        let named = Claimed::of(request.headers()).ok_or_else(unknown)?;
+        if !self.access.has_s3_key(named.access_key_id) {
+            return Err(unknown());
+        }
+        let _place = SIGNED_BODIES.acquire().await.map_err(|_| unknown())?;
+        let body = std::mem::take(request.body_mut());
+        let body = axum::body::to_bytes(body, MAX_SIGNED_BODY).await;
+        let body = body.map_err(|error| ApiError::body_not_read(MAX_SIGNED_BODY, &error))?;
+        let claimed = Claimed::of(request.headers()).ok_or_else(unknown)?;
+        let sent = (request.method(), request.uri(), request.headers());
+        let caller = self.access.signed(&claimed, sent, &body);
+        let caller = caller.map_err(|refused| ApiError::not_known(&refused.0))?;
+        *request.body_mut() = Body::from(body);
+        Ok(caller)
+    }
+
     /// Who sent a request: whose its token is, or else the connection's certificate.
     async fn caller(
         &self,

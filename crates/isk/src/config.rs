@@ -5,6 +5,7 @@ pub mod connections;
 mod errors;
 mod merged;
 mod read;
+mod secret_files;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -157,8 +158,12 @@ pub struct Registry {
     pub username: Option<String>,
     /// Password of basic authentication.
     pub password: Option<Secret>,
+    /// The same from a file; read again when it changes.
+    pub password_file: Option<PathBuf>,
     /// Bearer token.
     pub token: Option<Secret>,
+    /// The same from a file; read again when it changes.
+    pub token_file: Option<PathBuf>,
     /// A file of PEM certificates to trust besides the system's.
     pub ca_file: Option<PathBuf>,
     /// A file of our own PEM certificate chain and its key, for mutual TLS.

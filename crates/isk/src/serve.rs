@@ -1,13 +1,16 @@
 //! `isk serve`: wires the parts together and runs until told to stop.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use isk_catalog_http::{CatalogSettings, MoreMetrics, VendedS3};
 use isk_coldset::Upstream;
-use isk_kafka::{KafkaCluster, KafkaConfig, RegistryAuth, RegistryConfig, SchemaRegistry};
+use isk_kafka::{
+    KafkaCluster, KafkaConfig, RegistryAuth, RegistryConfig, SchemaRegistry, SecretFile,
+};
 use isk_listen::{Counters, Port, Tls};
 use isk_s3_http::{ColdBuckets, GatewayCredentials, GatewaySettings};
 use isk_virtual_table::{
@@ -17,7 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, auth, connections};
+use crate::config::{Config, Registry, auth, connections};
 
 /// How long open requests may take to end after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -227,19 +230,7 @@ pub fn kafka(config: &Config) -> Result<KafkaCluster> {
 pub fn registry(config: &Config) -> Result<Option<SchemaRegistry>> {
     let settings = &config.registry;
     let Some(url) = &settings.url else { return Ok(None) };
-    let auth = match (&settings.username, &settings.password, &settings.token) {
-        (Some(user), Some(password), None) => {
-            RegistryAuth::Basic { user: user.clone(), password: password.expose().to_owned() }
-        }
-        (None, None, Some(token)) => RegistryAuth::Bearer(token.expose().to_owned()),
-        (None, None, None) => RegistryAuth::None,
-        _ => {
-            return Err(anyhow!(
-                "configuration section [registry]: give username and password, or token, not both \
-                 and not one half"
-            ));
-        }
-    };
+    let auth = registry_auth(settings).context("configuration section [registry]")?;
     let pem = |key: &str, path: &Option<std::path::PathBuf>| match path {
         None => Ok(None),
         Some(path) => std::fs::read(path).map(Some).with_context(|| {
@@ -259,6 +250,27 @@ pub fn registry(config: &Config) -> Result<Option<SchemaRegistry>> {
         ..RegistryConfig::default()
     };
     Ok(Some(SchemaRegistry::new(registry).context("configuration section [registry]")?))
+}
+
+fn registry_auth(settings: &Registry) -> Result<RegistryAuth> {
+    let user = settings.username.clone();
+    let file = |path: &Option<PathBuf>| path.as_deref().map(SecretFile::open).transpose();
+    let password = settings.password.as_ref().map(|secret| secret.expose().to_owned());
+    let token = settings.token.as_ref().map(|secret| secret.expose().to_owned());
+    match (user, password, file(&settings.password_file)?, token, file(&settings.token_file)?) {
+        (None, None, None, None, None) => Ok(RegistryAuth::None),
+        (Some(user), Some(password), None, None, None) => {
+            Ok(RegistryAuth::Basic { user, password })
+        }
+        (Some(user), None, Some(password), None, None) => {
+            Ok(RegistryAuth::BasicFile { user, password })
+        }
+        (None, None, None, Some(token), None) => Ok(RegistryAuth::Bearer(token)),
+        (None, None, None, None, Some(token)) => Ok(RegistryAuth::BearerFile(token)),
+        _ => Err(anyhow!(
+            "give username and password (or password_file), or token (or token_file), not both and not one half"
+        )),
+    }
 }
 
 fn catalog_settings(

@@ -30,5 +30,6 @@ pub use metrics::{KafkaMetrics, KafkaMetricsSnapshot};
 pub use registry::read_any_answer;
 pub use registry::{
     RegisteredSchema, RegistryAuth, RegistryConfig, RegistryError, RegistryMetrics, SchemaRegistry,
+    SecretFile,
 };
 pub use topic::TopicDescription;

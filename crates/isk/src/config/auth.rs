@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use isk_access::{
-    Access, AccessFile, AccessSettings, Book, ConfiguredPrincipal, Oidc, OidcSettings,
-    SecretDigest, SigningKey,
+    Access, AccessFile, AccessSettings, Book, ConfiguredPrincipal, Oidc, OidcSettings, SigningKey,
+    credentials,
 };
 use serde::Deserialize;
 
@@ -41,11 +41,11 @@ pub struct Auth {
     pub access_file: Option<PathBuf>,
     /// Clients as `id:secret`, several separated by commas. They may everything that no rule keeps from them.
     pub credentials: Option<Secret>,
-    /// The same from a file, one a line.
+    /// The same from a file, one a line; read again when it changes.
     pub credentials_file: Option<PathBuf>,
     /// What tokens and keys are signed with; made at the first start and kept below `data_dir` when not set.
     pub signing_key: Option<Secret>,
-    /// The same from a file.
+    /// The same from a file, read again when it changes: the first line signs, what the others signed is still good.
     pub signing_key_file: Option<PathBuf>,
     /// How long a token is good, in seconds.
     pub token_seconds: u64,
@@ -158,7 +158,9 @@ pub fn access(config: &Config) -> Result<Access> {
         return Ok(Access::open(concurrent));
     }
     let settings = AccessSettings {
-        book: Book { principals: credentials(auth)?, rules: None },
+        book: Book { principals: clients(auth)?, rules: None },
+        credentials_file: auth.credentials_file.clone(),
+        signing_key_file: auth.signing_key_file.clone(),
         file: auth.access_file.as_ref().map(AccessFile::new),
         oidc: oidc(auth)?.map(Arc::new),
         token_lifetime: Duration::from_secs(auth.token_seconds),
@@ -166,7 +168,7 @@ pub fn access(config: &Config) -> Result<Access> {
         concurrent_requests: concurrent,
         ..AccessSettings::new(signing_key(auth, &config.data_dir)?)
     };
-    Access::new(settings).context("configuration key \"auth.access_file\"")
+    Access::new(settings).context("configuration section [auth]: a file that it names")
 }
 
 fn read(path: &Path, key: &str) -> Result<String> {
@@ -175,27 +177,10 @@ fn read(path: &Path, key: &str) -> Result<String> {
     })
 }
 
-/// Clients of the form `id:secret`.
-fn credentials(auth: &Auth) -> Result<Vec<ConfiguredPrincipal>> {
-    let mut text = auth.credentials.as_ref().map_or("", Secret::expose).replace(',', "\n");
-    if let Some(path) = &auth.credentials_file {
-        text = format!("{text}\n{}", read(path, "credentials_file")?);
-    }
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let principals = lines.map(|line| {
-        let (id, secret) = line
-            .split_once(':')
-            .filter(|(id, secret)| !id.is_empty() && !secret.is_empty())
-            .ok_or_else(|| {
-                anyhow!("configuration key \"auth.credentials\": one is not of the form id:secret")
-            })?;
-        Ok(ConfiguredPrincipal {
-            name: id.to_owned(),
-            secrets: vec![SecretDigest::of(secret.as_bytes())],
-            ..ConfiguredPrincipal::default()
-        })
-    });
-    principals.collect()
+/// Clients of the form `id:secret`, separated by commas.
+fn clients(auth: &Auth) -> Result<Vec<ConfiguredPrincipal>> {
+    let text = auth.credentials.as_ref().map_or("", Secret::expose).replace(',', "\n");
+    credentials(&text).context("configuration key \"auth.credentials\" (ISK_AUTH_CREDENTIALS)")
 }
 
 fn oidc(auth: &Auth) -> Result<Option<Oidc>> {
@@ -217,7 +202,8 @@ fn oidc(auth: &Auth) -> Result<Option<Oidc>> {
 fn signing_key(auth: &Auth, data_dir: &Path) -> Result<SigningKey> {
     let text = match (&auth.signing_key, &auth.signing_key_file) {
         (Some(key), None) => key.expose().to_owned(),
-        (None, Some(path)) => read(path, "signing_key_file")?,
+        // The file's keys take this one's place.
+        (None, Some(_)) => uuid::Uuid::new_v4().simple().to_string(),
         (None, None) => kept_secret(data_dir, "auth-signing-key")?,
         (Some(_), Some(_)) => {
             bail!("configuration keys auth.signing_key and auth.signing_key_file: give one")
@@ -308,7 +294,7 @@ mod tests {
         assert!(access.grant("a", "hush-2").is_err());
         assert!(!format!("{config:?} {access:?}").contains("hush"));
         config.auth.credentials = Some(Secret::new("hush-3".into()));
-        let error = super::access(&config).unwrap_err().to_string();
+        let error = format!("{:#}", super::access(&config).unwrap_err());
         assert!(error.contains("id:secret") && !error.contains("hush"), "{error}");
         config.auth.credentials = None;
         config.auth.signing_key = Some(Secret::new("hush".into()));

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use toml::{Table, Value};
 
-use super::{Config, check};
+use super::{Config, check, secret_files};
 
 /// Environment variables that set one key each.
 const VARIABLES: &[(&str, &str)] = &[
@@ -49,7 +49,9 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ISK_REGISTRY_URL", "registry.url"),
     ("ISK_REGISTRY_USERNAME", "registry.username"),
     ("ISK_REGISTRY_PASSWORD", "registry.password"),
+    ("ISK_REGISTRY_PASSWORD_FILE", "registry.password_file"),
     ("ISK_REGISTRY_TOKEN", "registry.token"),
+    ("ISK_REGISTRY_TOKEN_FILE", "registry.token_file"),
     ("ISK_REGISTRY_CA_FILE", "registry.ca_file"),
     ("ISK_REGISTRY_IDENTITY_FILE", "registry.identity_file"),
     ("ISK_TOPICS_INCLUDE", "topics.include"),
@@ -110,10 +112,12 @@ pub fn load(
     for (name, value) in environment {
         overlay(&mut table, &name, &value)?;
     }
-    let config: Config = serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
-        let key = e.path().to_string();
-        anyhow!("configuration key {key:?}: {}", e.inner().to_string().trim())
-    })?;
+    let mut config: Config =
+        serde_path_to_error::deserialize(Value::Table(table)).map_err(|e| {
+            let key = e.path().to_string();
+            anyhow!("configuration key {key:?}: {}", e.inner().to_string().trim())
+        })?;
+    secret_files::read(&mut config)?;
     check(&config)?;
     Ok(config)
 }

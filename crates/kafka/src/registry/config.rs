@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::secret_file::SecretFile;
+
 /// Who we are to the registry.
 #[derive(Clone, Default)]
 pub enum RegistryAuth {
@@ -18,14 +20,23 @@ pub enum RegistryAuth {
     },
     /// A bearer token.
     Bearer(String),
+    /// HTTP basic authentication with a password from a file.
+    BasicFile {
+        /// The user.
+        user: String,
+        /// The password's file.
+        password: SecretFile,
+    },
+    /// A bearer token from a file.
+    BearerFile(SecretFile),
 }
 
 impl fmt::Debug for RegistryAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "None",
-            Self::Basic { .. } => "Basic([hidden])",
-            Self::Bearer(_) => "Bearer([hidden])",
+            Self::Basic { .. } | Self::BasicFile { .. } => "Basic([hidden])",
+            Self::Bearer(_) | Self::BearerFile(_) => "Bearer([hidden])",
         })
     }
 }

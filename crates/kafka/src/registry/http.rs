@@ -134,6 +134,10 @@ impl Http {
             RegistryAuth::None => request,
             RegistryAuth::Basic { user, password } => request.basic_auth(user, Some(password)),
             RegistryAuth::Bearer(token) => request.bearer_auth(token),
+            RegistryAuth::BasicFile { user, password } => {
+                request.basic_auth(user, Some(password.text()))
+            }
+            RegistryAuth::BearerFile(token) => request.bearer_auth(token.text()),
         };
         let mut response = request.send().await.map_err(unreachable)?;
         let content_type = response

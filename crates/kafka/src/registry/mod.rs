@@ -7,6 +7,7 @@
 mod config;
 mod http;
 mod resolve;
+mod secret_file;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,8 @@ use moka::Expiry;
 use moka::future::Cache;
 
 pub use config::{RegistryAuth, RegistryConfig};
+pub use secret_file::SecretFile;
+
 use http::Http;
 
 /// Reads bytes as a registry's answers, for the fuzzer alone.
