@@ -231,6 +231,22 @@ def session(guarded, config):
     return boto3.client("s3", endpoint_url=guarded.s3_endpoint, region_name=clients.REGION, config=signing, **keys)
 
 
+def test_pyiceberg_signs_its_requests(guarded, topics):
+    def catalog(secret, key="one"):
+        keys = {"client.access-key-id": key, "client.secret-access-key": secret}
+        return clients.pyiceberg_catalog(guarded.catalog_uri, **{"rest.sigv4-enabled": "true", "rest.signing-region": clients.REGION}, **keys)
+
+    one = catalog(SECRETS["one"])
+    assert one.list_tables("hotset") == [("hotset", topics[0])]
+    assert count(one, topics[0]) == ROWS
+    with pytest.raises(NoSuchTableError):
+        one.load_table(("hotset", topics[1]))
+    vended = one.load_table(("hotset", topics[0])).io.properties
+    for secret, key in ((SECRETS["all"], "one"), (SECRETS["one"], "nobody"), (vended["s3.secret-access-key"], vended["s3.access-key-id"])):
+        with pytest.raises(UnauthorizedError):
+            catalog(secret, key).list_namespaces()
+
+
 def test_rules_change_live_and_nothing_secret_is_logged(guarded, topics, folder):
     catalog = clients.pyiceberg_catalog(guarded.catalog_uri, credential=f"one:{SECRETS['one']}")
     config = catalog.load_table(("hotset", topics[0])).io.properties
@@ -248,22 +264,6 @@ def test_rules_change_live_and_nothing_secret_is_logged(guarded, topics, folder)
     log = guarded.log_tail(100_000)
     for secret in (*SECRETS.values(), API_KEY, config["s3.secret-access-key"], config["s3.session-token"]):
         assert secret not in log
-
-
-def test_pyiceberg_signs_its_requests(guarded, topics):
-    def catalog(secret, key="one"):
-        keys = {"client.access-key-id": key, "client.secret-access-key": secret}
-        return clients.pyiceberg_catalog(guarded.catalog_uri, **{"rest.sigv4-enabled": "true", "rest.signing-region": clients.REGION}, **keys)
-
-    one = catalog(SECRETS["one"])
-    assert one.list_tables("hotset") == [("hotset", topics[0])]
-    assert count(one, topics[0]) == ROWS
-    with pytest.raises(NoSuchTableError):
-        one.load_table(("hotset", topics[1]))
-    vended = one.load_table(("hotset", topics[0])).io.properties
-    for secret, key in ((SECRETS["all"], "one"), (SECRETS["one"], "nobody"), (vended["s3.secret-access-key"], vended["s3.access-key-id"])):
-        with pytest.raises(UnauthorizedError):
-            catalog(secret, key).list_namespaces()
 
 
 def test_nobody_listens_to_a_network_without_saying_who_may_in(broker, tmp_path):

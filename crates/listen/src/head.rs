@@ -178,7 +178,7 @@ mod tests {
             ("\r\n\r\nGET / HTTP/1.1\r\n\r\n", Some((22, Length::Bytes(0)))),
             (
                 "PUT / HTTP/1.1\r\nCONTENT-length: \t12 \r\nx: content-length: 3\r\n\r\n",
-                Some((63, Length::Bytes(12))),
+                Some((62, Length::Bytes(12))),
             ),
             ("PUT / HTTP/1.1\r\ncontent-length:0\r\n\r\n", Some((36, Length::Bytes(0)))),
             ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", Some((47, Length::Chunks))),

@@ -180,6 +180,8 @@ fn broken(error: &StdError) -> S3Error {
         S3ErrorCode::SignatureDoesNotMatch
     } else if text.contains("Sha256Mismatch") {
         S3ErrorCode::BadDigest
+    } else if text.contains("stalled") {
+        S3ErrorCode::RequestTimeout
     } else {
         S3ErrorCode::IncompleteBody
     };

@@ -249,7 +249,7 @@ async fn forged_swapped_and_old_keys_are_refused() {
             "an id of one's own",
             with(&|s| s.access_key_id = "ISKV00".into()),
             403,
-            "SignatureDoesNotMatch",
+            "InvalidAccessKeyId",
         ),
         (
             "an old request",
@@ -268,7 +268,7 @@ async fn forged_swapped_and_old_keys_are_refused() {
             "another signing key",
             signer(&vend(&other, &as_other, "hotset.t", "s3://hotset/t", false)),
             403,
-            "SignatureDoesNotMatch",
+            "InvalidAccessKeyId",
         ),
         (
             "a principal that is none",
