@@ -62,6 +62,9 @@ pub struct DecodedBatch {
     pub batch: RecordBatch,
     /// The records that could not be decoded, by offset.
     pub failures: Vec<DecodeFailure>,
+    /// The rows, all null, of records that are not the table's, where it shows one of several types of record: of
+    /// another type, or nothing tells of which.
+    pub others: Vec<usize>,
 }
 
 /// The place of the key among the columns behind the value's.
@@ -95,6 +98,12 @@ impl TopicDecoder {
             }
             ValueKind::Bare(text, reader) => {
                 PartDecoder::bare(RecordPart::Value, text, reader, value_fields)?
+            }
+            ValueKind::Several(kinds) => {
+                PartDecoder::Framed(Box::new(FramedDecoder::several(kinds, value_fields)?))
+            }
+            ValueKind::OneOf(kind) => {
+                PartDecoder::Framed(Box::new(FramedDecoder::one_of(kind, value_fields)?))
             }
         };
         let key = match &table.key {
@@ -147,8 +156,9 @@ impl TopicDecoder {
     /// stays in the decoder.
     pub fn decode(&mut self, block: &RecordBlock) -> Result<DecodedBatch, DecodeError> {
         let mut failures = Vec::new();
-        let mut columns = self.value.decode(block, |r| r.value, &mut failures)?;
-        let key = self.key.decode(block, |r| r.key, &mut failures)?;
+        let mut others = Vec::new();
+        let mut columns = self.value.decode(block, |r| r.value, &mut failures, &mut others)?;
+        let key = self.key.decode(block, |r| r.key, &mut failures, &mut Vec::new())?;
         failures.sort_by_key(|failure| (failure.offset, failure.part));
 
         let timestamp = columns.len() + 2;
@@ -161,7 +171,7 @@ impl TopicDecoder {
         columns.push(metadata::headers(block, self.schema.field(headers).data_type())?);
         let options = RecordBatchOptions::new().with_row_count(Some(block.len()));
         let batch = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
-        Ok(DecodedBatch { batch, failures })
+        Ok(DecodedBatch { batch, failures, others })
     }
 }
 
@@ -243,11 +253,12 @@ impl PartDecoder {
         block: &'a RecordBlock,
         part: impl Fn(&KafkaRecord<'a>) -> Option<&'a [u8]>,
         failures: &mut Vec<DecodeFailure>,
+        others: &mut Vec<usize>,
     ) -> Result<Vec<ArrayRef>, DecodeError> {
         match self {
             Self::Raw => Ok(vec![metadata::raw(block, part)?]),
             Self::JsonText(decoder) => decoder.decode(block, part, failures),
-            Self::Framed(decoder) => decoder.decode(block, part, failures),
+            Self::Framed(decoder) => decoder.decode(block, part, failures, others),
         }
     }
 }

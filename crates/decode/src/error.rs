@@ -61,6 +61,8 @@ struct Inner {
     reason: String,
     /// Names of enclosing fields, innermost first.
     path: Vec<String>,
+    /// Whether the record is of a type that the table does not show.
+    of_another_type: bool,
 }
 
 /// The result of reading a part of a record.
@@ -81,7 +83,19 @@ impl Fault {
 
     #[cold]
     pub(crate) fn at(stage: FailureStage, reason: impl Into<String>) -> Self {
-        Self(Box::new(Inner { stage, reason: reason.into(), path: Vec::new() }))
+        let (reason, path) = (reason.into(), Vec::new());
+        Self(Box::new(Inner { stage, reason, path, of_another_type: false }))
+    }
+
+    /// Notes that the record is of a type that the table does not show.
+    #[cold]
+    pub(crate) fn of_another_type(mut self) -> Self {
+        self.0.of_another_type = true;
+        self
+    }
+
+    pub(crate) fn is_of_another_type(&self) -> bool {
+        self.0.of_another_type
     }
 
     pub(crate) fn stage(&self) -> FailureStage {

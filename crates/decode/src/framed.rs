@@ -6,7 +6,10 @@ use std::sync::Arc;
 use arrow_array::ArrayRef;
 use arrow_schema::{ArrowError, Fields};
 use isk_model::{KafkaRecord, RecordBlock, SchemaFormat, WriterId};
-use isk_schema::{AvroType, CONFIGURED, PlainKind, ProtoSchema, SchemaError, SchemaText};
+use isk_schema::{
+    AvroType, CONFIGURED, Kind, PlainKind, ProtoSchema, RecordKind, SchemaError, SchemaText,
+    json_title,
+};
 
 use crate::budget::{Budget, MAX_BLOCK_CELLS};
 use crate::cursor::Cursor;
@@ -15,7 +18,7 @@ use crate::error::{DecodeError, FailureStage, Fault, Read};
 use crate::frame::{self, Framed};
 use crate::json;
 use crate::plain;
-use crate::plan::Plan;
+use crate::plan::{Place, Plan};
 use crate::protobuf::{self, Path};
 use crate::resolve;
 use crate::run;
@@ -26,8 +29,7 @@ pub(crate) struct FramedDecoder {
     part: RecordPart,
     /// Whether the fields of a record are the columns; else there is one.
     spread: bool,
-    format: SchemaFormat,
-    reader: Arc<AvroType>,
+    reader: Reader,
     fields: Fields,
     /// The columns, as those of one struct.
     rows: Sink,
@@ -36,11 +38,27 @@ pub(crate) struct FramedDecoder {
     bare: bool,
 }
 
+/// What the columns are.
+enum Reader {
+    /// Those of one type.
+    One(SchemaFormat, Arc<AvroType>),
+    /// Each those of a type of record.
+    Several(Arc<[RecordKind]>),
+    /// Those of one of several types of record: those of others have no rows.
+    OneOf(RecordKind),
+}
+
 /// What the schema of bare bytes goes by.
 const BARE: WriterId = WriterId::Id(CONFIGURED);
 
 /// What is known of one writer schema: how to read its records, or why they cannot be read.
 type Writer = Result<Rows, Refusal>;
+
+/// Why records cannot be read that are of the table's type, or of no type of it.
+enum Mismatch {
+    Type(String),
+    OfAnotherType(String),
+}
 
 /// Why the records of a writer schema cannot be read, and at which step that shows.
 pub(crate) type Refusal = (FailureStage, String);
@@ -51,12 +69,14 @@ enum Rows {
     Json(json::JsonRows),
     Protobuf(protobuf::ProtoRows),
     Plain(PlainKind),
+    Refused(Mismatch),
 }
 
 /// A writer's schema, read.
 pub(crate) enum Parsed {
     Avro(AvroType),
-    Json(AvroType),
+    /// And its title.
+    Json(AvroType, Option<String>),
     Protobuf(ProtoSchema),
     Plain(PlainKind),
 }
@@ -65,7 +85,7 @@ impl Parsed {
     pub(crate) fn of(text: &SchemaText) -> Result<Self, SchemaError> {
         Ok(match text.format {
             SchemaFormat::Avro => Self::Avro(text.parse()?),
-            SchemaFormat::Json => Self::Json(text.parse()?),
+            SchemaFormat::Json => Self::Json(text.parse()?, json_title(&text.text)),
             SchemaFormat::Protobuf => {
                 Self::Protobuf(ProtoSchema::parse(&text.text, &text.references)?)
             }
@@ -80,7 +100,7 @@ impl Parsed {
     fn format(&self) -> SchemaFormat {
         match self {
             Self::Avro(_) => SchemaFormat::Avro,
-            Self::Json(_) => SchemaFormat::Json,
+            Self::Json(..) => SchemaFormat::Json,
             Self::Protobuf(_) => SchemaFormat::Protobuf,
             Self::Plain(_) => SchemaFormat::Plain,
         }
@@ -102,7 +122,8 @@ impl FramedDecoder {
         reader: &Arc<AvroType>,
         fields: Fields,
     ) -> Result<Self, DecodeError> {
-        let mut decoder = Self::new(part, text.format, reader, fields)?;
+        let reader = Reader::One(text.format, Arc::clone(reader));
+        let mut decoder = Self::reading(part, reader, fields)?;
         let refused = |e: SchemaError| (FailureStage::Resolution, e.to_string());
         decoder.add_writer(BARE, &Parsed::of(text).map_err(refused));
         decoder.bare = true;
@@ -128,12 +149,26 @@ impl FramedDecoder {
         reader: &Arc<AvroType>,
         fields: Fields,
     ) -> Result<Self, DecodeError> {
+        Self::reading(part, Reader::One(format, Arc::clone(reader)), fields)
+    }
+
+    /// One of values of several types of record, each in a column.
+    pub(crate) fn several(kinds: &Arc<[RecordKind]>, fields: Fields) -> Result<Self, DecodeError> {
+        Self::reading(RecordPart::Value, Reader::Several(Arc::clone(kinds)), fields)
+    }
+
+    /// One of values of one of several types of record.
+    pub(crate) fn one_of(kind: &RecordKind, fields: Fields) -> Result<Self, DecodeError> {
+        Self::reading(RecordPart::Value, Reader::OneOf(kind.clone()), fields)
+    }
+
+    fn reading(part: RecordPart, reader: Reader, fields: Fields) -> Result<Self, DecodeError> {
         let rows = Sink::rows(&fields).ok_or_else(|| {
             DecodeError::Schema(format!("no column can be made for one of {fields:?}"))
         })?;
         let spread = part == RecordPart::Value;
-        let (reader, writers, bare) = (reader.clone(), HashMap::new(), false);
-        Ok(Self { part, spread, format, reader, fields, rows, writers, bare })
+        let (writers, bare) = (HashMap::new(), false);
+        Ok(Self { part, spread, reader, fields, rows, writers, bare })
     }
 
     /// One whose records are rows of their own, keys too.
@@ -143,27 +178,34 @@ impl FramedDecoder {
 
     pub(crate) fn add_writer(&mut self, id: WriterId, parsed: &Result<Parsed, Refusal>) {
         let writer = match parsed {
-            Ok(parsed) => self
-                .plan(parsed)
-                .map_err(|why| (FailureStage::Resolution, format!("writer schema {id}: {why}"))),
+            Ok(parsed) => Ok(self.plan(parsed).unwrap_or_else(|why| {
+                let named = |why| format!("writer schema {id}: {why}");
+                Rows::Refused(match why {
+                    Mismatch::Type(why) => Mismatch::Type(named(why)),
+                    Mismatch::OfAnotherType(why) => Mismatch::OfAnotherType(named(why)),
+                })
+            })),
             Err(refusal) => Err(refusal.clone()),
         };
         self.writers.insert(id, writer);
     }
 
-    /// Decodes the values that `part` gives; records without one are null rows.
+    /// Decodes the values that `part` gives; records without one are null rows. `others` gets the rows of records
+    /// that are not of the one type that is shown of several, or that nothing can be told of.
     pub(crate) fn decode<'a>(
         &mut self,
         block: &'a RecordBlock,
         part: impl Fn(&KafkaRecord<'a>) -> Option<&'a [u8]>,
         failures: &mut Vec<DecodeFailure>,
+        others: &mut Vec<usize>,
     ) -> Result<Vec<ArrayRef>, DecodeError> {
-        let before = failures.len();
-        let mut result = self.attempt(block, &part, false, failures);
+        let before = (failures.len(), others.len());
+        let mut result = self.attempt(block, &part, false, (failures, others));
         if matches!(result, Err(Stop::Column(_))) {
-            failures.truncate(before);
+            failures.truncate(before.0);
+            others.truncate(before.1);
             self.rows.truncate(0);
-            result = self.attempt(block, &part, true, failures);
+            result = self.attempt(block, &part, true, (failures, others));
         }
         result.map_err(|stop| {
             self.rows.truncate(0);
@@ -174,25 +216,52 @@ impl FramedDecoder {
         })
     }
 
-    fn plan(&self, writer: &Parsed) -> Result<Rows, String> {
-        let format = writer.format();
-        if format != self.format {
-            return Err(format!("it is of type {format}, and the table follows {}", self.format));
-        }
-        let spread = self.spread;
-        let name = match self.part {
-            RecordPart::Value => "value",
-            RecordPart::Key => isk_schema::KAFKA_KEY.name,
+    fn plan(&self, writer: &Parsed) -> Result<Rows, Mismatch> {
+        let spread = |ty: &AvroType| self.spread && matches!(ty.kind, Kind::Record(_));
+        let whole = |ty: &AvroType, name: &str| match spread(ty) {
+            true => Place::Spread,
+            false => Place::Column { at: 0, of: 1, name: name.to_owned() },
         };
-        Ok(match writer {
-            Parsed::Avro(writer) => Rows::Avro(resolve::rows(writer, &self.reader, name, spread)?),
-            Parsed::Json(writer) => Rows::Json(json::rows(writer, &self.reader, name, spread)),
-            Parsed::Protobuf(writer) => {
-                let column = (!spread).then_some(name);
-                Rows::Protobuf(protobuf::rows(writer, &self.reader, column))
+        let (kinds, places): (&[RecordKind], Vec<Place>) = match &self.reader {
+            Reader::One(format, reader) => {
+                let name = match self.part {
+                    RecordPart::Value => "value",
+                    RecordPart::Key => isk_schema::KAFKA_KEY.name,
+                };
+                return rows(writer, *format, reader, whole(reader, name)).map_err(Mismatch::Type);
             }
-            Parsed::Plain(kind) => Rows::Plain(*kind),
-        })
+            Reader::Several(kinds) => {
+                let column = |(at, kind): (usize, &RecordKind)| Place::Column {
+                    at,
+                    of: kinds.len(),
+                    name: kind.column.clone(),
+                };
+                (kinds, kinds.iter().enumerate().map(column).collect())
+            }
+            Reader::OneOf(kind) => (std::slice::from_ref(kind), vec![whole(&kind.ty, "value")]),
+        };
+        let name = match writer {
+            Parsed::Protobuf(writer) => {
+                let messages = kinds.iter().zip(places);
+                let messages = messages.filter(|(kind, _)| kind.format == SchemaFormat::Protobuf);
+                return Ok(Rows::Protobuf(protobuf::typed(writer, messages)));
+            }
+            Parsed::Avro(ty) => Some(ty.full_name().unwrap_or(ty.short_name())),
+            Parsed::Json(_, title) => title.as_deref(),
+            Parsed::Plain(_) => None,
+        };
+        let at = name.and_then(|name| RecordKind::find(kinds, name));
+        let (Some(kind), Some(place)) =
+            (at.and_then(|at| kinds.get(at)), at.and_then(|at| places.get(at)))
+        else {
+            let shown: Vec<&str> = kinds.iter().map(|kind| kind.name.as_str()).collect();
+            return Err(Mismatch::OfAnotherType(format!(
+                "its records are of type {}, and the table shows {}",
+                name.unwrap_or("none"),
+                shown.join(", ")
+            )));
+        };
+        rows(writer, kind.format, &kind.ty, place.clone()).map_err(Mismatch::Type)
     }
 
     /// Decodes the block once. `check_utf8`: each text by itself.
@@ -201,14 +270,17 @@ impl FramedDecoder {
         block: &'a RecordBlock,
         part: impl Fn(&KafkaRecord<'a>) -> Option<&'a [u8]>,
         check_utf8: bool,
-        failures: &mut Vec<DecodeFailure>,
+        (failures, others): (&mut Vec<DecodeFailure>, &mut Vec<usize>),
     ) -> Result<Vec<ArrayRef>, Stop> {
         let mut cells = MAX_BLOCK_CELLS;
+        // Whether a record that is not seen to be of the table's type has no row.
+        let alone = matches!(self.reader, Reader::OneOf(_));
         // Most blocks have one writer: it is looked up once.
         let mut last: Option<(WriterId, &Writer)> = None;
         for (row_number, record) in block.iter().enumerate() {
             let Some(bytes) = part(&record) else {
                 self.rows.null();
+                others.extend(alone.then_some(row_number));
                 continue;
             };
             let rows = self.rows.len();
@@ -217,7 +289,10 @@ impl FramedDecoder {
                 false => frame::of_record(&record, self.part, bytes),
             };
             let fault = match framed {
-                Err(fault) => Some((None, fault)),
+                Err(fault) => {
+                    others.extend(alone.then_some(row_number));
+                    Some((None, fault))
+                }
                 Ok(framed) => {
                     let id = framed.writer;
                     let writer = match last {
@@ -225,6 +300,7 @@ impl FramedDecoder {
                         _ => self.writers.get(&id).ok_or(Stop::Unknown(id))?,
                     };
                     last = Some((id, writer));
+                    others.extend((alone && writer.is_err()).then_some(row_number));
                     let result = row(writer, &framed, check_utf8, &mut cells, &mut self.rows);
                     result.err().map(|fault| (id.id().filter(|_| !self.bare), fault))
                 }
@@ -232,6 +308,10 @@ impl FramedDecoder {
             if let Some((schema_id, fault)) = fault {
                 self.rows.truncate(rows);
                 self.rows.null();
+                if alone && fault.is_of_another_type() {
+                    others.push(row_number);
+                    continue;
+                }
                 failures.push(DecodeFailure {
                     offset: record.offset,
                     row: row_number,
@@ -244,6 +324,24 @@ impl FramedDecoder {
         }
         self.rows.finish_rows(&self.fields).map_err(Stop::Column)
     }
+}
+
+/// How to read what a schema has written as a value of a type.
+fn rows(
+    writer: &Parsed,
+    format: SchemaFormat,
+    reader: &AvroType,
+    place: Place,
+) -> Result<Rows, String> {
+    if writer.format() != format {
+        return Err(format!("it is of type {}, and the table follows {format}", writer.format()));
+    }
+    Ok(match writer {
+        Parsed::Avro(writer) => Rows::Avro(resolve::rows(writer, reader, place)?),
+        Parsed::Json(writer, _) => Rows::Json(json::rows(writer, reader, place)),
+        Parsed::Protobuf(writer) => Rows::Protobuf(protobuf::rows(writer, reader, &place)),
+        Parsed::Plain(kind) => Rows::Plain(*kind),
+    })
 }
 
 /// Reads one payload to its end, as one row. `cells` is what the block may still unfold to.
@@ -280,6 +378,12 @@ fn row(
             result
         }
         Ok(Rows::Plain(kind)) => plain::row(*kind, payload, check_utf8, rows),
+        Ok(Rows::Refused(Mismatch::Type(cause))) => {
+            Err(Fault::at(FailureStage::Resolution, cause.as_str()))
+        }
+        Ok(Rows::Refused(Mismatch::OfAnotherType(cause))) => {
+            Err(Fault::at(FailureStage::Resolution, cause.as_str()).of_another_type())
+        }
         Err((stage, cause)) => Err(Fault::at(*stage, cause.as_str())),
     }
 }

@@ -69,7 +69,7 @@ impl JsonTexts {
         parsed: &Result<Parsed, Refusal>,
     ) {
         let writer = match (schema, parsed) {
-            (WriterSchema::Known(_), Ok(Parsed::Json(_))) => Ok(Writer::Json),
+            (WriterSchema::Known(_), Ok(Parsed::Json(..))) => Ok(Writer::Json),
             (WriterSchema::Known(text), Ok(_)) => Columns::new(self.part, text, parsed, id)
                 .map(|columns| Writer::Columns(Box::new(columns)))
                 .map_err(|why| (FailureStage::Resolution, format!("writer schema {id}: {why}"))),
@@ -105,7 +105,10 @@ impl JsonTexts {
                     let own = |record: &KafkaRecord<'a>| {
                         part(record).filter(|_| framed(record) == Some(*id))
                     };
-                    Ok(Some(Decoded { ty, columns: decoder.decode(block, own, failures)? }))
+                    Ok(Some(Decoded {
+                        ty,
+                        columns: decoder.decode(block, own, failures, &mut Vec::new())?,
+                    }))
                 }
             };
             decoded.insert(*id, rows);

@@ -147,24 +147,14 @@ fn scalar(out: &mut Vec<u8>, array: &dyn Array, at: usize, ty: &AvroType) -> Rea
         DataType::Int64 => {
             print(out, format_args!("{}", array.as_primitive::<Int64Type>().value(at)));
         }
-        DataType::Float32 => {
-            let number = array.as_primitive::<Float32Type>().value(at);
-            match number.is_finite() {
-                true => return shortest(out, &number),
-                false => not_finite(out, number.into()),
-            }
-        }
-        DataType::Float64 => {
-            let number = array.as_primitive::<Float64Type>().value(at);
-            match number.is_finite() {
-                true => return shortest(out, &number),
-                false => not_finite(out, number),
-            }
-        }
+        DataType::Float32 => return float(out, array.as_primitive::<Float32Type>().value(at)),
+        DataType::Float64 => return double(out, array.as_primitive::<Float64Type>().value(at)),
         DataType::Decimal128(_, scale) => {
             decimal(out, array.as_primitive::<Decimal128Type>().value(at), *scale);
         }
-        DataType::Utf8 if ty.logical == Some(Logical::Json) => {
+        DataType::Utf8
+            if ty.logical == Some(Logical::Json) || matches!(ty.kind, Kind::Recursive(_)) =>
+        {
             out.extend_from_slice(array.as_string::<i32>().value(at).as_bytes());
         }
         DataType::Utf8 => return string(out, array.as_string::<i32>().value(at)),
@@ -178,22 +168,15 @@ fn scalar(out: &mut Vec<u8>, array: &dyn Array, at: usize, ty: &AvroType) -> Rea
         }
         DataType::Date32 => {
             let days = array.as_primitive::<Date32Type>().value(at);
-            out.push(b'"');
-            date(out, days.into());
-            out.push(b'"');
+            quoted(out, |out| date(out, days.into()));
         }
         DataType::Time64(_) => {
-            out.push(b'"');
-            time(out, array.as_primitive::<Time64MicrosecondType>().value(at));
-            out.push(b'"');
+            let micros = array.as_primitive::<Time64MicrosecondType>().value(at);
+            quoted(out, |out| time(out, micros));
         }
         DataType::Timestamp(_, zone) => {
             let micros = array.as_primitive::<TimestampMicrosecondType>().value(at);
-            out.push(b'"');
-            date(out, micros.div_euclid(DAY));
-            out.push(b'T');
-            time(out, micros.rem_euclid(DAY));
-            out.extend_from_slice(if zone.is_some() { b"Z\"" } else { b"\"" });
+            timestamp(out, micros, zone.is_some());
         }
         _ => return Err(unfit()),
     }
@@ -203,9 +186,30 @@ fn scalar(out: &mut Vec<u8>, array: &dyn Array, at: usize, ty: &AvroType) -> Rea
 /// Microseconds of a day.
 const DAY: i64 = 86_400_000_000;
 
-fn print(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+/// What is written, in quotes.
+pub(crate) fn quoted(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    out.push(b'"');
+    write(out);
+    out.push(b'"');
+}
+
+pub(crate) fn print(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     // Writing to a vector cannot fail.
     let _ = out.write_fmt(text);
+}
+
+pub(crate) fn float(out: &mut Vec<u8>, number: f32) -> Read<()> {
+    match number.is_finite() {
+        true => shortest(out, &number),
+        false => not_finite(out, number.into()),
+    }
+}
+
+pub(crate) fn double(out: &mut Vec<u8>, number: f64) -> Read<()> {
+    match number.is_finite() {
+        true => shortest(out, &number),
+        false => not_finite(out, number),
+    }
 }
 
 /// The shortest digits that are this number.
@@ -213,15 +217,16 @@ fn shortest<T: serde::Serialize>(out: &mut Vec<u8>, number: &T) -> Read<()> {
     serde_json::to_writer(out, number).map_err(|e| Fault::new(e.to_string()))
 }
 
-fn not_finite(out: &mut Vec<u8>, number: f64) {
+fn not_finite(out: &mut Vec<u8>, number: f64) -> Read<()> {
     out.extend_from_slice(match number {
         f64::INFINITY => b"\"Infinity\"",
         f64::NEG_INFINITY => b"\"-Infinity\"",
         _ => b"\"NaN\"",
     });
+    Ok(())
 }
 
-fn decimal(out: &mut Vec<u8>, unscaled: i128, scale: i8) {
+pub(crate) fn decimal(out: &mut Vec<u8>, unscaled: i128, scale: i8) {
     let scale = usize::try_from(scale).unwrap_or(0);
     let digits = format!("{:0>1$}", unscaled.unsigned_abs(), scale + 1);
     let (whole, fraction) = digits.split_at(digits.len() - scale);
@@ -230,13 +235,13 @@ fn decimal(out: &mut Vec<u8>, unscaled: i128, scale: i8) {
     print(out, format_args!("{sign}{whole}{point}{fraction}"));
 }
 
-fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
     let text = base64::engine::general_purpose::STANDARD.encode(bytes);
     print(out, format_args!("\"{text}\""));
 }
 
 /// A day since 1970-01-01 in the Gregorian calendar. Years beyond four digits have a sign (ISO 8601).
-fn date(out: &mut Vec<u8>, days: i64) {
+pub(crate) fn date(out: &mut Vec<u8>, days: i64) {
     // Years begin in March, so that the day a leap year adds is its last. 0000-03-01 to 1970-01-01.
     let days = days + 719_468;
     let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
@@ -252,8 +257,20 @@ fn date(out: &mut Vec<u8>, days: i64) {
     }
 }
 
+/// A moment in microseconds since 1970, in UTC or of no zone.
+pub(crate) fn timestamp(out: &mut Vec<u8>, micros: i64, utc: bool) {
+    quoted(out, |out| {
+        date(out, micros.div_euclid(DAY));
+        out.push(b'T');
+        time(out, micros.rem_euclid(DAY));
+        if utc {
+            out.push(b'Z');
+        }
+    });
+}
+
 /// A time of day, with as many digits of its fraction as it needs.
-fn time(out: &mut Vec<u8>, micros: i64) {
+pub(crate) fn time(out: &mut Vec<u8>, micros: i64) {
     let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     print(out, format_args!("{hour:02}:{minute:02}:{second:02}"));

@@ -62,6 +62,7 @@
 //! that are there, and what a payload may unfold to is bounded, for each record by its length and for
 //! a block by a constant ([`MAX_BLOCK_CELLS`]).
 
+mod avro_text;
 mod budget;
 mod columns;
 mod cursor;

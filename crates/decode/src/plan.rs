@@ -1,6 +1,22 @@
 //! What to do with a writer's values: one plan per writer schema and reader schema.
 
+use crate::avro_text::TextPlan;
 use crate::skip::Skip;
+
+/// Where a payload's value is in a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Its fields are the columns.
+    Spread,
+    /// It is one of the columns.
+    Column {
+        /// Which one, and of how many.
+        at: usize,
+        of: usize,
+        /// The name of it.
+        name: String,
+    },
+}
 
 /// How a number is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +67,8 @@ pub(crate) enum Plan {
     Duration,
     List(ElementPlan),
     Map(ElementPlan),
+    /// Into a column of JSON text.
+    Json(TextPlan),
     /// A record into a struct.
     Record(RecordPlan),
     /// A record into a column of true values.

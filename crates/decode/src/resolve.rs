@@ -1,25 +1,40 @@
 //! Avro schema resolution: the plan that shows a writer's values under the reader's schema
 //! (Avro 1.12 specification, "Schema Resolution").
 
+use std::sync::Arc;
+
 use isk_schema::{AvroType, Branches, Kind, Logical, RecordField, RecordType, TimeUnit};
 
+use crate::avro_text::{Definitions, TextPlan};
 use crate::default;
-use crate::plan::{ElementPlan, Plan, RecordPlan, Step, Symbol, Wire};
+use crate::plan::{ElementPlan, Place, Plan, RecordPlan, Step, Symbol, Wire};
 use crate::skip::{Skip, min_size};
 
 /// Why a writer's type cannot be shown as the reader's.
 type Mismatch = String;
 
-/// The plan for values of type `w` in columns of type `r`.
-pub(crate) fn resolve(w: &AvroType, r: &AvroType) -> Result<Plan, Mismatch> {
+/// The plan for values of type `w`, within a schema of these definitions, in columns of type `r`.
+fn resolve(w: &AvroType, r: &AvroType, env: &Arc<Definitions>) -> Result<Plan, Mismatch> {
     if let Kind::Union(branches) = &w.kind {
-        return writer_union(branches, r);
+        return writer_union(branches, r, env);
     }
     if w.is_null() {
         return Ok(Plan::Null);
     }
     if let Kind::Union(branches) = &r.kind {
-        return reader_union(w, branches);
+        return reader_union(w, branches, env);
+    }
+    match (&w.kind, &r.kind) {
+        (Kind::Record(_) | Kind::Recursive(_), Kind::Recursive(_)) => {
+            return Ok(Plan::Json(TextPlan { ty: w.clone(), definitions: Arc::clone(env) }));
+        }
+        // The reader's ends elsewhere.
+        (Kind::Recursive(named), _) => {
+            let record = env.get(&named.name).ok_or_else(|| describe(w))?;
+            let record = AvroType { kind: Kind::Record(Arc::clone(record)), logical: None };
+            return resolve(&record, r, env);
+        }
+        _ => {}
     }
     if let Some(plan) = same_logical(w, r) {
         return Ok(plan);
@@ -60,12 +75,13 @@ pub(crate) fn resolve(w: &AvroType, r: &AvroType) -> Result<Plan, Mismatch> {
             };
             Ok(Plan::Enum(a.symbols.iter().map(symbol).collect()))
         }
-        (Kind::Array(a), Kind::Array(b)) => Ok(Plan::List(elements(a, b, 0)?)),
-        (Kind::Map(a), Kind::Map(b)) => Ok(Plan::Map(elements(a, b, 1)?)),
+        (Kind::Array(a), Kind::Array(b)) => Ok(Plan::List(elements(a, b, 0, env)?)),
+        (Kind::Map(a), Kind::Map(b)) => Ok(Plan::Map(elements(a, b, 1, env)?)),
         (Kind::Record(a), Kind::Record(b)) if b.fields.is_empty() => {
-            Ok(Plan::Present(Skip::Record(a.fields.iter().map(|f| Skip::of(&f.ty)).collect())))
+            let skip = |field: &RecordField| Skip::of(&field.ty, env);
+            Ok(Plan::Present(Skip::Record(a.fields.iter().map(skip).collect())))
         }
-        (Kind::Record(a), Kind::Record(b)) => record(a, b).map(Plan::Record),
+        (Kind::Record(a), Kind::Record(b)) => record(a, b, env).map(Plan::Record),
         _ => Err(format!("the writer's {} cannot be read as {}", describe(w), describe(r))),
     }
 }
@@ -122,9 +138,14 @@ pub(crate) fn micros(unit: TimeUnit) -> (i64, i64) {
     }
 }
 
-fn elements(w: &AvroType, r: &AvroType, key_size: usize) -> Result<ElementPlan, Mismatch> {
+fn elements(
+    w: &AvroType,
+    r: &AvroType,
+    key_size: usize,
+    env: &Arc<Definitions>,
+) -> Result<ElementPlan, Mismatch> {
     Ok(ElementPlan {
-        plan: Box::new(resolve(w, r)?),
+        plan: Box::new(resolve(w, r, env)?),
         min_size: key_size + min_size(w),
         cells: cells(r) + key_size as u64,
     })
@@ -144,8 +165,12 @@ pub(crate) fn cells(r: &AvroType) -> u64 {
     }
 }
 
-fn writer_union(branches: &[AvroType], r: &AvroType) -> Result<Plan, Mismatch> {
-    let plans: Vec<Result<Plan, Mismatch>> = branches.iter().map(|w| resolve(w, r)).collect();
+fn writer_union(
+    branches: &[AvroType],
+    r: &AvroType,
+    env: &Arc<Definitions>,
+) -> Result<Plan, Mismatch> {
+    let plans: Vec<Result<Plan, Mismatch>> = branches.iter().map(|w| resolve(w, r, env)).collect();
     let shown = branches.iter().zip(&plans).any(|(w, plan)| plan.is_ok() && !w.is_null());
     let only_null = branches.iter().all(AvroType::is_null);
     if !shown && !only_null {
@@ -159,7 +184,11 @@ fn writer_union(branches: &[AvroType], r: &AvroType) -> Result<Plan, Mismatch> {
 
 /// The reader's branch for a writer's type: the same type by full name, else by an alias, else by short
 /// name, else the first it can be promoted to.
-fn reader_union(w: &AvroType, branches: &[AvroType]) -> Result<Plan, Mismatch> {
+fn reader_union(
+    w: &AvroType,
+    branches: &[AvroType],
+    env: &Arc<Definitions>,
+) -> Result<Plan, Mismatch> {
     let many = matches!(Branches::of(branches), Branches::Many);
     let real: Vec<&AvroType> = branches.iter().filter(|b| !b.is_null()).collect();
     // Each branch is tried once, best first: trying it again for each rank would double the work with
@@ -167,7 +196,7 @@ fn reader_union(w: &AvroType, branches: &[AvroType]) -> Result<Plan, Mismatch> {
     let mut order: Vec<usize> = (0..real.len()).collect();
     order.sort_by_key(|i| rank(w, real[*i]));
     for column in order {
-        if let Ok(plan) = resolve(w, real[column]) {
+        if let Ok(plan) = resolve(w, real[column], env) {
             let plan = Box::new(plan);
             return Ok(if many { Plan::Branch { column, plan } } else { *plan });
         }
@@ -178,7 +207,9 @@ fn reader_union(w: &AvroType, branches: &[AvroType]) -> Result<Plan, Mismatch> {
 
 /// How well a reader's branch matches a writer's type, 0 best.
 fn rank(w: &AvroType, r: &AvroType) -> u8 {
-    let same_kind = std::mem::discriminant(&w.kind) == std::mem::discriminant(&r.kind);
+    let is_record = |ty: &AvroType| matches!(ty.kind, Kind::Record(_) | Kind::Recursive(_));
+    let same_kind = std::mem::discriminant(&w.kind) == std::mem::discriminant(&r.kind)
+        || is_record(w) && is_record(r);
     if same_kind && w.full_name() == r.full_name() {
         0
     } else if w.full_name().is_some_and(|name| r.aliases().iter().any(|alias| alias == name)) {
@@ -190,19 +221,17 @@ fn rank(w: &AvroType, r: &AvroType) -> u8 {
     }
 }
 
-/// The plan for values of type `w` as whole rows of a table: a record's fields are the
-/// columns, any other type has one column, named `name`.
-pub(crate) fn rows(w: &AvroType, r: &AvroType, name: &str, spread: bool) -> Result<Plan, Mismatch> {
-    if spread && matches!(r.kind, Kind::Record(_)) {
-        return resolve(w, r);
-    }
-    let plan = resolve(w, r)?;
-    let steps = vec![Step::Read { column: 0, name: name.to_owned(), plan }];
-    Ok(Plan::Record(RecordPlan { steps, missing: Vec::new() }))
+/// The plan for values of type `w` as whole rows of a table.
+pub(crate) fn rows(w: &AvroType, r: &AvroType, place: Place) -> Result<Plan, Mismatch> {
+    let plan = resolve(w, r, &Arc::new(Definitions::of(w)))?;
+    let Place::Column { at, of, name } = place else { return Ok(plan) };
+    let missing = (0..of).filter(|column| *column != at).map(|column| (column, Plan::Null));
+    let steps = vec![Step::Read { column: at, name, plan }];
+    Ok(Plan::Record(RecordPlan { steps, missing: missing.collect() }))
 }
 
 /// The plan of a record's fields, columns in the reader's order.
-fn record(w: &RecordType, r: &RecordType) -> Result<RecordPlan, Mismatch> {
+fn record(w: &RecordType, r: &RecordType, env: &Arc<Definitions>) -> Result<RecordPlan, Mismatch> {
     // Which writer's field each reader's field is: its own name first, then a name it had before.
     let mut taken = vec![None; w.fields.len()];
     let mut found = vec![false; r.fields.len()];
@@ -224,24 +253,24 @@ fn record(w: &RecordType, r: &RecordType) -> Result<RecordPlan, Mismatch> {
         }
     }
     let step = |(field, column): (&RecordField, Option<usize>)| match column {
-        None => Ok(Step::Skip(Skip::of(&field.ty))),
+        None => Ok(Step::Skip(Skip::of(&field.ty, env))),
         Some(column) => {
             let target = &r.fields[column];
-            let plan = resolve(&field.ty, &target.ty)
+            let plan = resolve(&field.ty, &target.ty, env)
                 .map_err(|mismatch| format!("field {}: {mismatch}", target.name))?;
             Ok(Step::Read { column, name: target.name.clone(), plan })
         }
     };
     let steps = w.fields.iter().zip(taken).map(step).collect::<Result<_, Mismatch>>()?;
     let missing = r.fields.iter().enumerate().filter(|(column, _)| !found[*column]);
-    Ok(RecordPlan { steps, missing: missing.map(|(c, f)| (c, fill(f))).collect() })
+    Ok(RecordPlan { steps, missing: missing.map(|(c, f)| (c, fill(f, env))).collect() })
 }
 
 /// What stands in a reader's field that a writer does not have.
-fn fill(field: &RecordField) -> Plan {
+fn fill(field: &RecordField, env: &Arc<Definitions>) -> Plan {
     let default = field.default.as_ref().filter(|json| !json.is_null());
     let encoded = default.and_then(|json| default::encode(json, &field.ty));
-    match encoded.map(|bytes| (bytes, resolve(&field.ty, &field.ty))) {
+    match encoded.map(|bytes| (bytes, resolve(&field.ty, &field.ty, env))) {
         Some((bytes, Ok(plan))) => Plan::Default { bytes, plan: Box::new(plan) },
         _ => Plan::Null,
     }

@@ -52,6 +52,7 @@ pub(crate) fn run(plan: &Plan, cur: &mut Cursor<'_>, sink: &mut Sink) -> Read<()
                 .map_err(|e| Fault::conversion(format!("a text is no uuid: {e}")))?;
             s.push(uuid.as_bytes())?;
         }
+        (Plan::Json(plan), Sink::Text(s)) => s.push_with(|data| plan.run(cur, data))?,
         (Plan::Duration, Sink::Struct(s)) => {
             for column in &mut s.columns {
                 let Sink::Long(part) = column else { return Err(unfit()) };

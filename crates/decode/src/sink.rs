@@ -97,6 +97,16 @@ impl Structs {
         self.nulls.append_non_null();
     }
 
+    /// Ends the row, of which this column alone has been given a value.
+    pub(crate) fn end_beside(&mut self, column: usize) {
+        for (at, sink) in self.columns.iter_mut().enumerate() {
+            if at != column {
+                sink.null();
+            }
+        }
+        self.end();
+    }
+
     /// The number of rows.
     pub(crate) fn len(&self) -> usize {
         self.nulls.len()

@@ -1,7 +1,10 @@
 //! Skipping what a writer wrote and the table does not show.
 
+use std::sync::Arc;
+
 use isk_schema::{AvroType, Kind};
 
+use crate::avro_text::{Definitions, TextPlan};
 use crate::cursor::Cursor;
 use crate::error::Read;
 
@@ -22,10 +25,14 @@ pub(crate) enum Skip {
     },
     Union(Vec<Skip>),
     Record(Vec<Skip>),
+    /// What it would be as text.
+    Text(TextPlan),
 }
 
 impl Skip {
-    pub(crate) fn of(ty: &AvroType) -> Self {
+    /// For values of a type within a schema.
+    pub(crate) fn of(ty: &AvroType, definitions: &Arc<Definitions>) -> Self {
+        let of = |ty| Self::of(ty, definitions);
         match &ty.kind {
             Kind::Null => Self::Bytes(0),
             Kind::Boolean => Self::Bytes(1),
@@ -35,14 +42,15 @@ impl Skip {
             Kind::Bytes | Kind::String => Self::Sized,
             Kind::Fixed(t) => Self::Bytes(t.size),
             Kind::Array(element) => {
-                Self::Array { min_size: min_size(element), element: Box::new(Self::of(element)) }
+                Self::Array { min_size: min_size(element), element: Box::new(of(element)) }
             }
             Kind::Map(value) => {
-                Self::Map { min_size: 1 + min_size(value), value: Box::new(Self::of(value)) }
+                Self::Map { min_size: 1 + min_size(value), value: Box::new(of(value)) }
             }
-            Kind::Union(branches) => Self::Union(branches.iter().map(Self::of).collect()),
-            Kind::Record(record) => {
-                Self::Record(record.fields.iter().map(|f| Self::of(&f.ty)).collect())
+            Kind::Union(branches) => Self::Union(branches.iter().map(of).collect()),
+            Kind::Record(record) => Self::Record(record.fields.iter().map(|f| of(&f.ty)).collect()),
+            Kind::Recursive(_) => {
+                Self::Text(TextPlan { ty: ty.clone(), definitions: Arc::clone(definitions) })
             }
         }
     }
@@ -61,6 +69,7 @@ impl Skip {
                 let index = cur.index(branches.len(), "union branch")?;
                 branches[index].run(cur)
             }
+            Self::Text(plan) => plan.run(cur, &mut Vec::new()),
             Self::Record(fields) => fields.iter().try_for_each(|field| field.run(cur)),
         }
     }
@@ -84,6 +93,8 @@ pub(crate) fn min_size(ty: &AvroType) -> usize {
         | Kind::Enum(_)
         | Kind::Array(_)
         | Kind::Map(_)
-        | Kind::Union(_) => 1,
+        | Kind::Union(_)
+        // It ends in a union, an array or a map.
+        | Kind::Recursive(_) => 1,
     }
 }

@@ -177,14 +177,60 @@ fn writers_that_alternate_stay_in_order() {
     assert!(batch.failures.iter().all(|f| f.offset.0 % 4 == 2));
 }
 
+/// Of what a table does not show, all is skipped; what it shows, it shows under the writer's names.
 #[test]
-fn a_recursive_writer_is_a_failure_of_its_records_alone() {
-    let table = record(r#"{"name":"a","type":"int"}"#);
+fn recursion_comes_and_goes() {
+    let node = |more: &str| {
+        format!(
+            r#"{{"type":"record","name":"N","fields":[{{"name":"n","type":"int"}},
+                {{"name":"next","type":["null",{more}]}}]}}"#
+        )
+    };
+    let recursive = node(r#""N""#);
+    let flat = node(r#"{"type":"record","name":"M","fields":[{"name":"n","type":"int"}]}"#);
+    let plain = r#"{"type":"record","name":"N","fields":[{"name":"n","type":"int"}]}"#;
+    // 1, within it 2, within it 3.
+    let (three, two) = ([2, 2, 4, 2, 6, 0], [2, 2, 4]);
+    let shown = |history: &[&str], id: i32, payload: &[u8]| {
+        let batch = decoder(history).decode(&block([Some(framed(id, payload))])).unwrap();
+        assert!(batch.failures.is_empty(), "{:?}", batch.failures);
+        support::row(&batch, 0)
+    };
+    let text = |s: &str| Plain::Text(s.to_owned());
+    let one = Plain::Int(1);
+    let within = r#"{"n":2,"next":{"n":3,"next":null}}"#;
+    assert_eq!(shown(&[&recursive], 1, &three), [one.clone(), text(within)]);
+    assert_eq!(shown(&[&recursive], 1, &[2, 0]), [one.clone(), Plain::Null]);
+    assert_eq!(shown(&[&flat, &recursive], 1, &two), [one.clone(), text(r#"{"n":2}"#)]);
+    assert_eq!(shown(&[&recursive, plain], 1, &three), vec![one.clone()]);
+    // The newest schema knows no end of it: what lies deeper is skipped.
+    let struct_of = |n| Plain::Struct(vec![Plain::Int(n)]);
+    assert_eq!(shown(&[&recursive, &flat], 1, &three), [one, struct_of(2)]);
+}
+
+#[test]
+fn values_within_values_without_end_are_a_failure_and_no_crash() {
     let recursive = r#"{"type":"record","name":"N","fields":[{"name":"n","type":["null","N"]}]}"#;
-    let mut decoder = decoder(&[recursive, &table]);
-    let batch = decoder.decode(&block([Some(framed(1, &[0])), Some(framed(2, &[2]))])).unwrap();
-    assert_eq!(rows(&batch), [[Plain::Null], [Plain::Int(1)]]);
-    assert!(batch.failures[0].cause.contains("type N contains itself"));
+    let mut both = decoder(&[recursive]);
+    // A list of so many.
+    let deep = |n: usize| framed(1, &[vec![2; n], vec![0]].concat());
+    let batch = both.decode(&block([90, 100_000, 1].map(|n| Some(deep(n))))).unwrap();
+    assert_eq!(batch.failures.len(), 1, "{:?}", batch.failures);
+    assert!(batch.failures[0].cause.contains("deeper than 200 levels"));
+    assert_eq!(batch.failures[0].row, 1);
+    // A record that cannot but hold itself has no value.
+    let endless = r#"{"type":"record","name":"N","fields":[{"name":"n","type":"N"}]}"#;
+    let batch = decoder(&[endless]).decode(&block([Some(framed(1, &[]))])).unwrap();
+    assert_eq!(batch.failures.len(), 1);
+    // Few bytes do not become a long text.
+    let wide: Vec<String> =
+        (0..500).map(|i| format!(r#"{{"name":"{}{i}","type":"null"}}"#, "x".repeat(200))).collect();
+    let wide = format!(
+        r#"{{"type":"record","name":"N","fields":[{{"name":"n","type":{{"type":"array","items":"N"}}}},{}]}}"#,
+        wide.join(",")
+    );
+    let batch = decoder(&[&wide]).decode(&block([Some(framed(1, &[2, 0, 0]))])).unwrap();
+    assert!(batch.failures[0].cause.contains("too long"), "{:?}", batch.failures);
 }
 
 #[test]

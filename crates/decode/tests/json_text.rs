@@ -118,6 +118,56 @@ fn names_are_the_schemas_own_and_a_value_that_is_no_record_stands_alone() {
     assert_eq!(one(&long, &[0]).unwrap(), None);
 }
 
+/// Each type looks within a record within itself as it does elsewhere.
+#[test]
+fn recursion_is_written_as_all_else() {
+    let all = r#"{"name":"d","type":{"type":"int","logicalType":"date"}},
+        {"name":"t","type":{"type":"long","logicalType":"time-micros"}},
+        {"name":"at","type":{"type":"long","logicalType":"timestamp-millis"}},
+        {"name":"local","type":{"type":"long","logicalType":"local-timestamp-nanos"}},
+        {"name":"m","type":{"type":"bytes","logicalType":"decimal","precision":9,"scale":2}},
+        {"name":"u","type":{"type":"string","logicalType":"uuid"}},
+        {"name":"f","type":{"type":"fixed","name":"F","size":2}},
+        {"name":"p","type":{"type":"fixed","name":"P","size":12,"logicalType":"duration"}},
+        {"name":"e","type":{"type":"enum","name":"E","symbols":["A","B"]}},
+        {"name":"x","type":"double"},{"name":"y","type":"float"},{"name":"b","type":"bytes"},
+        {"name":"ok","type":"boolean"},{"name":"no","type":"null"},
+        {"name":"s","type":{"type":"map","values":{"type":"array","items":"string"}}}"#;
+    let node = format!(
+        r#"{{"type":"record","name":"N","fields":[{all},{{"name":"next","type":["null","N"]}}]}}"#
+    );
+    let uuid = "00000000-0000-0000-0000-00000000000A";
+    let values: Vec<u8> = [
+        &[2][..],
+        &[2],
+        &[0xd0, 0x0f],
+        &[1],
+        &[2, 5],
+        &[72],
+        uuid.as_bytes(),
+        &[1, 2],
+        &[1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0],
+        &[2],
+        &f64::NAN.to_le_bytes(),
+        &1.5f32.to_le_bytes(),
+        &[2, 7],
+        &[1],
+        &[2, 2, b'k', 2, 2, b'"', 0, 0],
+    ]
+    .concat();
+    let payload = [&values[..], &[2], &values, &[0]].concat();
+    let text = one(&schema(1, SchemaFormat::Avro, &node), &payload).unwrap().unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut outer = json.clone();
+    let mut inner = outer["next"].take();
+    assert!(inner["next"].is_null());
+    assert_eq!(inner, outer);
+    inner["next"].take();
+    assert!(text.contains(
+        r#""next":{"d":"1970-01-02","t":"00:00:00.000001","at":"1970-01-01T00:00:01Z","local":"1969-12-31T23:59:59.999999","m":0.05,"u":"00000000-0000-0000-0000-00000000000a","f":"AQI=","p":{"months":1,"days":2,"milliseconds":3},"e":"B","x":"NaN","y":1.5,"b":"Bw==","ok":true,"no":null,"s":{"k":["\""]},"next":null}"#
+    ), "{text}");
+}
+
 #[test]
 fn protobuf_is_written_under_the_names_of_its_file() {
     let file = r#"syntax = "proto3"; import "google/protobuf/timestamp.proto";

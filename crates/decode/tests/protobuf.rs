@@ -5,7 +5,9 @@ mod support;
 
 use isk_decode::{DecodedBatch, TopicDecoder};
 use isk_model::{RegistrySchemaId, SchemaFormat};
-use isk_schema::{AvroType, FieldIdMap, Kind, RecordType, SchemaText, table_schema};
+use isk_schema::{
+    AvroType, FieldIdMap, Kind, Logical, RecordField, RecordType, SchemaText, table_schema,
+};
 use proptest::prelude::*;
 use prost_reflect::prost::Message;
 use prost_reflect::{
@@ -199,6 +201,72 @@ fn parts_of_messages_cost_what_they_unfold_to() {
     assert!(decoded(&schema, &[10, 2, 8, 1].repeat(10)).is_ok());
 }
 
+#[test]
+fn a_message_within_itself_and_structs_are_json_text() {
+    let schema = version(
+        1,
+        r#"syntax = "proto3"; import "google/protobuf/struct.proto"; import "google/protobuf/any.proto";
+        message M { google.protobuf.Struct s = 1; google.protobuf.Value v = 2; Tree t = 3; repeated google.protobuf.Value l = 4; }
+        message Tree { int64 big_number = 1; repeated Tree kids = 2; Color c = 3; bytes b = 4; google.protobuf.Any any = 5; }
+        enum Color { RED = 0; GREEN = 1; }"#,
+    );
+    let sized = |tag: u8, bytes: &[u8]| [&[tag, bytes.len() as u8], bytes].concat();
+    let number = [&[0x11][..], &1.5f64.to_le_bytes()].concat();
+    let entry = [sized(0x0a, b"a"), sized(0x12, &number)].concat();
+    let s = sized(0x0a, &sized(0x0a, &entry));
+    let null = sized(0x12, &[0x08, 0]);
+    let list =
+        [sized(0x22, &number), sized(0x22, &[0x08, 0]), sized(0x22, &sized(0x1a, b"x"))].concat();
+    // 2^53 + 1
+    let big = [0x08, 0x81, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10, 0x18, 1, 0x22, 1, 7];
+    let any = sized(0x2a, &sized(0x0a, b"t/x"));
+    let kids = [sized(0x12, &big), sized(0x12, &sized(0x12, &[])), sized(0x12, &any)].concat();
+    let whole = [s.clone(), null, sized(0x1a, &[&[8, 1], &kids[..]].concat()), list].concat();
+    let row = decoded(&schema, &whole).unwrap();
+    assert_eq!(row[0], text(r#"{"a":1.5}"#));
+    assert_eq!(row[1], Plain::Null);
+    let Plain::Struct(tree) = &row[2] else { panic!("{row:?}") };
+    assert_eq!(
+        tree[1],
+        Plain::List(vec![
+            text(r#"{"big_number":9007199254740993,"c":"GREEN","b":"Bw=="}"#),
+            text(r#"{"kids":[{}]}"#),
+            // Whatever its type is.
+            text(r#"{"any":{"type_url":"t/x"}}"#),
+        ])
+    );
+    assert_eq!(row[3], Plain::List(vec![text("1.5"), Plain::Null, text(r#""x""#)]));
+    // In two parts, which are put together.
+    let other = sized(0x0a, &sized(0x0a, &[sized(0x0a, b"b"), sized(0x12, &number)].concat()));
+    let Plain::Text(both) = &decoded(&schema, &[s, other].concat()).unwrap()[0] else { panic!() };
+    let both: serde_json::Value = serde_json::from_str(both).unwrap();
+    assert_eq!(both, serde_json::json!({"a": 1.5, "b": 1.5}));
+    for (bad, why) in [
+        (sized(0x0a, &[0x0a, 9]), "is no message google.protobuf.Struct"),
+        (sized(0x22, &sized(0x1a, &[0xff])), "is no message google.protobuf.Value"),
+    ] {
+        let error = decoded(&schema, &bad).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    }
+    // Lists within lists: a hundred messages may be within each other.
+    let deep = |n: usize| {
+        (0..n).fold(vec![], |inner: Vec<u8>, _| {
+            let mut out = vec![0x12];
+            let mut len = inner.len();
+            while len >= 0x80 {
+                out.push(len as u8 | 0x80);
+                len >>= 7;
+            }
+            out.push(len as u8);
+            out.extend(inner);
+            out
+        })
+    };
+    let tree = simple("message Tree { repeated Tree kids = 2; } Tree t = 2;");
+    assert!(decoded(&tree, &deep(90)).is_ok());
+    assert!(decoded(&tree, &deep(50_000)).is_err());
+}
+
 // ---- against prost-reflect ---------------------------------------------------------------------
 
 /// The message a table of this file shows, as prost-reflect knows it.
@@ -237,7 +305,7 @@ impl Dice {
 fn some_message(descriptor: &MessageDescriptor, dice: &mut Dice, depth: usize) -> DynamicMessage {
     let mut message = DynamicMessage::new(descriptor.clone());
     if descriptor.full_name() == "google.protobuf.Timestamp" {
-        message.set_field_by_number(1, Value::I64(dice.below(1 << 40) as i64 - (1 << 39)));
+        message.set_field_by_number(1, Value::I64(dice.below(1 << 37) as i64 - (1 << 35)));
         message.set_field_by_number(2, Value::I32(dice.below(1_000_000_000) as i32));
         return message;
     }
@@ -318,6 +386,20 @@ fn expected(message: &DynamicMessage, record: &RecordType) -> Vec<Plain> {
         .collect()
 }
 
+/// JSON text with all members in order.
+fn json(text: String) -> Plain {
+    Plain::Text(serde_json::from_str::<serde_json::Value>(&text).unwrap().to_string())
+}
+
+/// The rows of these columns, members of JSON in order.
+fn in_order(row: Vec<Plain>, record: &RecordType) -> Vec<Plain> {
+    let ordered = |(value, field): (Plain, &RecordField)| match (value, field.ty.logical) {
+        (Plain::Text(text), Some(Logical::Json)) => json(text),
+        (value, _) => value,
+    };
+    row.into_iter().zip(&record.fields).map(ordered).collect()
+}
+
 fn one(value: &Value, field: &FieldDescriptor, ty: &AvroType) -> Plain {
     match value {
         Value::Bool(b) => Plain::Bool(*b),
@@ -335,7 +417,15 @@ fn one(value: &Value, field: &FieldDescriptor, ty: &AvroType) -> Plain {
         }
         Value::Message(message) => match &ty.kind {
             Kind::Record(record) => Plain::Struct(expected(message, record)),
-            Kind::Bytes => Plain::Bytes(message.encode_to_vec()),
+            // A message within itself.
+            Kind::String if ty.logical == Some(Logical::Json) => {
+                let options = prost_reflect::SerializeOptions::new()
+                    .stringify_64_bit_integers(false)
+                    .use_proto_field_name(true);
+                let mut out = serde_json::Serializer::new(Vec::new());
+                message.serialize_with_options(&mut out, &options).unwrap();
+                json(String::from_utf8(out.into_inner()).unwrap())
+            }
             _ if message.descriptor().full_name() == "google.protobuf.Timestamp" => {
                 let part = |n| match *message.get_field_by_number(n).unwrap() {
                     Value::I64(i) => i128::from(i),
@@ -369,7 +459,7 @@ fn agrees(proto: &str, name: &str, path: &[u8], seed: u64) {
     assert!(batch.failures.is_empty(), "{:?}", batch.failures);
     for (i, message) in messages.iter().enumerate() {
         let expected = sorted(Plain::Struct(expected(message, record)));
-        assert_eq!(sorted(Plain::Struct(row(&batch, i))), expected, "{message}");
+        assert_eq!(sorted(Plain::Struct(in_order(row(&batch, i), record))), expected, "{message}");
     }
     // Every change and cut is a failure or another row, and never touches a neighbour.
     let good = &payloads[0];

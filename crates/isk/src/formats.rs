@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use isk_model::SchemaFormat;
-use isk_virtual_table::{PartFormat, TopicFormats};
+use isk_virtual_table::{PartFormat, TopicFormats, TypeSubjects};
 use serde::Deserialize;
 
 use crate::config::Config;
@@ -33,6 +33,16 @@ pub struct TopicFormat {
     /// The subject of values that go by the registry.
     #[serde(default)]
     pub value_subject: Option<String>,
+    /// The subjects of values that are of several types of record; `{topic}` is the topic's name.
+    #[serde(default)]
+    pub value_subjects: Vec<String>,
+    /// Or a regular expression that matches the whole names of such subjects.
+    #[serde(default)]
+    pub value_subject_pattern: Option<String>,
+    /// What is listed of several types of record: `columns`, the topic's own table alone with a column for each; or
+    /// `tables`, a table for each too.
+    #[serde(default)]
+    pub record_types: Option<String>,
     /// As `value`.
     #[serde(default)]
     pub key: Option<String>,
@@ -47,7 +57,11 @@ pub struct TopicFormat {
 /// The formats as configured. Reads the schemas' files.
 pub fn formats(config: &Config) -> Result<TopicFormats> {
     let rules = config.formats.topics.iter().map(|rule| {
-        let value = part(&rule.value, &rule.value_schema_file, &rule.value_subject);
+        let value = match several(rule) {
+            Ok(Some(types)) => Ok(types),
+            Ok(None) => part(&rule.value, &rule.value_schema_file, &rule.value_subject),
+            Err(error) => Err(error),
+        };
         let key = part(&rule.key, &rule.key_schema_file, &rule.key_subject);
         let named = |part: &str| {
             format!("configuration key \"formats.topics\", topic {:?}: {part}", rule.topic)
@@ -60,6 +74,34 @@ pub fn formats(config: &Config) -> Result<TopicFormats> {
     });
     let rules = rules.collect::<Result<Vec<_>>>()?;
     TopicFormats::new(rules).context("configuration key \"formats.topics\"")
+}
+
+/// Values of several types of record, where the rule says so.
+fn several(rule: &TopicFormat) -> Result<Option<PartFormat>> {
+    let (names, pattern) = (rule.value_subjects.clone(), rule.value_subject_pattern.clone());
+    if names.is_empty() && pattern.is_none() {
+        if rule.record_types.is_some() {
+            bail!("record_types is for values of value_subjects or value_subject_pattern");
+        }
+        return Ok(None);
+    }
+    if rule.value.as_deref().is_some_and(|value| value != "registry")
+        || rule.value_schema_file.is_some()
+        || rule.value_subject.is_some()
+    {
+        bail!(
+            "value_subjects and value_subject_pattern stand for themselves, without value, value_schema_file and \
+             value_subject"
+        );
+    }
+    let tables = match rule.record_types.as_deref() {
+        None | Some("columns") => false,
+        Some("tables") => true,
+        Some(other) => bail!("record_types is columns or tables, not {other:?}"),
+    };
+    let types = TypeSubjects { names, pattern, tables };
+    types.pattern("topic").context("value_subject_pattern")?;
+    Ok(Some(PartFormat::Several(types)))
 }
 
 fn part(

@@ -1,4 +1,4 @@
-//! Types after parsing: names resolved, logical types checked, nothing recursive. They are Avro's; what
+//! Types after parsing: names resolved, logical types checked, recursion cut. They are Avro's; what
 //! other schemas say is told in their words, with two logical types that Avro has not.
 
 use std::sync::Arc;
@@ -47,6 +47,8 @@ pub enum Kind {
     Union(Arc<[AvroType]>),
     /// The fields in order.
     Record(Arc<RecordType>),
+    /// A record within itself, which is defined further out. It is shown as JSON text.
+    Recursive(Arc<RecursiveType>),
 }
 
 /// Units of times and timestamps.
@@ -87,6 +89,15 @@ pub enum Logical {
     Json,
     /// The members of a JSON object that its record does not name, on `map`: a record's last field.
     Rest,
+}
+
+/// A record that is met within itself: its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecursiveType {
+    /// The full name.
+    pub name: String,
+    /// Full names it had before.
+    pub aliases: Vec<String>,
 }
 
 /// A named type of constant length.
@@ -168,6 +179,7 @@ impl AvroType {
             Kind::Fixed(t) => Some(&t.name),
             Kind::Enum(t) => Some(&t.name),
             Kind::Record(t) => Some(&t.name),
+            Kind::Recursive(t) => Some(&t.name),
             _ => None,
         }
     }
@@ -178,6 +190,7 @@ impl AvroType {
             Kind::Fixed(t) => &t.aliases,
             Kind::Enum(t) => &t.aliases,
             Kind::Record(t) => &t.aliases,
+            Kind::Recursive(t) => &t.aliases,
             _ => &[],
         }
     }
@@ -197,7 +210,7 @@ impl AvroType {
             Kind::Array(_) => "array",
             Kind::Map(_) => "map",
             Kind::Union(_) => "union",
-            Kind::Fixed(_) | Kind::Enum(_) | Kind::Record(_) => {
+            Kind::Fixed(_) | Kind::Enum(_) | Kind::Record(_) | Kind::Recursive(_) => {
                 last_segment(self.full_name().unwrap_or_default())
             }
         }

@@ -16,16 +16,6 @@ pub enum SchemaError {
         /// Where: a dotted path of field names from the top, or `the top`.
         at: String,
     },
-    /// A named type contains itself; Iceberg has no recursive types.
-    #[error(
-        "type {name} contains itself (at {at}); a table cannot have recursive columns: register a version that ends the recursion"
-    )]
-    Recursive {
-        /// The type's full name.
-        name: String,
-        /// Where it is met again.
-        at: String,
-    },
     /// The schema has more columns, or nests deeper, than a table can bear.
     #[error("the schema is too large for a table: {reason}")]
     TooLarge {

@@ -29,7 +29,8 @@
 //! A logical type that is not valid where it stands (wrong underlying type, precision above 38, scale
 //! above the precision or negative, ...) is ignored, as the Avro specification asks: the column has the
 //! underlying type. Every column is optional, nested ones too, except the keys of maps. A
-//! value that is no record at the top is one column named `value`. Recursive types are refused.
+//! value that is no record at the top is one column named `value`. A record within itself is a `string`: its JSON
+//! text, by the schema that it was written with.
 //!
 //! # How JSON Schemas become columns
 //!
@@ -69,7 +70,7 @@
 //! | `google.protobuf.Timestamp` | `timestamptz` (microseconds; nanoseconds are rounded down) |
 //! | `google.protobuf.Int64Value` and the other wrappers | the column of what they wrap |
 //! | `google.protobuf.Duration`, `Any`, `FieldMask`, `Empty` | as any message: `struct<seconds, nanos>`, `struct<type_url, value>`, `struct<paths>`, `boolean` |
-//! | a message inside of itself; `google.protobuf.Struct`, `Value`, `ListValue` | `binary`, the message's own bytes |
+//! | a message inside of itself; `google.protobuf.Struct`, `Value`, `ListValue` | `string`, the message's JSON text |
 //!
 //! The columns are those of one message of the file: the first at its top that no other message of the file
 //! holds, else the first. They are in the order of the fields' numbers. Extensions have no columns. A file may be
@@ -109,10 +110,13 @@ mod names;
 mod parse;
 mod plain;
 mod protobuf;
+mod protobuf_json;
+mod record_types;
 mod table;
 
 pub use avro::{
-    AvroType, Branches, EnumType, FixedType, Kind, Logical, RecordField, RecordType, TimeUnit,
+    AvroType, Branches, EnumType, FixedType, Kind, Logical, RecordField, RecordType, RecursiveType,
+    TimeUnit,
 };
 pub use error::SchemaError;
 pub use errors::{
@@ -128,10 +132,12 @@ pub use metadata::{
 pub use parse::parse;
 pub use plain::PlainKind;
 pub use protobuf::{ProtoField, ProtoSchema, ProtoValue};
+pub use protobuf_json::ProtoMessage;
+pub use record_types::{RecordKind, TypedSchema, json_title, record_types_schema};
 pub use table::{
     CONFIGURED, KeyKind, SchemaText, TableSchema, ValueKind, json_text_schema, table_schema,
 };
 
 /// The version of the mapping from registered types to Iceberg types, column names included. A change to
 /// what existing schemas map to raises it, so that an upgrade never changes a table under its readers.
-pub const MAPPING_VERSION: u32 = 1;
+pub const MAPPING_VERSION: u32 = 2;

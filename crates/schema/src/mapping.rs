@@ -23,7 +23,7 @@ pub(crate) enum Layout<'a> {
 
 /// One field of a struct of columns.
 pub(crate) struct Part<'a> {
-    /// Its name among its siblings: unique, and what its field id is kept under.
+    /// What tells it from its siblings, and its field id is kept under: a name, or Protobuf's number.
     pub name: &'a str,
     /// The name its column would like to have.
     pub column: &'a str,
@@ -47,7 +47,7 @@ pub(crate) fn layout(ty: &AvroType) -> Layout<'_> {
         return layout;
     }
     Layout::Primitive(match &ty.kind {
-        Kind::Null | Kind::String | Kind::Enum(_) => PrimitiveType::String,
+        Kind::Null | Kind::String | Kind::Enum(_) | Kind::Recursive(_) => PrimitiveType::String,
         Kind::Boolean => PrimitiveType::Boolean,
         Kind::Int => PrimitiveType::Int,
         Kind::Long => PrimitiveType::Long,
@@ -91,7 +91,7 @@ pub(crate) fn record_parts(record: &RecordType) -> Vec<Part<'_>> {
     let fields = record.fields.iter();
     fields
         .map(|field| Part {
-            name: &field.name,
+            name: field.proto.as_ref().map_or(&field.name, |proto| &proto.path),
             column: &field.name,
             aliases: &field.aliases,
             doc: field.doc.as_deref(),
@@ -223,8 +223,11 @@ impl Columns<'_> {
             .zip(wanted)
             .zip(names)
             .map(|((part, (id, _)), name)| {
-                let ty =
-                    self.column(&part.ty.layout(), &child(path, part.name), &join(at, part.name))?;
+                let ty = self.column(
+                    &part.ty.layout(),
+                    &child(path, part.name),
+                    &join(at, part.column),
+                )?;
                 let field = NestedField::optional(id, name, ty);
                 Ok(Arc::new(match part.doc {
                     Some(doc) => field.with_doc(doc),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use isk_model::SchemaReference;
 use serde_json::{Map, Value};
 
-use crate::avro::{AvroType, EnumType, FixedType, Kind, RecordField, RecordType};
+use crate::avro::{AvroType, EnumType, FixedType, Kind, RecordField, RecordType, RecursiveType};
 use crate::error::SchemaError;
 use crate::logical::logical_type;
 
@@ -37,8 +37,8 @@ struct Sized {
 }
 
 enum Named {
-    /// Its definition is being read: to meet it now is recursion.
-    Open,
+    /// Its definition is being read: to meet it now is recursion. The names it had before.
+    Open(Vec<String>),
     Done(Sized),
 }
 
@@ -93,8 +93,10 @@ impl Parser {
         let found = self.named.get_key_value(&full).or_else(|| self.named.get_key_value(name));
         match found {
             Some((_, Named::Done(sized))) => Ok(sized.clone()),
-            Some((name, Named::Open)) => {
-                Err(SchemaError::Recursive { name: name.clone(), at: place.at().to_owned() })
+            Some((name, Named::Open(aliases))) => {
+                let ty = RecursiveType { name: name.clone(), aliases: aliases.clone() };
+                let ty = AvroType::plain(Kind::Recursive(Arc::new(ty)));
+                Ok(Sized { ty, types: 1, depth: 1 })
             }
             None => Err(place.invalid(format!("type {full} is not defined"))),
         }
@@ -192,9 +194,9 @@ impl Parser {
         let namespace = object.get("namespace").and_then(Value::as_str).unwrap_or(place.namespace);
         let full = qualify(name, namespace);
         let own_namespace = namespace_of(&full);
-        let aliases =
+        let aliases: Vec<String> =
             strings(object, "aliases").into_iter().map(|a| qualify(&a, own_namespace)).collect();
-        match self.named.insert(full.clone(), Named::Open) {
+        match self.named.insert(full.clone(), Named::Open(aliases.clone())) {
             Some(_) => Err(place.invalid(format!("type {full} is defined twice"))),
             None => Ok((full, aliases)),
         }

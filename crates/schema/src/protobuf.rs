@@ -13,10 +13,11 @@ use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
 use crate::avro::{AvroType, EnumType, Kind, Logical, RecordField, RecordType, TimeUnit};
 use crate::error::SchemaError;
+use crate::protobuf_json::ProtoMessage;
 
 /// The most fields a message may have, those of messages in it counted as often as they are used.
 const MAX_FIELDS: usize = 20_000;
-/// The deepest nesting of messages. What lies deeper is shown as its bytes.
+/// The deepest nesting of messages. What lies deeper is shown as JSON text.
 const MAX_DEPTH: usize = 64;
 /// The name the registered text goes by; imports have names of their own.
 const MAIN: &str = "registered schema.proto";
@@ -26,6 +27,8 @@ const MAIN: &str = "registered schema.proto";
 pub struct ProtoField {
     /// Its number.
     pub number: u32,
+    /// The number as text, which its field id is kept under: it may be renamed.
+    pub(crate) path: String,
     /// What its values are; of a map, the map's values.
     pub value: ProtoValue,
     /// Of a map, what its keys are.
@@ -61,8 +64,8 @@ pub enum ProtoValue {
     Message,
     /// As `Message`, between two tags.
     Group,
-    /// A message shown as its bytes.
-    Opaque,
+    /// A message shown as JSON text.
+    Json(ProtoMessage),
     /// `google.protobuf.Timestamp`.
     Timestamp,
     /// One of `google.protobuf`'s wrappers of this value.
@@ -94,7 +97,12 @@ impl ProtoSchema {
         let pool: DescriptorPool =
             compiled.unwrap_or_else(|_| Err(invalid("its compiler cannot say what is wrong")))?;
         let file = pool.get_file_by_name(MAIN).ok_or_else(|| invalid("it is lost"))?;
-        let root = root(&file).ok_or_else(|| invalid("it has no message"))?;
+        let root = match (free(&file).next(), file.messages().next()) {
+            (Some((index, _)), _) => vec![index],
+            // Each is held by another one.
+            (None, Some(_)) => vec![0],
+            (None, None) => return Err(invalid("it has no message")),
+        };
         Ok(Self { file, root })
     }
 
@@ -126,14 +134,42 @@ impl ProtoSchema {
     /// one that this file by itself would be shown as.
     pub fn paths(&self, name: &str) -> Vec<Vec<i32>> {
         let mut paths = vec![self.root.clone()];
-        let mut open: Vec<(Vec<i32>, MessageDescriptor)> = indexed(&[], self.file.messages());
-        while let Some((path, message)) = open.pop() {
-            open.extend(indexed(&path, message.child_messages()));
-            if message.full_name() == name && path != self.root {
-                paths.push(path);
-            }
-        }
+        paths.extend(self.path(name).filter(|path| *path != self.root));
         paths
+    }
+
+    /// The path of the message of a full name.
+    pub fn path(&self, name: &str) -> Option<Vec<i32>> {
+        self.all().into_iter().find(|(_, m)| m.full_name() == name).map(|(path, _)| path)
+    }
+
+    /// The full names of all its messages.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.all().iter().map(|(_, message)| message.full_name().to_owned()).collect()
+    }
+
+    /// The full names of the messages at its top that no other one of the file holds, at least one.
+    pub(crate) fn free_names(&self) -> Vec<String> {
+        let names: Vec<String> = free(&self.file).map(|(_, m)| m.full_name().to_owned()).collect();
+        if names.is_empty() { self.name(&self.root).into_iter().collect() } else { names }
+    }
+
+    /// The type of the message of a full name.
+    pub(crate) fn named(&self, name: &str) -> Result<AvroType, SchemaError> {
+        let message = self.path(name).and_then(|path| self.message(&path));
+        message.unwrap_or_else(|| Err(invalid(format!("it has no message {name}"))))
+    }
+
+    /// All messages with their paths, the outer ones first.
+    fn all(&self) -> Vec<(Vec<i32>, MessageDescriptor)> {
+        let mut all = indexed(&[], self.file.messages());
+        let mut at = 0;
+        while let Some((path, message)) = all.get(at) {
+            let inner = indexed(path, message.child_messages());
+            all.extend(inner);
+            at += 1;
+        }
+        all
     }
 
     fn descriptor(&self, path: &[i32]) -> Option<MessageDescriptor> {
@@ -159,8 +195,8 @@ fn invalid(reason: impl Into<String>) -> SchemaError {
     SchemaError::of(SchemaFormat::Protobuf, "the top", reason)
 }
 
-/// The first message at the top that no other one of the file holds, else the first.
-fn root(file: &FileDescriptor) -> Option<Vec<i32>> {
+/// The messages at the top that no other one of the file holds, with their indexes.
+fn free(file: &FileDescriptor) -> impl Iterator<Item = (i32, MessageDescriptor)> {
     let mut held = HashSet::new();
     let mut open: Vec<MessageDescriptor> = file.messages().collect();
     while let Some(message) = open.pop() {
@@ -173,11 +209,7 @@ fn root(file: &FileDescriptor) -> Option<Vec<i32>> {
         }
         open.extend(message.child_messages());
     }
-    let free = (0..).zip(file.messages()).find(|(_, m)| !held.contains(m.full_name()));
-    match free {
-        Some((index, _)) => Some(vec![index]),
-        None => file.messages().next().map(|_| vec![0]),
-    }
+    (0..).zip(file.messages()).filter(move |(_, m)| !held.contains(m.full_name()))
 }
 
 /// The registered files by name.
@@ -265,6 +297,7 @@ impl Mapper {
             default: None,
             proto: Some(ProtoField {
                 number: field.number(),
+                path: format!("#{}", field.number()),
                 value,
                 key,
                 presence: field.supports_presence(),
@@ -334,11 +367,12 @@ impl Mapper {
             _ => {}
         }
         // What holds itself has no columns, a `google.protobuf.Struct` for one.
-        let opaque = recursive || too_deep || matches!(known, "Struct" | "Value" | "ListValue");
-        if opaque && !group {
-            return Ok((AvroType::plain(Kind::Bytes), ProtoValue::Opaque));
+        let as_text = recursive || too_deep || matches!(known, "Struct" | "Value" | "ListValue");
+        if as_text && !group {
+            let ty = AvroType { kind: Kind::String, logical: Some(Logical::Json) };
+            return Ok((ty, ProtoValue::Json(ProtoMessage(message.clone()))));
         }
-        if opaque {
+        if as_text {
             let reason = format!("group {name} contains itself or nests too deep");
             return Err(SchemaError::TooLarge { reason });
         }

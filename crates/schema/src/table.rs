@@ -17,6 +17,7 @@ use crate::metadata;
 use crate::parse::parse;
 use crate::plain;
 use crate::protobuf::ProtoSchema;
+use crate::record_types::RecordKind;
 
 /// The id of schemas that no registry knows, since the configuration names them: their records are bare.
 pub const CONFIGURED: RegistrySchemaId = RegistrySchemaId(-1);
@@ -62,6 +63,10 @@ pub enum ValueKind {
     Framed(SchemaFormat, Arc<AvroType>),
     /// Written with this schema, and nothing else in the bytes.
     Bare(SchemaText, Arc<AvroType>),
+    /// Of several types in Confluent framing, each in a column of its own.
+    Several(Arc<[RecordKind]>),
+    /// The values of one of several types alone.
+    OneOf(RecordKind),
 }
 
 /// What a topic's keys are.
@@ -96,11 +101,17 @@ impl TableSchema {
     pub fn value_columns(&self) -> usize {
         match &self.value {
             ValueKind::None | ValueKind::JsonText => 1,
-            ValueKind::Framed(_, ty) | ValueKind::Bare(_, ty) => match &ty.kind {
-                Kind::Record(record) => record.fields.len(),
-                _ => 1,
-            },
+            ValueKind::Framed(_, ty) | ValueKind::Bare(_, ty) => columns_of(ty),
+            ValueKind::Several(kinds) => kinds.len(),
+            ValueKind::OneOf(kind) => columns_of(&kind.ty),
         }
+    }
+}
+
+fn columns_of(value: &AvroType) -> usize {
+    match &value.kind {
+        Kind::Record(record) => record.fields.len(),
+        _ => 1,
     }
 }
 
@@ -113,14 +124,14 @@ impl TableSchema {
 /// between.
 ///
 /// # Errors
-/// The last version of a subject is not valid, recursive, too large, or has names no column can have.
+/// The last version of a subject is not valid, too large, or has names no column can have.
 pub fn table_schema(
     value_history: &[SchemaText],
     key_history: &[SchemaText],
     ids: &mut FieldIdMap,
 ) -> Result<TableSchema, SchemaError> {
     let value = newest(value_history, Part::Value, ids)?;
-    let key = newest(key_history, Part::Key, ids)?;
+    let (key, key_type) = key_column(key_history, ids)?;
     let version = SchemaVersion {
         value: value_history.last().map_or(0, |v| v.version),
         key: key_history.last().map_or(0, |v| v.version),
@@ -129,13 +140,6 @@ pub fn table_schema(
     let mut fields = match &value {
         None => vec![metadata::value_column(Type::Primitive(PrimitiveType::Binary))],
         Some((_, ty, ids)) => value_fields(ty, ids)?,
-    };
-    let key_type = match &key {
-        None => Type::Primitive(PrimitiveType::Binary),
-        Some((_, ty, ids)) => {
-            let root = Part::Key.root();
-            Columns { ids }.column(&mapping::layout(ty), root, metadata::KAFKA_KEY.name)?
-        }
     };
     fields.extend(metadata::columns(key_type));
     let iceberg = Schema::builder()
@@ -149,10 +153,23 @@ pub fn table_schema(
             CONFIGURED => ValueKind::Bare(text.clone(), ty),
             _ => ValueKind::Framed(text.format, ty),
         }),
-        key: key.map_or(KeyKind::Bytes, |(text, ty, _)| match text.id {
-            CONFIGURED => KeyKind::Bare(text.clone(), ty),
-            _ => KeyKind::Framed(text.format, ty),
-        }),
+        key,
+    })
+}
+
+/// What keys are as of the last version of their subject, and the type of their column.
+pub(crate) fn key_column(
+    history: &[SchemaText],
+    ids: &mut FieldIdMap,
+) -> Result<(KeyKind, Type), SchemaError> {
+    let Some((text, ty, ids)) = newest(history, Part::Key, ids)? else {
+        return Ok((KeyKind::Bytes, Type::Primitive(PrimitiveType::Binary)));
+    };
+    let (root, columns) = (Part::Key.root(), Columns { ids: &ids });
+    let column = columns.column(&mapping::layout(&ty), root, metadata::KAFKA_KEY.name)?;
+    Ok(match text.id {
+        CONFIGURED => (KeyKind::Bare(text.clone(), ty), column),
+        _ => (KeyKind::Framed(text.format, ty), column),
     })
 }
 
@@ -246,7 +263,7 @@ fn assign(ty: &AvroType, part: Part, walk: &mut Walk) -> Result<(), SchemaError>
 }
 
 /// Names a schema text in the id map.
-fn digest(version: &SchemaText, part: Part) -> String {
+pub(crate) fn digest(version: &SchemaText, part: Part) -> String {
     let mut hash = Sha256::new();
     let mut texts = vec![part.root()];
     // What names an Avro schema in maps that are kept must stay as it is.

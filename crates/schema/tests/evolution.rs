@@ -120,7 +120,7 @@ fn the_older_of_two_alike_names_keeps_it_when_they_change_places() {
 fn a_version_that_is_no_table_gives_no_ids_unless_it_is_the_last() {
     let history = [
         version(1, &record(r#"{"name":"a","type":"int"}"#)),
-        version(2, &record(r#"{"name":"x","type":"int"},{"name":"r","type":"R"}"#)),
+        version(2, &record(r#"{"name":"x","type":"int"},{"name":"r","type":"Nowhere"}"#)),
         version(3, &record(r#"{"name":"a","type":"int"},{"name":"b","type":"int"}"#)),
     ];
     let mut map = FieldIdMap::default();

@@ -171,13 +171,13 @@ fn named_types_are_found_by_full_name_and_in_references() {
 }
 
 #[test]
-fn recursion_is_refused_by_name() {
-    let text = r#"{"type":"record","name":"tree.Node","fields":[
-        {"name":"next","type":["null",{"type":"array","items":"Node"}]}]}"#;
-    let recursive = error(text);
+fn a_record_within_itself_is_text() {
+    let text = r#"{"type":"record","name":"tree.Node","fields":[{"name":"n","type":"int"},
+        {"name":"kids","type":["null",{"type":"array","items":"Node"}]},
+        {"name":"other","type":["null","Node","string"]}]}"#;
     assert_eq!(
-        recursive,
-        SchemaError::Recursive { name: "tree.Node".into(), at: "next.element".into() }
+        columns(text),
+        ["n: int", "kids: list<string>", "other: struct<Node string, string string>"]
     );
 }
 

@@ -61,12 +61,12 @@ fn every_type_has_its_column() {
         ("repeated H", "list<struct<a int, b list<string>>>"),
         ("map<int32, H>", "map<string, struct<a int, b list<string>>>"),
         ("optional int32", "int"),
-        ("Tree", "struct<n int, kids list<binary>>"),
+        ("Tree", "struct<n int, kids list<string>>"),
         (&well_known("Timestamp"), "timestamptz"),
         (&well_known("Duration"), "struct<seconds long, nanos int>"),
         (&well_known("Any"), "struct<type_url string, value binary>"),
-        (&well_known("Struct"), "binary"),
-        (&well_known("Value"), "binary"),
+        (&well_known("Struct"), "string"),
+        (&well_known("Value"), "string"),
         (&well_known("FieldMask"), "struct<paths list<string>>"),
         (&well_known("Empty"), "boolean"),
         (&well_known("BoolValue"), "boolean"),
@@ -93,8 +93,8 @@ fn the_table_shows_the_message_that_no_other_holds() {
     for (text, column) in [
         ("message A { int32 a = 1; } message B { A b = 1; }", "b struct<a int>"),
         ("message A { int32 a = 1; } message B { int32 b = 1; }", "a int"),
-        ("message A { B a = 1; } message B { A b = 1; }", "a struct<b binary>"),
-        ("message A { A a = 1; } message B { A b = 1; }", "b struct<a binary>"),
+        ("message A { B a = 1; } message B { A b = 1; }", "a struct<b string>"),
+        ("message A { A a = 1; } message B { A b = 1; }", "b struct<a string>"),
     ] {
         let text = format!(r#"syntax = "proto3"; {text}"#);
         assert_eq!(columns(version(1, &text)), [column], "{text}");
@@ -123,6 +123,28 @@ fn imports_are_found_by_their_names_and_fields_keep_ids() {
     let error = self::table(&[main]).unwrap_err();
     assert!(matches!(&error, SchemaError::Invalid { .. }), "{error}");
     assert!(error.to_string().contains("money.proto"), "{error}");
+}
+
+#[test]
+fn a_field_is_its_number_whatever_it_is_called() {
+    let versions = [
+        "message M { int32 a = 1; P p = 2; repeated string l = 3; } message P { int32 x = 1; string y = 2; }",
+        "message M { P other = 2; int64 b = 1; repeated string l = 4; } message P { string z = 2; int64 x = 1; }",
+    ];
+    let history: Vec<SchemaText> = (1..)
+        .zip(versions)
+        .map(|(v, text)| version(v, &format!(r#"syntax = "proto3"; {text}"#)))
+        .collect();
+    let ids = |n: usize| {
+        let table = table(&history[..n]).unwrap();
+        let all = table.iceberg.field_id_to_name_map().clone();
+        all.into_iter().map(|(id, name)| (name, id)).collect::<std::collections::HashMap<_, _>>()
+    };
+    let (before, after) = (ids(1), ids(2));
+    for (old, new) in [("a", "b"), ("p", "other"), ("p.x", "other.x"), ("p.y", "other.z")] {
+        assert_eq!(before[old], after[new], "{old}");
+    }
+    assert!(!before.values().any(|id| *id == after["l"]));
 }
 
 #[test]

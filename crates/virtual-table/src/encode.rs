@@ -175,11 +175,20 @@ impl Job {
         decoded: DecodedBatch,
         schema: &SchemaRef,
     ) -> Result<(RecordBatch, u64), ServiceError> {
-        let DecodedBatch { batch, mut failures } = decoded;
+        let DecodedBatch { batch, mut failures, others } = decoded;
         let mut keep = self.uncovered(&batch);
         if let Some(keep) = &keep {
             // What a cold table has is shown from there.
             failures.retain(|failure| keep[failure.row]);
+        }
+        if !others.is_empty() {
+            // A record of another type has no row here. One of which nothing tells the type has none either, and
+            // a value that fails all the same.
+            failures.retain(|failure| {
+                failure.part == RecordPart::Value || others.binary_search(&failure.row).is_err()
+            });
+            let keep = keep.get_or_insert_with(|| vec![true; batch.num_rows()]);
+            others.iter().for_each(|row| keep[*row] = false);
         }
         let failed = failures.chunk_by(|a, b| a.row == b.row).count() as u64;
         let policy = match self.rows.decoding.undecoded {

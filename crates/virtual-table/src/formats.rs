@@ -7,6 +7,8 @@ use isk_schema::{CONFIGURED, PlainKind, SchemaError, SchemaText};
 use regex::Regex;
 use sha2::{Digest, Sha256};
 
+use crate::record_types::TypeSubjects;
+
 /// What the keys, or the values, of a topic are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum PartFormat {
@@ -16,6 +18,8 @@ pub enum PartFormat {
     Registry,
     /// What the registry has under this subject.
     Subject(String),
+    /// Several types of record side by side, which the registry has under these subjects.
+    Several(TypeSubjects),
     /// Bytes, whatever the registry has.
     Bytes,
     /// Written with one schema, which the bytes do not name.
@@ -55,7 +59,7 @@ impl PartFormat {
         match self {
             Self::Registry => Some(format!("{topic}-{part}")),
             Self::Subject(subject) => Some(subject.clone()),
-            Self::Bytes | Self::Bare(_) => None,
+            Self::Several(_) | Self::Bytes | Self::Bare(_) => None,
         }
     }
 }
@@ -65,6 +69,11 @@ impl fmt::Display for PartFormat {
         match self {
             Self::Registry => f.write_str("as the registry says"),
             Self::Subject(subject) => write!(f, "of subject {subject}"),
+            Self::Several(TypeSubjects { names, pattern, .. }) => {
+                let all: Vec<&str> =
+                    names.iter().chain(pattern.iter()).map(String::as_str).collect();
+                write!(f, "of the types of record of subjects {}", all.join(", "))
+            }
             Self::Bytes => f.write_str("bytes"),
             Self::Bare(text) if text.format == SchemaFormat::Plain => f.write_str(&text.text),
             Self::Bare(text) => write!(f, "bare {}", text.format.name().to_ascii_lowercase()),

@@ -76,7 +76,7 @@ impl Service {
     /// The cold table beside a topic. For the unmoved records of a topic without one: `None`.
     pub(crate) async fn beside(
         &self,
-        view: View,
+        view: &View,
         topic: &TopicDescription,
         columns: &TableSchema,
         offsets: &mut BTreeMap<KafkaPartition, PartitionOffsets>,
@@ -87,7 +87,7 @@ impl Service {
         };
         let cold = match self.cold_view(upstream, &self.tables.table_of(&topic.name)).await {
             Ok(cold) => cold,
-            Err(ServiceError::NoSuchTable { .. }) if view == View::Unmoved => return Ok(None),
+            Err(ServiceError::NoSuchTable { .. }) if *view == View::Unmoved => return Ok(None),
             Err(error) => return Err(error),
         };
         let manifests = match cold.current() {
@@ -125,7 +125,7 @@ impl Service {
         let mut properties = self.report_holes(&cold, &covered, offsets);
         let merged = match view {
             View::Merged => Some(self.merge(topic, columns, &cold, manifests)?),
-            View::Hot | View::As(_) | View::Unmoved | View::Errors => None,
+            View::Hot | View::As(_) | View::Type(_) | View::Unmoved | View::Errors => None,
         };
         properties.insert("isk.cold-table".to_owned(), cold.name.clone());
         properties.insert("isk.cold-table-uuid".to_owned(), cold.uuid.to_string());

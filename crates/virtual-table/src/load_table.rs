@@ -9,7 +9,7 @@ use isk_model::{KafkaPartition, PartitionOffsets};
 use isk_schema::TableSchema;
 use tokio::sync::watch;
 
-use crate::api::{COLDSET, ERRORS, LoadedTable, MERGED, ServiceError};
+use crate::api::{COLDSET, ERRORS, HOTSET, LoadedTable, MERGED, ServiceError};
 use crate::beside::relabelled;
 use crate::lineage::{Ends, TickCuts};
 use crate::metrics::add;
@@ -74,7 +74,7 @@ impl Service {
             return self.settle(hot.inputs().errors(self.renders.profile())?).await;
         }
         let tick = self.tick_with(view, topic, BTreeMap::new()).await?;
-        if view == View::Hot {
+        if tick.inputs().view == View::Hot {
             self.loaded_topics.loaded(tick.topic());
         }
         Ok(tick)
@@ -91,7 +91,7 @@ impl Service {
         let begun = Instant::now();
         let topic = self.in_time(begun, self.topics.get(topic)).await?;
         let (columns, log, cluster_id, decoding) = tokio::join!(
-            self.columns(view.layout(&self.rules, &topic.name), &topic),
+            self.columns(&view, &topic),
             self.log(&topic, begun),
             self.in_time(begun, async {
                 self.kafka.cluster_id().await.map_err(|error| kafka_error(&error))
@@ -102,10 +102,10 @@ impl Service {
         let TopicLog { settings, mut offsets, pin, times } = log;
         let asked = begun.elapsed();
         let beside = match view {
-            View::Hot | View::As(_) | View::Errors => None,
+            View::Hot | View::As(_) | View::Type(_) | View::Errors => None,
             // Behind the offsets: what moved and left Kafka in between must be in one of the two.
             View::Unmoved | View::Merged => {
-                self.beside(view, &topic, &columns, &mut offsets).await?
+                self.beside(&view, &topic, &columns, &mut offsets).await?
             }
         };
         if let Some(merged) = beside.as_ref().and_then(|beside| beside.merged.as_ref()) {
@@ -120,8 +120,11 @@ impl Service {
         // A followed topic ends where it is proven.
         let cuts = match view {
             View::Hot => self.tips.show(&topic, &mut offsets),
-            View::As(_) | View::Unmoved | View::Merged | View::Errors => BTreeMap::new(),
+            View::As(_) | View::Type(_) | View::Unmoved | View::Merged | View::Errors => {
+                BTreeMap::new()
+            }
         };
+        let named = view.clone();
         let inputs = Inputs {
             layout: view.layout(&self.rules, &topic.name),
             notes,
@@ -145,12 +148,14 @@ impl Service {
             rounds,
         };
         let topic = Arc::clone(&inputs.topic);
-        let tick = match view {
+        let tick = match named {
             View::Hot => self.settle_history(inputs, begun).await,
-            View::As(_) | View::Unmoved | View::Merged | View::Errors => self.settle(inputs).await,
+            View::As(_) | View::Type(_) | View::Unmoved | View::Merged | View::Errors => {
+                self.settle(inputs).await
+            }
         }?;
         tracing::debug!(
-            topic = %topic.name, ?view, asked_us = asked.as_micros(),
+            topic = %topic.name, view = ?tick.inputs().view, asked_us = asked.as_micros(),
             planned_us = begun.elapsed().saturating_sub(asked).as_micros(), "planned"
         );
         Ok(tick)
@@ -214,11 +219,18 @@ impl Service {
     /// The columns of a topic's table.
     pub(crate) async fn columns(
         &self,
-        layout: RowLayout,
+        view: &View,
         topic: &TopicDescription,
     ) -> Result<Arc<TableSchema>, ServiceError> {
-        match layout {
-            RowLayout::Flat => self.schemas.current(&topic.name, topic.id).await,
+        match view.layout(&self.rules, &topic.name) {
+            RowLayout::Flat => {
+                let table = self.schemas.current(&topic.name, topic.id).await?;
+                let View::Type(column) = view else { return Ok(table) };
+                self.schemas.of_type(topic, &table, column)?.ok_or_else(|| {
+                    let table = format!("{}${column}", topic.name);
+                    ServiceError::NoSuchTable { namespace: HOTSET.into(), table }
+                })
+            }
             RowLayout::Raw => Ok(Arc::clone(&self.schemas.raw)),
             RowLayout::Json => Ok(Arc::clone(&self.schemas.json_text)),
         }
@@ -282,7 +294,7 @@ impl Service {
 
     /// The last tick if the inputs are the same, else a new one.
     async fn settle(&self, inputs: Inputs) -> Result<Arc<Tick>, ServiceError> {
-        let key = (inputs.view, inputs.topic.name.clone());
+        let key = (inputs.view.clone(), inputs.topic.name.clone());
         // Files that are not named again are swept away some day.
         let half = self.metadata_retention / 2;
         let last = self.ticks.get(&key).filter(|last| last.age() < half);

@@ -15,7 +15,7 @@ use crate::encode::Rows;
 use crate::epochs::EpochHistory;
 use crate::facts::{FactBook, recipe};
 use crate::manners::Errand;
-use crate::plan::render_digest;
+use crate::plan::{View, render_digest};
 use crate::render::Order;
 use crate::service::Service;
 use crate::topics::TopicSettings;
@@ -70,7 +70,7 @@ impl Service {
         let topic = self.topics.get(topic).await?;
         let at = Instant::now();
         let (table, offsets, settings, decoding) = tokio::join!(
-            self.columns(self.rules.layout(&topic.name), &topic),
+            self.columns(&View::Hot, &topic),
             self.offsets(&topic),
             self.topics.settings(&topic.name),
             self.decoding(&topic),

@@ -34,12 +34,14 @@ const ROWS_VERSION: u32 = 2;
 const TABLE_UUIDS: Uuid = Uuid::from_u128(0x3f0c_7a52_6c1e_4b0e_9a57_2d1f_7d2b_6b11);
 
 /// What of a topic is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum View {
     /// All of it, in the layout that is set for the topic.
     Hot,
     /// All of it, in another layout.
     As(RowLayout),
+    /// The records of one of its several types, by the name of that type's column in small letters.
+    Type(Arc<str>),
     /// What a cold table does not cover.
     Unmoved,
     /// What a cold table does not cover, together with that table.
@@ -50,18 +52,19 @@ pub(crate) enum View {
 
 impl View {
     /// The bucket of the view's objects.
-    pub(crate) fn bucket(self) -> &'static str {
+    pub(crate) fn bucket(&self) -> &'static str {
         match self {
-            Self::Hot | Self::As(_) | Self::Unmoved => HOTSET,
+            Self::Hot | Self::As(_) | Self::Type(_) | Self::Unmoved => HOTSET,
             Self::Merged => MERGED,
             Self::Errors => ERRORS,
         }
     }
 
     /// How a topic's records are rows of it.
-    pub(crate) fn layout(self, rules: &TableRules, topic: &TopicName) -> RowLayout {
+    pub(crate) fn layout(&self, rules: &TableRules, topic: &TopicName) -> RowLayout {
         match self {
-            Self::As(layout) => layout,
+            Self::As(layout) => *layout,
+            Self::Type(_) => RowLayout::Flat,
             Self::Hot | Self::Unmoved | Self::Merged | Self::Errors => rules.layout(topic),
         }
     }
@@ -151,6 +154,10 @@ pub(crate) fn render_digest(
         // The same columns could be found by other means beside a cold table.
         hash.update("; json text");
     }
+    if let ValueKind::OneOf(kind) = &table.value {
+        // The rows are those of its records alone.
+        hash.update(format!("; of type {}", kind.name));
+    }
     hash.update([0]);
     hash.update(columns);
     // Bytes that name their schema are told apart by it; these are not.
@@ -167,7 +174,7 @@ pub(crate) fn render_digest(
 }
 
 /// The table's location: what the URIs of all its virtual objects begin with.
-pub(crate) fn location(view: View, topic: &TopicName) -> String {
+pub(crate) fn location(view: &View, topic: &TopicName) -> String {
     format!("s3://{}/{topic}", view.bucket())
 }
 
@@ -189,7 +196,7 @@ pub(crate) fn head(inputs: &Inputs, timestamp_ms: i64) -> TableHead {
     let merged = inputs.merged();
     let topic = &inputs.topic.name;
     let mut properties = BTreeMap::from([
-        ("isk.view".to_owned(), view_name(inputs.view).to_owned()),
+        ("isk.view".to_owned(), view_name(&inputs.view).to_owned()),
         ("isk.layout".to_owned(), inputs.layout.name().to_owned()),
         ("isk.topic".to_owned(), topic.to_string()),
         ("isk.topic-id".to_owned(), inputs.topic.id.to_string()),
@@ -197,11 +204,14 @@ pub(crate) fn head(inputs: &Inputs, timestamp_ms: i64) -> TableHead {
         ("isk.value-schema-version".to_owned(), inputs.table.version.value.to_string()),
         ("isk.key-schema-version".to_owned(), inputs.table.version.key.to_string()),
     ]);
+    if let ValueKind::OneOf(kind) = &inputs.table.value {
+        properties.insert("isk.record-type".to_owned(), kind.name.clone());
+    }
     properties.extend(inputs.notes.clone());
     properties.extend(inputs.beside.iter().flat_map(|beside| beside.properties.clone()));
     TableHead {
         table_uuid: table_uuid(inputs),
-        location: location(inputs.view, topic),
+        location: location(&inputs.view, topic),
         schema: merged.map_or(&inputs.table.iceberg, |merged| &merged.schema).clone(),
         schema_id: merged.map_or_else(|| schema_id(&inputs.table), |merged| merged.schema_id),
         placement: merged.map_or(Placement::HOT, |merged| merged.placement.clone()),
@@ -220,8 +230,9 @@ pub(crate) fn head(inputs: &Inputs, timestamp_ms: i64) -> TableHead {
 }
 
 /// The value of the property `isk.view`.
-fn view_name(view: View) -> &'static str {
+fn view_name(view: &View) -> &'static str {
     match view {
+        View::Type(_) => "type",
         View::Hot => HOTSET,
         View::As(layout) => layout.name(),
         View::Unmoved => "unmoved",
@@ -238,11 +249,12 @@ pub(crate) fn uri(bucket: &str, key: &ObjectKey) -> String {
 fn table_uuid(inputs: &Inputs) -> Uuid {
     let topic = &inputs.topic;
     let hot = format!("{}/{}/{}", inputs.cluster_id, topic.name, topic.id);
-    let name = match (inputs.view, &inputs.beside) {
+    let name = match (&inputs.view, &inputs.beside) {
         (View::Merged, Some(beside)) => format!("{hot}/merged/{}", beside.table_uuid),
         (View::Unmoved, _) => format!("{hot}/unmoved"),
         (View::Errors, _) => format!("{hot}/errors"),
         (View::As(layout), _) => format!("{hot}/{}", layout.name()),
+        (View::Type(column), _) => format!("{hot}/type/{column}"),
         _ => hot,
     };
     Uuid::new_v5(&TABLE_UUIDS, name.as_bytes())

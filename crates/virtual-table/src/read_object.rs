@@ -120,7 +120,11 @@ impl Service {
         if key.schema == SchemaVersion::default() {
             candidates.extend([Arc::clone(&self.schemas.raw), Arc::clone(&self.schemas.json_text)]);
         } else {
-            candidates.push(self.schemas.at(&topic.name, topic.id, key.schema).await?);
+            let table = self.schemas.at(&topic.name, topic.id, key.schema).await?;
+            candidates.push(Arc::clone(&table));
+            for kind in table.record_kinds() {
+                candidates.extend(self.schemas.of_type(topic, &table, &kind.column)?);
+            }
         }
         let undecoded = match view {
             View::Errors => Undecoded::Only,

@@ -215,17 +215,45 @@ impl Service {
                 MERGED => self.tables.table_of(topic),
                 _ => topic.to_string(),
             }));
+            if namespace == HOTSET {
+                tables.extend(self.type_tables(&topics).await);
+            }
         }
         tables.sort_unstable();
         tables.dedup();
         Ok(tables)
     }
 
+    /// The tables of one type of record each of those topics that list them. A topic whose schemas nobody tells of
+    /// now lists none.
+    async fn type_tables(&self, topics: &[TopicName]) -> Vec<String> {
+        let mut tables = Vec::new();
+        for topic in topics.iter().filter(|topic| self.schemas.lists_types(topic)) {
+            let columns = async {
+                let topic = self.topics.get(topic.as_str()).await?;
+                self.columns(&View::Hot, &topic).await
+            };
+            match columns.await {
+                Ok(table) => tables.extend(
+                    table.record_kinds().iter().map(|kind| format!("{topic}${}", kind.column)),
+                ),
+                Err(error) => tracing::warn!(%topic, %error, "its types of record are not listed"),
+            }
+        }
+        tables
+    }
+
     /// Whether a table exists; asks for no offsets.
     pub async fn table_exists(&self, namespace: &str, table: &str) -> Result<(), ServiceError> {
         self.check_namespace(namespace)?;
         if [HOTSET, ERRORS].contains(&namespace) {
-            return self.topics.get(self.topic_of_table(namespace, table)).await.map(|_| ());
+            let topic = self.topics.get(self.topic_of_table(namespace, table)).await?;
+            return match self.hot_table(table) {
+                (view @ View::Type(_), _) if namespace == HOTSET => {
+                    self.columns(&view, &topic).await.map(|_| ())
+                }
+                _ => Ok(()),
+            };
         }
         if namespace == MERGED && self.topic_of(table).await?.is_some() {
             return Ok(());
@@ -284,7 +312,7 @@ impl Service {
             room = match page.group_of(folder) {
                 // All of the topic's objects are one group: no need to plan it.
                 Some(group) => page.push_group(group),
-                None => self.list_topic(view, &mut page, folder, prefix).await?,
+                None => self.list_topic(view.clone(), &mut page, folder, prefix).await?,
             };
             if room == Room::Full {
                 break;

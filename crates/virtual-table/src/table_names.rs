@@ -1,7 +1,8 @@
 //! The names of the hotset's tables: a topic's own, and those of other views of it.
 //!
 //! `"<topic>$<suffix>"` is a view of the topic, and so is `"<topic>~<suffix>"`, since some engines keep the first
-//! sign for themselves. No topic has either of them in its name.
+//! sign for themselves. No topic has either of them in its name. A suffix that is none of ISK's own is the name of one of
+//! the topic's types of record, if it has several.
 
 use isk_model::TopicName;
 
@@ -31,11 +32,13 @@ pub(crate) fn topic_of(table: &str) -> &str {
 }
 
 fn hot_table<'t>(rules: &TableRules, table: &'t str) -> (View, &'t str) {
-    let Some((topic, suffix)) = table.rsplit_once(['$', '~']) else { return (View::Hot, table) };
+    let Some((topic, suffix)) = table.split_once(['$', '~']) else { return (View::Hot, table) };
     if suffix == "unmoved" {
         return (View::Unmoved, topic);
     }
-    let Some(layout) = RowLayout::of_name(suffix) else { return (View::Hot, table) };
+    let Some(layout) = RowLayout::of_name(suffix) else {
+        return (View::Type(suffix.to_lowercase().into()), topic);
+    };
     let own = TopicName::new(topic).map(|topic| rules.layout(&topic)).unwrap_or_default();
     // The layout that is set for it is the topic's own table.
     (if layout == own { View::Hot } else { View::As(layout) }, topic)
@@ -55,9 +58,10 @@ mod tests {
             ("orders~flat", View::Hot, "orders"),
             ("orders$unmoved", View::Unmoved, "orders"),
             ("orders~unmoved", View::Unmoved, "orders"),
-            // There is no topic of such a name.
-            ("orders$files", View::Hot, "orders$files"),
-            ("orders$", View::Hot, "orders$"),
+            ("orders$Payment", View::Type("payment".into()), "orders"),
+            ("a.b~payment", View::Type("payment".into()), "a.b"),
+            // Names of types may have the sign.
+            ("orders$Outer$Inner", View::Type("outer$inner".into()), "orders"),
         ] {
             assert_eq!(hot_table(&rules, table), (view, topic), "{table}");
         }

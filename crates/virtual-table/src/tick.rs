@@ -67,7 +67,7 @@ impl Tick {
         fingerprint: Fingerprint,
         [metadata, manifest_list]: [&NamedFile; 2],
     ) -> Self {
-        let location = location(inputs.view, &inputs.topic.name);
+        let location = location(&inputs.view, &inputs.topic.name);
         let mut credential_prefixes = vec![location.clone()];
         let cold = head.cold.as_ref().and_then(|cold| cold.metadata.get("location")?.as_str());
         let cold = cold.map(|cold| [cold.trim_end_matches('/').to_owned(), bucket_of(cold)]);

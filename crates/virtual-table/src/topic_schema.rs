@@ -1,105 +1,31 @@
 //! A topic's columns: from the registry's subjects, by version, with field ids that stay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use isk_decode::WriterSchema;
-use isk_kafka::{RegisteredSchema, RegistryError, SchemaRegistry};
-use isk_model::{
-    RegistrySchemaId, SchemaFormat, SchemaReference, SchemaVersion, TopicId, TopicName, WriterId,
-};
+use isk_kafka::{RegistryError, SchemaRegistry, TopicDescription};
+use isk_model::{SchemaFormat, SchemaVersion, TopicId, TopicName, WriterId};
 use isk_schema::{
     FieldIdMap, KeyKind, MAPPING_VERSION, SchemaText, TableSchema, ValueKind, json_text_schema,
-    table_schema,
+    record_types_schema, table_schema,
 };
-use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use crate::api::ServiceError;
 use crate::formats::{PartFormat, TopicFormats};
+use crate::record_types::{self, Seen, TypeNames};
+use crate::schema_record::{SchemaRecord, registered, remember};
 use crate::store::{Kind, Store};
 use crate::writers::{WriterBook, WriterState};
 
 /// How long a look for a schema that was missing may take.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What is kept of a topic's schemas across restarts. The field ids are the truth; the histories
-/// allow to read a file of an older schema version without asking the registry again.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct SchemaRecord {
-    mapping_version: u32,
-    value: BTreeMap<u32, StoredSchema>,
-    key: BTreeMap<u32, StoredSchema>,
-    ids: FieldIdMap,
-    /// The versions that the columns followed last.
-    #[serde(default)]
-    shown: (u32, u32),
-}
-
-/// A registered schema as the store keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct StoredSchema {
-    id: i32,
-    /// The registry's name of its type; what was kept before there were several is Avro.
-    #[serde(default = "avro")]
-    format: String,
-    text: String,
-    /// The texts of the schemas it refers to, and what it calls them.
-    references: Vec<String>,
-    #[serde(default)]
-    reference_names: Vec<String>,
-}
-
-fn avro() -> String {
-    SchemaFormat::Avro.name().to_owned()
-}
-
-impl StoredSchema {
-    fn new(schema: SchemaText) -> Self {
-        let (references, reference_names) =
-            schema.references.into_iter().map(|reference| (reference.text, reference.name)).unzip();
-        let format = schema.format.name().to_owned();
-        Self { id: schema.id.0, format, text: schema.text, references, reference_names }
-    }
-
-    fn text(&self, version: u32) -> SchemaText {
-        // Only Avro, which goes by the names in the texts, was ever kept without names.
-        let names = self.reference_names.iter().map(String::as_str).chain(std::iter::repeat(""));
-        let references = self.references.iter().zip(names);
-        SchemaText {
-            version,
-            id: RegistrySchemaId(self.id),
-            format: match SchemaFormat::of_name(&self.format) {
-                Some(format) => format,
-                None if self.format == SchemaFormat::Plain.name() => SchemaFormat::Plain,
-                None => SchemaFormat::Avro,
-            },
-            text: self.text.clone(),
-            references: references
-                .map(|(text, name)| SchemaReference { name: name.to_owned(), text: text.clone() })
-                .collect(),
-        }
-    }
-}
-
-impl SchemaRecord {
-    /// The histories up to a version.
-    fn histories(&self, version: SchemaVersion) -> (Vec<SchemaText>, Vec<SchemaText>) {
-        (up_to(&self.value, version.value), up_to(&self.key, version.key))
-    }
-
-    /// Whether the schemas of a version are known.
-    fn has(&self, version: SchemaVersion) -> bool {
-        let known = |history: &BTreeMap<u32, StoredSchema>, v| v == 0 || history.contains_key(&v);
-        known(&self.value, version.value) && known(&self.key, version.key)
-    }
-}
-
-fn up_to(history: &BTreeMap<u32, StoredSchema>, version: u32) -> Vec<SchemaText> {
-    history.range(..=version).map(|(&version, schema)| schema.text(version)).collect()
-}
+/// What was seen of the types of record of a topic, and the number of the last version.
+type LastSeen = (Arc<[String]>, u32);
 
 /// All topics' schemas.
 pub(crate) struct TopicSchemas {
@@ -113,6 +39,12 @@ pub(crate) struct TopicSchemas {
     pub(crate) json_text: Arc<TableSchema>,
     /// One topic's record is changed by one caller at a time; schemas change seldom.
     changing: Mutex<()>,
+    /// The types of record of subjects' versions.
+    type_names: TypeNames,
+    /// What was seen last of topics with several types of record, and the number of its last version.
+    seen_types: moka::sync::Cache<(TopicId, TopicName), LastSeen>,
+    /// The tables of one type of record each.
+    type_tables: moka::sync::Cache<(TopicId, TopicName, SchemaVersion, String), Arc<TableSchema>>,
     /// Why a newer version than the one that is shown cannot be.
     refused: moka::sync::Cache<TopicName, Arc<str>>,
 }
@@ -138,6 +70,9 @@ impl TopicSchemas {
             raw: Arc::new(raw),
             json_text: Arc::new(json_text),
             changing: Mutex::new(()),
+            type_names: moka::sync::Cache::new(4096),
+            seen_types: moka::sync::Cache::new(4096),
+            type_tables: moka::sync::Cache::new(4096),
             refused,
         })
     }
@@ -154,6 +89,11 @@ impl TopicSchemas {
             ValueKind::Bare(text, _) => bare(text),
             ValueKind::None => "bytes".to_owned(),
             ValueKind::JsonText => "json text".to_owned(),
+            ValueKind::OneOf(kind) => framed(kind.format),
+            ValueKind::Several(kinds) => {
+                let formats: BTreeSet<String> = kinds.iter().map(|k| framed(k.format)).collect();
+                formats.into_iter().collect::<Vec<_>>().join(", ")
+            }
         };
         let key = match &table.key {
             KeyKind::Framed(format, _) => framed(*format),
@@ -164,7 +104,9 @@ impl TopicSchemas {
         let refused = self.refused.get(topic);
         let refused = refused.map(|why| ("isk.schema-refused".to_owned(), why.to_string()));
         let formats = [("isk.value-format".to_owned(), value), ("isk.key-format".to_owned(), key)];
-        formats.into_iter().chain(refused).collect()
+        let types: Vec<&str> = table.record_kinds().iter().map(|k| k.name.as_str()).collect();
+        let types = (!types.is_empty()).then(|| ("isk.record-types".to_owned(), types.join(", ")));
+        formats.into_iter().chain(refused).chain(types).collect()
     }
 
     /// The topic's columns as of the newest versions of its subjects.
@@ -174,28 +116,44 @@ impl TopicSchemas {
         id: TopicId,
     ) -> Result<Arc<TableSchema>, ServiceError> {
         let (value, key) = self.formats.of(topic);
-        let (value, key) =
-            tokio::join!(self.history(&value, topic, "value"), self.history(&key, topic, "key"),);
-        let (value, key) = match (value, key) {
-            (Ok(value), Ok(key)) => (value, key),
-            (Err(error), _) | (_, Err(error)) => return self.last_known(topic, id, &error),
+        let (value, seen, key) = tokio::join!(
+            self.history(&value, topic, "value"),
+            self.seen_types(&value, topic),
+            self.history(&key, topic, "key"),
+        );
+        let (value, seen, key) = match (value, seen, key) {
+            (Ok(value), Ok(seen), Ok(key)) => (value, seen, key),
+            (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
+                return self.last_known(topic, id, &error);
+            }
         };
-        let newest = SchemaVersion {
-            value: value.last().map_or(0, |s| s.version),
+        let origins: Arc<[String]> = seen.origins().into();
+        let known_types = self.seen_types.get(&(id, topic.clone()));
+        let known_types = known_types.filter(|(known, _)| *known == origins).map(|(_, last)| last);
+        let mut newest = SchemaVersion {
+            value: known_types.unwrap_or_else(|| value.last().map_or(0, |s| s.version)),
             key: key.last().map_or(0, |s| s.version),
         };
-        if let Some(table) = self.tables.get(&(id, topic.clone(), newest)) {
-            self.refused.invalidate(topic);
+        if let Some(table) = self.tables.get(&(id, topic.clone(), newest))
+            && (origins.is_empty() || known_types.is_some())
+        {
+            self.tell(topic, seen.refused);
             return Ok(table);
         }
         let _one_at_a_time = self.changing.lock().await;
         let mut record = self.record(topic, id)?;
-        let older = older(&value, &key, newest);
+        let mut values = value.iter().rev().skip(1).map(|schema| schema.version).collect();
+        if !origins.is_empty() {
+            newest.value = record.types.note(seen.types);
+            values = record.types.before(newest.value);
+            self.seen_types.insert((id, topic.clone()), (origins, newest.value));
+        }
+        let older = older(values, &key, newest);
         remember(&mut record.value, value);
         remember(&mut record.key, key);
         let refused = match self.derive(topic, id, &mut record, newest) {
             Ok(table) => {
-                self.refused.invalidate(topic);
+                self.tell(topic, seen.refused);
                 return self.shown(topic, id, record, table);
             }
             Err(error) => error,
@@ -220,6 +178,55 @@ impl TopicSchemas {
             return self.shown(topic, id, record, table);
         }
         Err(refused)
+    }
+
+    /// Keeps, or forgets, why some schema of a topic's is not shown.
+    fn tell(&self, topic: &TopicName, refused: Option<String>) {
+        match refused {
+            None => self.refused.invalidate(topic),
+            Some(why) if self.refused.get(topic).is_some_and(|known| *known == *why) => {}
+            Some(why) => {
+                tracing::warn!(%topic, error = why, "a schema can be no type of record");
+                self.refused.insert(topic.clone(), why.into());
+            }
+        }
+    }
+
+    /// What the subjects of a topic with several types of record have.
+    async fn seen_types(
+        &self,
+        format: &PartFormat,
+        topic: &TopicName,
+    ) -> Result<Seen, RegistryError> {
+        match (format, &self.registry) {
+            (PartFormat::Several(subjects), Some(registry)) => {
+                record_types::seen(subjects, topic, registry, &self.type_names).await
+            }
+            _ => Ok(Seen { types: Vec::new(), refused: None }),
+        }
+    }
+
+    /// Whether tables of one type of record each are listed for a topic.
+    pub(crate) fn lists_types(&self, topic: &TopicName) -> bool {
+        matches!(self.formats.of(topic).0, PartFormat::Several(subjects) if subjects.tables)
+    }
+
+    /// The table of one type of record of those that a topic's table has, by the type's column.
+    pub(crate) fn of_type(
+        &self,
+        topic: &TopicDescription,
+        table: &TableSchema,
+        column: &str,
+    ) -> Result<Option<Arc<TableSchema>>, ServiceError> {
+        let key = (topic.id, topic.name.clone(), table.version, column.to_lowercase());
+        if let Some(found) = self.type_tables.get(&key) {
+            return Ok(Some(found));
+        }
+        let broken = |e| ServiceError::Internal(format!("a type of record has no columns: {e}"));
+        let Some(found) = table.of_type(column).map_err(broken)? else { return Ok(None) };
+        let found = Arc::new(found);
+        self.type_tables.insert(key, Arc::clone(&found));
+        Ok(Some(found))
     }
 
     /// Keeps which version a topic's columns follow, for the time that the registry is away.
@@ -370,12 +377,22 @@ impl TopicSchemas {
     ) -> Result<Arc<TableSchema>, ServiceError> {
         let (value, key) = record.histories(version);
         record.mapping_version = MAPPING_VERSION;
-        let table = table_schema(&value, &key, &mut record.ids).map_err(|error| {
+        let table = match record.types.has(version.value) {
+            true => {
+                let types = record.types.up_to(version.value);
+                record_types_schema(&types, &key, &mut record.ids)
+            }
+            false => table_schema(&value, &key, &mut record.ids),
+        };
+        let table = table.map_err(|error| {
+            let of_types = record.types.origin(version.value).map(str::to_owned);
+            let value =
+                of_types.unwrap_or_else(|| format!("{topic}-value version {}", version.value));
             ServiceError::Unsupported {
                 what: format!("topic {topic}"),
                 reason: format!(
-                    "subject {topic}-value version {} (or {topic}-key version {}): {error}",
-                    version.value, version.key
+                    "subject {value} (or {topic}-key version {}): {error}",
+                    version.key
                 ),
             }
         })?;
@@ -387,25 +404,11 @@ impl TopicSchemas {
 }
 
 /// What may be shown instead of the newest versions, the newest first: an older version of the value, or of the key.
-fn older(value: &[SchemaText], key: &[SchemaText], newest: SchemaVersion) -> Vec<SchemaVersion> {
-    let before = |history: &[SchemaText]| -> Vec<u32> {
-        history.iter().rev().skip(1).map(|schema| schema.version).collect()
-    };
-    let values = before(value).into_iter().map(|value| SchemaVersion { value, ..newest });
-    let keys = before(key).into_iter().map(|key| SchemaVersion { key, ..newest });
+fn older(values: Vec<u32>, key: &[SchemaText], newest: SchemaVersion) -> Vec<SchemaVersion> {
+    let values = values.into_iter().map(|value| SchemaVersion { value, ..newest });
+    let keys = key.iter().rev().skip(1);
+    let keys = keys.map(|schema| SchemaVersion { key: schema.version, ..newest });
     values.chain(keys).collect()
-}
-
-fn registered(schema: RegisteredSchema) -> SchemaText {
-    let RegisteredSchema { version, id, format, text, references } = schema;
-    SchemaText { version, id, format, text, references }
-}
-
-fn remember(known: &mut BTreeMap<u32, StoredSchema>, history: Vec<SchemaText>) {
-    for schema in history {
-        // A version never changes; one that was deleted for good is remembered.
-        known.entry(schema.version).or_insert_with(|| StoredSchema::new(schema));
-    }
 }
 
 fn record_key(topic: &TopicName, id: TopicId) -> String {
@@ -414,32 +417,4 @@ fn record_key(topic: &TopicName, id: TopicId) -> String {
 
 fn registry_error(error: &RegistryError) -> ServiceError {
     ServiceError::Unavailable { what: "the schema registry".into(), reason: error.to_string() }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    #[test]
-    fn what_is_kept_comes_back_and_what_was_kept_before_there_were_formats_is_avro() {
-        let old: StoredSchema =
-            serde_json::from_str(r#"{"id":3,"text":"T","references":["R"]}"#).unwrap();
-        let text = old.text(2);
-        assert_eq!((text.version, text.id.0, text.format), (2, 3, SchemaFormat::Avro));
-        assert_eq!(text.references[0].text, "R");
-
-        let schema = RegisteredSchema {
-            version: 4,
-            id: RegistrySchemaId(5),
-            format: SchemaFormat::Protobuf,
-            text: "P".to_owned(),
-            references: vec![SchemaReference { name: "a.proto".to_owned(), text: "A".to_owned() }],
-        };
-        let kept = serde_json::to_string(&StoredSchema::new(registered(schema.clone()))).unwrap();
-        let text = serde_json::from_str::<StoredSchema>(&kept).unwrap().text(4);
-        assert_eq!((text.format, text.text), (schema.format, schema.text));
-        assert_eq!(text.references, schema.references);
-    }
 }

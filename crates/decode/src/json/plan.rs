@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use isk_schema::{AvroType, Kind, Logical, RecordType};
 
+use crate::plan::Place;
 use crate::resolve::{cells, micros};
 
 /// Reads one value that is not null, and appends it to a column. Null is null in every column.
@@ -57,6 +58,7 @@ pub(crate) struct JsonElements {
 }
 
 /// The members of an object.
+#[derive(Default)]
 pub(crate) struct JsonRecord {
     /// In the columns' order.
     pub fields: Vec<JsonField>,
@@ -73,19 +75,19 @@ pub(crate) struct JsonField {
     pub plan: JsonPlan,
 }
 
-/// The plan for payloads as whole rows of a table. `spread`: a record's fields are the columns;
-/// else there is one, named `name`.
-pub(crate) fn rows(w: &AvroType, r: &AvroType, name: &str, spread: bool) -> JsonRows {
-    match &r.kind {
-        Kind::Record(record) if spread => JsonRows::Spread(fields(Some(w), record)),
-        _ => JsonRows::One { name: name.to_owned(), plan: plan(Some(w), r) },
+/// The plan for payloads as whole rows of a table.
+pub(crate) fn rows(w: &AvroType, r: &AvroType, place: Place) -> JsonRows {
+    match (&r.kind, place) {
+        (_, Place::Column { at, name, .. }) => JsonRows::One { at, name, plan: plan(Some(w), r) },
+        (Kind::Record(record), Place::Spread) => JsonRows::Spread(fields(Some(w), record)),
+        (_, Place::Spread) => JsonRows::Spread(JsonRecord::default()),
     }
 }
 
 /// See [`rows`].
 pub(crate) enum JsonRows {
     Spread(JsonRecord),
-    One { name: String, plan: JsonPlan },
+    One { at: usize, name: String, plan: JsonPlan },
 }
 
 fn plan(w: Option<&AvroType>, r: &AvroType) -> JsonPlan {
@@ -130,7 +132,7 @@ fn plan(w: Option<&AvroType>, r: &AvroType) -> JsonPlan {
         }
         Kind::Record(record) if record.fields.is_empty() => JsonPlan::Present,
         Kind::Record(record) => JsonPlan::Record(fields(Some(w), record)),
-        Kind::Null | Kind::Union(_) => JsonPlan::Null,
+        Kind::Null | Kind::Union(_) | Kind::Recursive(_) => JsonPlan::Null,
     }
 }
 

@@ -17,10 +17,10 @@ pub(crate) fn row(rows: &JsonRows, scanner: &mut Scanner<'_>, sink: &mut Sink) -
     }
     match rows {
         JsonRows::Spread(plan) => record(plan, scanner, columns)?,
-        JsonRows::One { name, plan } => {
-            let column = columns.columns.first_mut().ok_or_else(unfit)?;
+        JsonRows::One { at, name, plan } => {
+            let column = columns.columns.get_mut(*at).ok_or_else(unfit)?;
             run(plan, scanner, column).map_err(|fault| fault.within(name))?;
-            columns.end();
+            columns.end_beside(*at);
         }
     }
     scanner.end()

@@ -9,5 +9,5 @@ mod run;
 mod value;
 mod wire;
 
-pub(crate) use plan::{ProtoRows, rows};
+pub(crate) use plan::{ProtoRows, rows, typed};
 pub(crate) use run::{Path, Run, row};

@@ -3,17 +3,26 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use isk_schema::{AvroType, Kind, Logical, ProtoSchema, ProtoValue, RecordField, RecordType};
+use isk_schema::{
+    AvroType, Kind, Logical, ProtoMessage, ProtoSchema, ProtoValue, RecordField, RecordKind,
+    RecordType,
+};
 
+use crate::plan::Place;
 use crate::resolve::cells;
 
 /// How payloads become rows: by the path of the message they say they are.
 pub(crate) struct ProtoRows {
-    pub messages: Vec<(Vec<i32>, Result<MessagePlan, String>)>,
-    /// The column, where the message is one and not the row.
-    pub column: Option<String>,
-    /// The message the table shows, for messages.
+    pub messages: Vec<Message>,
+    /// The messages the table shows, for messages.
     pub shown: String,
+}
+
+/// A message that the table shows.
+pub(crate) struct Message {
+    pub path: Vec<i32>,
+    pub place: Place,
+    pub plan: Result<MessagePlan, String>,
 }
 
 pub(crate) struct MessagePlan {
@@ -88,6 +97,8 @@ pub(crate) enum Shown {
     Symbol(Arc<BTreeMap<i32, String>>),
     Timestamp,
     Message(MessagePlan),
+    /// A message as JSON text.
+    Json(ProtoMessage),
     /// A message without fields.
     Present,
     Wrapper(Box<ValuePlan>),
@@ -103,9 +114,29 @@ pub(crate) enum Absent {
 }
 
 /// The plans of a writer's messages that a table of type `r` can show.
-pub(crate) fn rows(w: &ProtoSchema, r: &AvroType, column: Option<&str>) -> ProtoRows {
+pub(crate) fn rows(w: &ProtoSchema, r: &AvroType, place: &Place) -> ProtoRows {
     let shown = r.full_name().unwrap_or_default();
-    let plan = |path: &[i32]| match w.message(path) {
+    let messages = w.paths(shown).into_iter().map(|path| planned(w, path, r, place.clone()));
+    ProtoRows { messages: messages.collect(), shown: shown.to_owned() }
+}
+
+/// As [`rows`], of each of several types the message of its name.
+pub(crate) fn typed<'k>(
+    w: &ProtoSchema,
+    kinds: impl Iterator<Item = (&'k RecordKind, Place)>,
+) -> ProtoRows {
+    let (mut messages, mut shown) = (Vec::new(), Vec::new());
+    for (kind, place) in kinds {
+        shown.push(kind.name.as_str());
+        if let Some(path) = w.path(&kind.name) {
+            messages.push(planned(w, path, &kind.ty, place));
+        }
+    }
+    ProtoRows { messages, shown: shown.join(", ") }
+}
+
+fn planned(w: &ProtoSchema, path: Vec<i32>, r: &AvroType, place: Place) -> Message {
+    let plan = match w.message(&path) {
         Some(Ok(ty)) => match (&ty.kind, &r.kind) {
             (Kind::Record(w), Kind::Record(r)) => Ok(message(w, r)),
             _ => Err("the table shows no message".to_owned()),
@@ -113,15 +144,7 @@ pub(crate) fn rows(w: &ProtoSchema, r: &AvroType, column: Option<&str>) -> Proto
         Some(Err(error)) => Err(error.to_string()),
         None => Err("there is no such message".to_owned()),
     };
-    let messages = w.paths(shown).into_iter().map(|path| {
-        let plan = plan(&path);
-        (path, plan)
-    });
-    ProtoRows {
-        messages: messages.collect(),
-        column: column.map(str::to_owned),
-        shown: shown.to_owned(),
-    }
+    Message { path, place, plan }
 }
 
 /// A field keeps its column by its number, whatever it is called.
@@ -199,8 +222,8 @@ fn field_plan(w: &RecordField, r: &RecordField) -> (Many, ValuePlan) {
         (Some(key), Some(_)) => (Many::Map(key.clone()), plan),
         (None, None) if matches!(r.ty.kind, Kind::Array(_)) => (Many::List, plan),
         (None, None) => (Many::One, plan),
-        (None, Some(_)) => (Many::One, refuse(ProtoValue::Opaque, "the writer's is no map")),
-        (Some(_), None) => (Many::One, refuse(ProtoValue::Opaque, "the writer's is a map")),
+        (None, Some(_)) => (Many::One, refuse(ProtoValue::Bytes, "the writer's is no map")),
+        (Some(_), None) => (Many::One, refuse(ProtoValue::Bytes, "the writer's is a map")),
     }
 }
 
@@ -226,8 +249,16 @@ fn value(w: &ProtoValue, wt: &AvroType, r: &ProtoValue, rt: &AvroType) -> ValueP
         (ProtoValue::Message | ProtoValue::Group, Kind::Record(w), Kind::Record(r)) => {
             Shown::Message(message(w, r))
         }
-        (ProtoValue::Message | ProtoValue::Opaque, _, Kind::Bytes) => Shown::Scalar,
-        (ProtoValue::Message | ProtoValue::Group | ProtoValue::Opaque, ..)
+        (ProtoValue::Json(message), ..) if rt.logical == Some(Logical::Json) => {
+            Shown::Json(message.clone())
+        }
+        // It was no message within itself when this was written.
+        (ProtoValue::Message, ..) if rt.logical == Some(Logical::Json) => match r {
+            ProtoValue::Json(message) => Shown::Json(message.clone()),
+            _ => Shown::Refuse("the table's is no message".to_owned()),
+        },
+        (ProtoValue::Message | ProtoValue::Json(_), _, Kind::Bytes) => Shown::Scalar,
+        (ProtoValue::Message | ProtoValue::Group | ProtoValue::Json(_), ..)
         | (_, _, Kind::Record(_)) => {
             Shown::Refuse("of writer and table, one alone has a message".to_owned())
         }

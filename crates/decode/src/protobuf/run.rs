@@ -4,11 +4,13 @@ use isk_schema::ProtoValue;
 
 use super::plan::{Absent, FieldPlan, Many, MessagePlan, ProtoRows, Shown, ValuePlan};
 use super::value::{
-    default, key_text, layout_fault, nothing, packs, quick, scalar, scalar_layout, value,
+    Scalar, default, key_text, layout_fault, nothing, packs, quick, scalar, scalar_layout, show,
+    value,
 };
 use super::wire::{Wire, WireType};
 use crate::budget::Budget;
 use crate::error::{FailureStage, Fault, Read};
+use crate::plan::Place;
 use crate::sink::{Maps, Sink, Structs, unfit};
 
 /// How deep the message of a payload may be defined within others.
@@ -43,31 +45,30 @@ pub(crate) fn row(
     let (path, payload) = match at {
         Path::Leading => path(payload, &mut indexes)?,
         Path::Apart(head) => (path(head, &mut indexes)?.0, payload),
-        Path::Unsaid => (rows.messages.first().map_or(&[][..], |(path, _)| path), payload),
+        Path::Unsaid => (rows.messages.first().map_or(&[][..], |m| m.path.as_slice()), payload),
     };
     // There is one, or a few where messages of the shown one's kind are within each other.
-    let plan = match rows.messages.iter().find(|(known, _)| known == path) {
-        Some((_, Ok(plan))) => plan,
-        Some((_, Err(why))) => return Err(Fault::at(FailureStage::Resolution, why.as_str())),
-        None => {
-            return Err(Fault::at(
-                FailureStage::Resolution,
-                format!("it is message {path:?} of its schema, and the table shows {}", rows.shown),
-            ));
-        }
+    let Some(found) = rows.messages.iter().find(|known| known.path == path) else {
+        let reason =
+            format!("it is message {path:?} of its schema, and the table shows {}", rows.shown);
+        return Err(Fault::at(FailureStage::Resolution, reason).of_another_type());
+    };
+    let plan = match &found.plan {
+        Ok(plan) => plan,
+        Err(why) => return Err(Fault::at(FailureStage::Resolution, why.as_str())),
     };
     let Sink::Struct(columns) = sink else { return Err(unfit()) };
-    match &rows.column {
-        None => message(plan, payload, run, columns),
-        Some(name) => {
-            let column = columns.columns.first_mut().ok_or_else(unfit)?;
+    match &found.place {
+        Place::Spread => message(plan, payload, run, columns),
+        Place::Column { at, name, .. } => {
+            let column = columns.columns.get_mut(*at).ok_or_else(unfit)?;
             match column {
                 Sink::Struct(s) => message(plan, payload, run, s),
                 Sink::Boolean(s) => check(payload).map(|()| s.push(true)),
                 _ => Err(unfit()),
             }
             .map_err(|fault| fault.within(name))?;
-            columns.end();
+            columns.end_beside(*at);
             Ok(())
         }
     }
@@ -197,13 +198,12 @@ fn one_field(
             if column.len() > row {
                 run.budget.charge(1, field.cells)?;
                 column.truncate(row);
-                if let (Shown::Message(plan), Sink::Struct(inner)) =
-                    (&field.value.shown, &mut *column)
-                {
+                if matches!(field.value.shown, Shown::Message(_) | Shown::Json(_)) {
                     wire.skip(field.number, layout)?;
                     let read = whole.len() - wire.0.len();
                     run.budget.charge(read as u64, 1)?;
-                    return message(plan, &parts(field, &whole[..read])?, run, inner);
+                    let all = parts(field, &whole[..read])?;
+                    return show(&field.value, Scalar::Bytes(&all), run, column);
                 }
             }
             // Of a writer that has many, the last.

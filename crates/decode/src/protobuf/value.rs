@@ -28,7 +28,7 @@ pub(super) fn scalar_layout(value: &ProtoValue) -> WireType {
         ProtoValue::String
         | ProtoValue::Bytes
         | ProtoValue::Message
-        | ProtoValue::Opaque
+        | ProtoValue::Json(_)
         | ProtoValue::Timestamp
         | ProtoValue::Wrapper(_) => WireType::Sized,
         _ => WireType::Varint,
@@ -73,7 +73,7 @@ pub(super) fn scalar<'a>(
         ProtoValue::String
         | ProtoValue::Bytes
         | ProtoValue::Message
-        | ProtoValue::Opaque
+        | ProtoValue::Json(_)
         | ProtoValue::Timestamp
         | ProtoValue::Wrapper(_) => Scalar::Bytes(wire.sized()?),
     })
@@ -121,6 +121,10 @@ pub(super) fn nothing(kind: &ProtoValue) -> Scalar<'static> {
     }
 }
 
+/// How many bytes of JSON text a message may have for each of its bytes, and some more.
+const TEXT_PER_BYTE: usize = 64;
+const TEXT_BASE: usize = 4096;
+
 pub(super) fn default(plan: &ValuePlan, run: &mut Run<'_>, sink: &mut Sink) -> Read<()> {
     show(plan, nothing(&plan.wire), run, sink)
 }
@@ -142,11 +146,27 @@ pub(super) fn value(
     show(plan, read, run, sink)
 }
 
-fn show(plan: &ValuePlan, read: Scalar<'_>, run: &mut Run<'_>, sink: &mut Sink) -> Read<()> {
+/// Appends a value as its column shows it.
+pub(super) fn show(
+    plan: &ValuePlan,
+    read: Scalar<'_>,
+    run: &mut Run<'_>,
+    sink: &mut Sink,
+) -> Read<()> {
     match (&plan.shown, read, sink) {
         (Shown::Scalar, read, sink) => push(read, run, sink)?,
         (Shown::Message(plan), Scalar::Bytes(bytes), Sink::Struct(s)) => {
             message(plan, bytes, run, s)?;
+        }
+        (Shown::Json(message), Scalar::Bytes(bytes), Sink::Text(s)) => {
+            let most = bytes.len().saturating_mul(TEXT_PER_BYTE).saturating_add(TEXT_BASE);
+            let text = message.json(bytes, most).map_err(Fault::new)?;
+            run.budget.charge_block(text.len() as u64 / 16)?;
+            match &*text {
+                // As in all columns of JSON text.
+                b"null" => s.null(),
+                text => s.push(text)?,
+            }
         }
         (Shown::Symbol(names), Scalar::Int(number), Sink::Text(s)) => {
             match i32::try_from(number).ok().and_then(|number| names.get(&number)) {

@@ -160,6 +160,9 @@ impl<K, T> Expiry<K, Kept<T>> for Ages {
 
 type Versions = Arc<BTreeMap<u32, RegisteredSchema>>;
 
+/// The most subjects that are listed.
+const MAX_SUBJECTS: usize = 100_000;
+
 /// A client of a schema registry. Clones share caches and connections.
 #[derive(Clone)]
 pub struct SchemaRegistry(Arc<Inner>);
@@ -169,6 +172,8 @@ struct Inner {
     by_id: Cache<WriterId, Kept<RegisteredSchema>>,
     /// The answer about a subject's versions, kept briefly.
     histories: Cache<String, Kept<Versions>>,
+    /// The names of all subjects, kept as briefly.
+    subjects: Cache<(), Kept<Arc<[String]>>>,
     /// The versions already read, kept so that only new ones are.
     known: Cache<String, Versions>,
 }
@@ -196,8 +201,30 @@ impl SchemaRegistry {
             .max_capacity(config.max_subjects)
             .expire_after(Ages { found: Some(brief), missing: brief, failed })
             .build();
+        let subjects = Cache::builder()
+            .max_capacity(1)
+            .expire_after(Ages { found: Some(brief), missing: brief, failed })
+            .build();
         let known = Cache::builder().max_capacity(config.max_subjects).build();
-        Ok(Self(Arc::new(Inner { http, by_id, histories, known })))
+        Ok(Self(Arc::new(Inner { http, by_id, histories, subjects, known })))
+    }
+
+    /// The names of all subjects, in order.
+    ///
+    /// # Errors
+    /// As [`Self::schema`]. More than 100,000 are an error too.
+    pub async fn subjects(&self) -> Result<Arc<[String]>, RegistryError> {
+        let answer = self.0.subjects.get_with((), async {
+            match resolve::subjects(&self.0.http, MAX_SUBJECTS).await {
+                Ok(names) => Kept::Found(names.into()),
+                Err(error) => Kept::Failed(error),
+            }
+        });
+        match answer.await {
+            Kept::Found(names) => Ok(names),
+            Kept::Missing => Ok(Arc::default()),
+            Kept::Failed(error) => Err(error),
+        }
     }
 
     /// Its counters.

@@ -66,6 +66,18 @@ pub(super) async fn schema_by_id(
     Ok(Some(RegisteredSchema { version: 0, id, format, text: found.schema, references }))
 }
 
+/// The names of all subjects, in order.
+pub(super) async fn subjects(http: &Http, most: usize) -> Result<Vec<String>, RegistryError> {
+    let mut names: Vec<String> = http.get(&["subjects"]).await?.unwrap_or_default();
+    if names.len() > most {
+        let reason =
+            format!("it lists {} subjects; at most {most} are looked through", names.len());
+        return Err(RegistryError::Config(reason));
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
 /// The subject's versions; those in `known` are not read again.
 pub(super) async fn subject_versions(
     http: &Http,
