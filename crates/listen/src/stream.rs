@@ -65,6 +65,8 @@ pub(crate) struct Watched<S> {
     send_until: Pin<Box<Sleep>>,
     /// Whether an answer may be half sent.
     unsent: bool,
+    /// Whether any request was answered.
+    answered: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
@@ -83,6 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
             sending: None,
             send_until: Box::pin(sleep(limits.reader_stall)),
             unsent: false,
+            answered: false,
             limits,
             counters,
         }
@@ -137,12 +140,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
     }
 
     fn head_is_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        count(&self.counters.timed_out);
-        match self.reading {
-            // There is no request to answer.
-            Reading::Head(_, 0) => Poll::Ready(Ok(())),
-            _ => self.answer_and_drain(cx, TIMED_OUT),
+        // There is no request to answer.
+        let nothing_came = matches!(self.reading, Reading::Head(_, 0));
+        // Who has been answered may go.
+        if !(nothing_came && self.answered) {
+            count(&self.counters.timed_out);
         }
+        if nothing_came { Poll::Ready(Ok(())) } else { self.answer_and_drain(cx, TIMED_OUT) }
     }
 
     fn refuse(&mut self, cx: &mut Context<'_>, answer: &[u8]) -> Poll<io::Result<()>> {
@@ -263,6 +267,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
         match this.reading {
             Reading::Body(0) if this.exchange.is_under_way() => return this.look_ahead(cx),
             Reading::Body(0) => {
+                this.answered = true;
                 this.reading = Reading::Head(Head::new(), 0);
                 this.head_until.as_mut().reset(Instant::now() + this.limits.idle);
             }

@@ -224,6 +224,7 @@ async fn an_idle_connection_ends_later_than_a_head_must_come() {
     let (text, took) = to_end(&mut stream).await;
     assert_eq!(text, "");
     assert!(took < Duration::from_millis(800), "{took:?}");
+    assert_eq!(running.counted("isk_connections_timed_out_total"), 0);
 }
 
 #[tokio::test]
