@@ -11,7 +11,8 @@ use arrow_array::{Array, BooleanArray, RecordBatch};
 use arrow_schema::SchemaRef;
 use arrow_select::filter::filter_record_batch;
 use isk_decode::{
-    DecodeFailure, DecodedBatch, RecordPart, TopicDecoder, WriterSchema, arrow_schema, error_rows,
+    DecodeError, DecodeFailure, DecodedBatch, RecordPart, TopicDecoder, WriterSchema, arrow_schema,
+    error_rows,
 };
 use isk_iceberg_table::ROW_ID_FIELD;
 use isk_kafka::{BlockStream, FetchError, KafkaError};
@@ -91,11 +92,7 @@ impl Job {
         let (file, path) =
             cache.begin().map_err(|e| self.failed(&Sink::default(), &e))?.into_parts();
         let sink = Arc::new(Sink::default());
-        let writer = HashingWriter {
-            inner: BufWriter::with_capacity(1 << 18, file),
-            hash: blake3::Hasher::new(),
-            sink: Arc::clone(&sink),
-        };
+        let writer = buffered(file, Arc::clone(&sink));
         let mut decoder = TopicDecoder::new(Arc::clone(&self.rows.table), self.key.partition)
             .map_err(|e| ServiceError::Internal(format!("no decoder for {}: {e}", self.key)))?;
         let mut schema = self.schema()?;
@@ -108,13 +105,7 @@ impl Job {
         while let Some(block) = blocks.blocking_next() {
             let block = block.map_err(|e| fetch_error(&self.key, &e))?;
             self.manners.give_way(block.payload_bytes() as u64);
-            for id in decoder.missing_writers(&block) {
-                let writer = self.writer(id)?;
-                decoder.add_writer(id, writer);
-            }
-            let decoded = decoder
-                .decode(&block)
-                .map_err(|e| ServiceError::Internal(format!("decoding {}: {e}", self.key)))?;
+            let decoded = self.decoded(&mut decoder, &block)?;
             let (mut batch, failed) = self.shown(&block, decoded, &schema)?;
             errors += failed;
             if self.rows.row_ids {
@@ -127,7 +118,7 @@ impl Job {
         let mut rendered = renderer.finish().map_err(|e| self.failed(&sink, &e))?;
         // They are no column of the table.
         rendered.columns.remove(&ROW_ID_FIELD);
-        let (file, digest) = rendered.sink.finish().map_err(|e| self.failed(&sink, &e))?;
+        let (file, digest) = finish(rendered.sink).map_err(|e| self.failed(&sink, &e))?;
         Ok(Made {
             file,
             path,
@@ -141,6 +132,24 @@ impl Job {
                 columns: rendered.columns,
             },
         })
+    }
+
+    /// The rows of a block. Few blocks name a schema that none before them did, so all that they name are looked
+    /// for when one turned out to be missing.
+    fn decoded(
+        &self,
+        decoder: &mut TopicDecoder,
+        block: &RecordBlock,
+    ) -> Result<DecodedBatch, ServiceError> {
+        let mut decoded = decoder.decode(block);
+        if let Err(DecodeError::UnknownWriter(_)) = decoded {
+            for id in decoder.missing_writers(block) {
+                let writer = self.writer(id)?;
+                decoder.add_writer(id, writer);
+            }
+            decoded = decoder.decode(block);
+        }
+        decoded.map_err(|e| ServiceError::Internal(format!("decoding {}: {e}", self.key)))
     }
 
     /// What went wrong with writing.
@@ -300,18 +309,23 @@ struct Sink {
 /// Passes bytes on and digests them: with BLAKE3, since SHA-256 took a tenth of an encoding's time on
 /// processors without instructions for it.
 struct HashingWriter {
-    inner: BufWriter<File>,
+    inner: File,
     hash: blake3::Hasher,
     sink: Arc<Sink>,
 }
 
-impl HashingWriter {
-    fn finish(mut self) -> std::io::Result<(File, [u8; 32])> {
-        self.flush()?;
-        let file = self.inner.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        Ok((file, self.hash.finalize().into()))
-    }
+/// The buffer is in front of the digest, which is slow over small pieces.
+fn buffered(file: File, sink: Arc<Sink>) -> BufWriter<HashingWriter> {
+    let writer = HashingWriter { inner: file, hash: blake3::Hasher::new(), sink };
+    BufWriter::with_capacity(1 << 18, writer)
+}
 
+fn finish(writer: BufWriter<HashingWriter>) -> std::io::Result<(File, [u8; 32])> {
+    let writer = writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    Ok((writer.inner, writer.hash.finalize().into()))
+}
+
+impl HashingWriter {
     fn noted<T>(&self, outcome: std::io::Result<T>) -> std::io::Result<T> {
         if let Err(error) = &outcome
             && is_full(error)
@@ -352,12 +366,8 @@ mod tests {
         let write_to = |path: &str| {
             let file = File::options().write(true).open(path).unwrap();
             let sink = Arc::new(Sink::default());
-            let mut writer = HashingWriter {
-                inner: BufWriter::with_capacity(16, file),
-                hash: blake3::Hasher::new(),
-                sink: Arc::clone(&sink),
-            };
-            let outcome = writer.write_all(&[7; 100]).and_then(|()| writer.finish().map(drop));
+            let mut writer = buffered(file, Arc::clone(&sink));
+            let outcome = writer.write_all(&[7; 100]).and_then(|()| finish(writer).map(drop));
             (outcome.is_ok(), sink.full.load(Ordering::Relaxed))
         };
         // This device refuses every byte for want of room.
