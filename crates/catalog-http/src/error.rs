@@ -67,6 +67,11 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "BadRequestException", message)
     }
 
+    /// Somebody else has the say in it.
+    pub(crate) fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "ConflictException", message)
+    }
+
     /// A write. Clients show 403 with its text and do not try again; 405 and 406 lose the text in
     /// some of them, and a 5xx on a commit means "perhaps it happened" to all.
     pub(crate) fn read_only(what: &str) -> Self {

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
 use isk_access::{Caller, Claimed, Right, TableName};
 use isk_listen::ClientCertificate;
-use isk_virtual_table::ServiceError;
+use isk_virtual_table::{HOTSET, ServiceError};
 use tokio::sync::Semaphore;
 
 use crate::cold_names::is_read;
@@ -42,6 +42,8 @@ pub(crate) enum Need {
     Known,
     /// To have the right on the table that the path names.
     Table(Right),
+    /// To have the right on the table of the topic that the path names.
+    Topic(Right),
     /// To have the right on everything there is.
     Everything(Right),
     /// The same; which one, the method and path tell.
@@ -52,9 +54,11 @@ impl Need {
     /// What an operation needs.
     pub(crate) fn of(operation: Operation) -> Self {
         match operation {
-            Operation::Healthz | Operation::Readyz | Operation::OpenApi | Operation::Tokens => {
-                Self::Nothing
-            }
+            Operation::Healthz
+            | Operation::Readyz
+            | Operation::OpenApi
+            | Operation::ApiDescription
+            | Operation::Tokens => Self::Nothing,
             // These say nothing of any table, list only what may be seen, or have a body that names the tables.
             Operation::Config
             | Operation::ListNamespaces
@@ -82,6 +86,9 @@ impl Need {
             Operation::Write(ColdWrite::UpdateTable | ColdWrite::DropTable) => {
                 Self::Table(Right::Write)
             }
+            // Its handler shows values only to who may read them.
+            Operation::TopicSchema => Self::Topic(Right::List),
+            Operation::PinSchema | Operation::DiscoverAnew => Self::Topic(Right::Write),
             // They name topics of all kinds.
             Operation::Metrics => Self::Everything(Right::List),
             Operation::Upstream => Self::Upstream,
@@ -136,10 +143,13 @@ pub(crate) async fn guard<S: CatalogService>(
             let reads = is_read(request.method(), path);
             app.allow_everything(&caller, if reads { Right::Read } else { Right::Write })
         }
-        Need::Table(right) => {
+        Need::Table(right) | Need::Topic(right) => {
             let named = params.map_err(|error| ApiError::bad_request(error.body_text()));
-            match named.as_ref().map(|params| (param(params, "namespace"), param(params, "table")))
-            {
+            let names = named.as_ref().map(|params| match need {
+                Need::Topic(_) => (HOTSET, param(params, "topic")),
+                _ => (param(params, "namespace"), param(params, "table")),
+            });
+            match names {
                 Ok((namespace, table)) => app.allow(&caller, right, namespace, table).await,
                 Err(_) => named.map(|_| ()),
             }

@@ -18,7 +18,7 @@ use crate::plan::{self, Plans};
 use crate::service::CatalogService;
 use crate::settings::CatalogSettings;
 use crate::trace::trace;
-use crate::{tokens, warehouse};
+use crate::{tokens, topic_schema, warehouse};
 
 /// One route of the catalog.
 #[derive(Debug)]
@@ -82,6 +82,14 @@ pub enum Operation {
     Metrics,
     /// The description of all this.
     OpenApi,
+    /// A topic's schema, and what is known of it.
+    TopicSchema,
+    /// A schema, pinned as a topic's.
+    PinSchema,
+    /// A topic's schema, found anew.
+    DiscoverAnew,
+    /// The description of what lies below `/api/v1`.
+    ApiDescription,
 }
 
 impl Operation {
@@ -113,6 +121,7 @@ const CREDENTIALS: &str = "/v1/namespaces/{namespace}/tables/{table}/credentials
 const PLAN: &str = "/v1/namespaces/{namespace}/tables/{table}/plan/{plan-id}";
 const VIEWS: &str = "/v1/namespaces/{namespace}/views";
 const VIEW: &str = "/v1/namespaces/{namespace}/views/{view}";
+const TOPIC_SCHEMA: &str = "/api/v1/topics/{topic}/schema";
 /// `path` stands for all the rest, slashes too.
 const UPSTREAM: &str = "/v1/coldset/{path}";
 
@@ -168,6 +177,10 @@ pub static ROUTES: &[Route] = &[
     route(Method::GET, "/readyz", Operation::Readyz),
     route(Method::GET, "/metrics", Operation::Metrics),
     route(Method::GET, "/openapi.yaml", Operation::OpenApi),
+    route(Method::GET, TOPIC_SCHEMA, Operation::TopicSchema),
+    route(Method::PUT, TOPIC_SCHEMA, Operation::PinSchema),
+    route(Method::DELETE, TOPIC_SCHEMA, Operation::DiscoverAnew),
+    route(Method::GET, "/api/openapi.yaml", Operation::ApiDescription),
 ];
 
 /// The routes that clients are told of, as the specification writes them; with those that write where
@@ -209,10 +222,11 @@ pub fn router<S: CatalogService>(
 }
 
 fn method_router<S: CatalogService>(route: &Route) -> MethodRouter<App<S>> {
-    // The table uses these four; anything else would be refused as a wrong method.
+    // The table uses these five; anything else would be refused as a wrong method.
     let method = match route.method {
         Method::POST => MethodFilter::POST,
         Method::HEAD => MethodFilter::HEAD,
+        Method::PUT => MethodFilter::PUT,
         Method::DELETE => MethodFilter::DELETE,
         _ => MethodFilter::GET,
     };
@@ -243,6 +257,10 @@ fn method_router<S: CatalogService>(route: &Route) -> MethodRouter<App<S>> {
         Operation::Readyz => on(method, h::readyz::<S>),
         Operation::Metrics => on(method, h::metrics::<S>),
         Operation::OpenApi => on(method, h::openapi),
+        Operation::TopicSchema => on(method, topic_schema::get::<S>),
+        Operation::PinSchema => on(method, topic_schema::put::<S>),
+        Operation::DiscoverAnew => on(method, topic_schema::delete::<S>),
+        Operation::ApiDescription => on(method, topic_schema::openapi),
     }
 }
 

@@ -4,8 +4,10 @@ use std::future::Future;
 
 use isk_virtual_table::{LoadedTable, ScanPlan, ScanRequest, Service, ServiceError};
 
+use crate::topic_schema::SchemaService;
+
 /// The questions of the catalog. [`Service`] answers them from Kafka; tests answer from memory.
-pub trait CatalogService: Send + Sync + 'static {
+pub trait CatalogService: SchemaService {
     /// The namespaces, sorted. All of them have one level.
     fn namespaces(&self) -> Vec<String>;
 

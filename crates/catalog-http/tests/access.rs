@@ -152,6 +152,10 @@ async fn every_cell_of_the_matrix() {
         ("GET", "/v1/coldset/namespaces".to_owned(), &none, [403, 403, 403, 200, 403]),
         ("GET", "/v1/coldset/namespaces/x/tables/t".to_owned(), &none, [403, 403, 403, 0, 403]),
         ("GET", "/metrics".to_owned(), &none, [403, 403, 403, 200, 403]),
+        ("GET", "/api/v1/topics/a/schema".to_owned(), &none, [200, 200, 200, 200, 404]),
+        ("GET", "/api/v1/topics/b/schema".to_owned(), &none, [404, 200, 404, 200, 404]),
+        ("PUT", "/api/v1/topics/a/schema".to_owned(), &none, [403, 403, 403, 200, 404]),
+        ("DELETE", "/api/v1/topics/b/schema".to_owned(), &none, [404, 403, 404, 200, 404]),
     ] {
         for (name, token, expected) in
             PRINCIPALS.iter().zip(&tokens).zip(expected).map(|((n, t), e)| (n, t, e))
@@ -166,7 +170,13 @@ async fn every_cell_of_the_matrix() {
         let (status, answer) = ask(&catalog, None, method, &path, body.clone()).await;
         assert_eq!(status, 401, "{method} {path}: {answer}");
     }
-    for open in ["/healthz", "/openapi.yaml"] {
+    // The values of a topic's records are for those who may read it.
+    for (token, shown) in tokens.iter().zip([1, 0, 1, 1]) {
+        let path = "/api/v1/topics/a/schema";
+        let (_, answer) = ask(&catalog, Some(token), "GET", path, Value::Null).await;
+        assert_eq!(answer["samples"].as_array().unwrap().len(), shown, "{answer}");
+    }
+    for open in ["/healthz", "/openapi.yaml", "/api/openapi.yaml"] {
         assert_eq!(ask(&catalog, None, "GET", open, Value::Null).await.0, 200, "{open}");
     }
 }
@@ -174,10 +184,10 @@ async fn every_cell_of_the_matrix() {
 #[tokio::test]
 async fn no_route_but_the_open_ones_answers_a_stranger() {
     let catalog = Catalog::guarded(&["a"], None, access(0)).await;
-    let open = ["/healthz", "/readyz", "/openapi.yaml", "/v1/oauth/tokens"];
+    let open = ["/healthz", "/readyz", "/openapi.yaml", "/api/openapi.yaml", "/v1/oauth/tokens"];
     for route in isk_catalog_http::routes::ROUTES {
         let path = route.path.replace("{namespace}", "hotset").replace("{table}", "a");
-        let path = path.replace("{path}", "namespaces");
+        let path = path.replace("{path}", "namespaces").replace("{topic}", "a");
         let wrong = "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZG1pbiJ9.";
         for header in [None, Some(wrong), Some("Bearer guess"), Some("Basic YTpi"), Some("")] {
             let mut request = catalog.request(route.method.as_str(), &path);

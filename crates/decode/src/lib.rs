@@ -33,7 +33,7 @@
 //! another JSON type than its column, a fraction or a number beyond 64 bits in a column of whole numbers, a text
 //! that is no date-time, date, uuid or Base64 where its format says so, make the record a failure. `1.0` is a whole
 //! number. Numbers are exact in decimals and the nearest in doubles. Null is null in every column, and so is what
-//! is missing. A member that the schema does not name is ignored, unless `additionalProperties` gave it a
+//! is missing. A member that the schema does not name is ignored, unless `additionalProperties` or `isk.rest` gave it a
 //! column. An object that has one key twice is a failure, as parsers differ about which value counts.
 //!
 //! # JSON text
@@ -90,3 +90,4 @@ pub use columns::arrow_schema;
 pub use decoder::{DecodeFailure, DecodedBatch, RecordPart, TopicDecoder, WriterSchema};
 pub use error::{DecodeError, FailureStage};
 pub use error_rows::error_rows;
+pub use json::{Looked, observe_json};

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod connections;
+mod discovery;
 mod errors;
 mod merged;
 mod read;
@@ -19,6 +20,7 @@ use serde::Deserialize;
 
 use crate::formats::Formats;
 
+pub use discovery::Discovery;
 pub use errors::Errors;
 pub use merged::Merged;
 pub use read::load;
@@ -50,6 +52,8 @@ pub struct Config {
     pub topics: Topics,
     /// What topics' keys and values are, where the registry does not say.
     pub formats: Formats,
+    /// What is found in the records of topics that neither describes.
+    pub discovery: Discovery,
     /// What tables show of records that do not decode.
     pub errors: Errors,
     /// What is encoded in the background.
@@ -83,6 +87,7 @@ impl Default for Config {
             registry: Registry::default(),
             topics: Topics::default(),
             formats: Formats::default(),
+            discovery: Discovery::default(),
             errors: Errors::default(),
             prover: Prover::default(),
             follow: Follow::default(),
@@ -353,6 +358,8 @@ fn check(config: &Config) -> Result<()> {
     for (key, patterns) in [
         ("topics.include", &config.topics.include),
         ("topics.exclude", &config.topics.exclude),
+        ("discovery.topics", &config.discovery.topics),
+        ("discovery.exclude", &config.discovery.exclude),
         ("errors.keep", &config.errors.keep),
         ("errors.skip", &config.errors.skip),
         ("errors.fail", &config.errors.fail),
@@ -366,6 +373,7 @@ fn check(config: &Config) -> Result<()> {
         }
     }
     config.errors.policies()?;
+    config.discovery.config()?;
     auth::check(config)?;
     connections::check(config)?;
     merged::check(config)?;
@@ -424,6 +432,9 @@ mod tests {
                 ("ISK_FOLLOW_INTERVAL_MS", "250"),
                 ("ISK_ERRORS_POLICY", "skip"),
                 ("ISK_ERRORS_FAIL", "orders.*, users"),
+                ("ISK_DISCOVERY_EXCLUDE", "logs.*, users"),
+                ("ISK_DISCOVERY_TEXT", "true"),
+                ("ISK_DISCOVERY_MAX_KEYS", "7"),
             ],
         )
         .unwrap();
@@ -435,6 +446,10 @@ mod tests {
             (policy("orders.eu"), policy("x")),
             (isk_virtual_table::ErrorPolicy::Fail, isk_virtual_table::ErrorPolicy::Skip)
         );
+        let discovery = config.discovery.config().unwrap();
+        assert!(discovery.enabled && discovery.texts);
+        assert_eq!((discovery.limits.columns, discovery.limits.keys), (500, 7));
+        assert_eq!(config.discovery.exclude, ["logs.*", "users"]);
         assert!(!config.prover.enabled && config.follow.topics.is_empty());
         assert_eq!(config.prover.topics, ["orders.*", "users"]);
         assert_eq!(config.follow.interval_ms, 250);
@@ -455,6 +470,11 @@ mod tests {
             ("[topics]\ninclude = [\"(\"]", &[], "topics.include"),
             ("[prover]\ntopics = [\"(\"]", &[], "prover.topics"),
             ("[errors]\nskip = [\"(\"]", &[], "errors.skip"),
+            ("[discovery]\ntopics = [\"(\"]", &[], "discovery.topics"),
+            ("[discovery]\nmax_column = 5", &[], "max_column"),
+            ("", &[("ISK_DISCOVERY_ENABLED", "perhaps")], "ISK_DISCOVERY_ENABLED"),
+            ("", &[("ISK_DISCOVERY_MAX_COLUMNS", "many")], "ISK_DISCOVERY_MAX_COLUMNS"),
+            ("", &[("ISK_DISCOVERY_MAX_COLUMNS", "1")], "from 2 to 5000"),
             ("", &[("ISK_ERRORS_POLICY", "drop")], "ISK_ERRORS_POLICY"),
             ("[follow]\ntopics = [\"(\"]", &[], "follow.topics"),
             ("[follow]\ninterval_ms = 0", &[], "follow.interval_ms"),

@@ -331,6 +331,7 @@ fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Service> {
         registry: registry(config)?,
         topics,
         formats: crate::formats::formats(config)?,
+        discovery: config.discovery.config()?,
         prover: prover(config)?,
         coldset,
         tables,

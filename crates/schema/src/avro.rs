@@ -87,7 +87,8 @@ pub enum Logical {
     Duration,
     /// Any JSON value as its text, on `string`: what has no one type in a JSON Schema.
     Json,
-    /// The members of a JSON object that its record does not name, on `map`: a record's last field.
+    /// The members of a JSON object that its record does not name, on `map`: a record's last field. On `string`, the
+    /// last field of the record at the top: as JSON text, with those of nested objects that have no place in these.
     Rest,
 }
 

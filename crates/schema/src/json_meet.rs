@@ -50,6 +50,19 @@ pub(crate) fn rest_field(fields: &[RecordField], value: AvroType) -> RecordField
     RecordField { name, aliases: Vec::new(), doc: None, ty, default: None, proto: None }
 }
 
+/// The field of a record's JSON text that holds all that has no field, however deep it lies.
+pub(crate) fn rest_text_field(name: &str) -> RecordField {
+    let ty = AvroType { kind: Kind::String, logical: Some(Logical::Rest) };
+    RecordField {
+        name: name.to_owned(),
+        aliases: Vec::new(),
+        doc: Some("What has no column of its own, as JSON in the shape of the value".to_owned()),
+        ty,
+        default: None,
+        proto: None,
+    }
+}
+
 /// The one type that values of any of these types can be shown under.
 pub(crate) fn unify(types: Vec<AvroType>) -> AvroType {
     let mut types = types.into_iter().filter(|ty| !ty.is_null());
@@ -125,6 +138,12 @@ fn merged(a: &RecordType, b: &RecordType, same: fn(AvroType, AvroType) -> AvroTy
         }
     }
     let rests = a.fields.iter().chain(&b.fields).filter(is_rest);
+    let text = rests.clone().find(|field| field.ty.kind == Kind::String);
+    if let Some(text) = text {
+        // It holds what a map of others would.
+        fields.push(text.clone());
+        return record(fields);
+    }
     let values: Vec<AvroType> = rests
         .filter_map(|field| match &field.ty.kind {
             Kind::Map(value) => Some(value.as_ref().clone()),

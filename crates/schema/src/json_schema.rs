@@ -12,7 +12,10 @@ use crate::avro::{AvroType, Kind, Logical, RecordField, TimeUnit};
 use crate::error::SchemaError;
 use crate::json_connect as connect;
 use crate::json_document::{Documents, Node, Scope};
-use crate::json_meet::{Meaning, alternatives, json, meet, record, rest_field, unify};
+use crate::json_meet::{
+    Meaning, alternatives, json, meet, record, rest_field, rest_text_field, unify,
+};
+use crate::shape::REST_WORD;
 
 /// The most schemas that are looked at, each as often as it is referred to.
 const MAX_SCHEMAS: usize = 20_000;
@@ -205,6 +208,12 @@ impl<'a> Mapper<'a> {
     /// The members of an object: columns, a map, or its JSON text where nothing is said of them.
     fn members(&mut self, node: &'a Node, place: Place<'_, 'a>) -> Result<AvroType, SchemaError> {
         let properties = node.get("properties").map_or(&[][..], Node::members);
+        if let (Some(rest), true) = (node.text(REST_WORD), place.path.is_empty()) {
+            let mut fields = self.fields(properties, place)?;
+            fields.retain(|field| field.name != rest);
+            fields.push(rest_text_field(rest));
+            return Ok(AvroType::plain(record(fields)));
+        }
         let patterns = node.get("patternProperties").map_or(&[][..], Node::members);
         let additional = node.get("additionalProperties");
         let path = place.below("value");

@@ -48,6 +48,7 @@
 //! | `allOf`, `$ref` beside other words | what holds for all: the properties of all |
 //! | `oneOf`, `anyOf`, `then`, `else` beside `properties` | the properties of all, each under a type that shows it in all |
 //! | `enum`, `const` without a type | the type of the values |
+//! | `isk.rest` of some name, beside the `properties` of the schema's top | a last column of that name, `string`: JSON text of all members without a column, nested ones too, in the shape of the value; null where there are none |
 //! | anything else: several types, no type, an object or elements of which nothing is said, a schema inside of itself, a `$ref` to what nobody has | `string`, the value's JSON text |
 //! | Kafka Connect's `connect.type` `int8`, `int16`, `int32`; `float32`; `bytes` | `int`; `float`; `binary`, from Base64 |
 //! | Kafka Connect's `Decimal`, `Date`, `Time`, `Timestamp` | `decimal(p, s)`, `date`, `time`, `timestamptz` |
@@ -107,11 +108,13 @@ mod mapping;
 mod merge;
 mod metadata;
 mod names;
+mod observed;
 mod parse;
 mod plain;
 mod protobuf;
 mod protobuf_json;
 mod record_types;
+mod shape;
 mod table;
 
 pub use avro::{
@@ -129,11 +132,13 @@ pub use metadata::{
     KAFKA_HEADERS_VALUE, KAFKA_KEY, KAFKA_OFFSET, KAFKA_PARTITION, KAFKA_TIMESTAMP,
     KAFKA_TIMESTAMP_TYPE, KAFKA_VALUE, MetadataColumn,
 };
+pub use observed::{JsonKind, MAX_PLACES, Observed};
 pub use parse::parse;
 pub use plain::PlainKind;
 pub use protobuf::{ProtoField, ProtoSchema, ProtoValue};
 pub use protobuf_json::ProtoMessage;
 pub use record_types::{RecordKind, TypedSchema, json_title, record_types_schema};
+pub use shape::{Limits, MAX_DEPTH, REST, Shape};
 pub use table::{
     CONFIGURED, KeyKind, SchemaText, TableSchema, ValueKind, json_text_schema, table_schema,
 };

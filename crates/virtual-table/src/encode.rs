@@ -27,6 +27,7 @@ use crate::facts::Encoding;
 use crate::layout::{add_row_ids, with_row_ids};
 use crate::manners::Manners;
 use crate::metrics::Metrics;
+use crate::notice::Notice;
 use crate::topic_schema::TopicSchemas;
 use crate::undecoded::{Decoding, ErrorPolicy, Undecoded};
 
@@ -102,11 +103,19 @@ impl Job {
         let mut renderer = ParquetRenderer::new(writer, Arc::clone(&schema), profile)
             .map_err(|e| self.failed(&sink, &e))?;
         let mut errors = 0;
+        let mut notice = Notice::of(&self.rows.table);
         while let Some(block) = blocks.blocking_next() {
             let block = block.map_err(|e| fetch_error(&self.key, &e))?;
             self.manners.give_way(block.payload_bytes() as u64);
             let decoded = self.decoded(&mut decoder, &block)?;
-            let (mut batch, failed) = self.shown(&block, decoded, &schema)?;
+            if let Some(notice) = &mut notice {
+                notice.look(&block, &decoded);
+            }
+            let shown = self.shown(&block, decoded, &schema);
+            if shown.is_err() {
+                self.notice(notice.take())?;
+            }
+            let (mut batch, failed) = shown?;
             errors += failed;
             if self.rows.row_ids {
                 batch = self.identified(&batch, &schema)?;
@@ -115,6 +124,7 @@ impl Job {
                 renderer.write(&batch).map_err(|e| self.failed(&sink, &e))?;
             }
         }
+        self.notice(notice)?;
         let mut rendered = renderer.finish().map_err(|e| self.failed(&sink, &e))?;
         // They are no column of the table.
         rendered.columns.remove(&ROW_ID_FIELD);
@@ -150,6 +160,16 @@ impl Job {
             decoded = decoder.decode(block);
         }
         decoded.map_err(|e| ServiceError::Internal(format!("decoding {}: {e}", self.key)))
+    }
+
+    /// Tells of records that do not fit the columns.
+    fn notice(&self, notice: Option<Notice>) -> Result<(), ServiceError> {
+        match notice.and_then(Notice::finish) {
+            Some(sample) => {
+                self.schemas.discovery.notice(&self.key.topic, self.key.topic_id, sample)
+            }
+            None => Ok(()),
+        }
     }
 
     /// What went wrong with writing.

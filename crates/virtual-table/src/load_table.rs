@@ -115,7 +115,7 @@ impl Service {
         let epochs = self.in_time(begun, self.epochs(&topic, &offsets)).await?;
         let cleaning = self.cleanings.observe(&topic, settings.compacted, &offsets)?;
         let mut notes = self.notes(&topic, &offsets, &times, settings.tiered);
-        notes.extend(self.schemas.notes(&topic.name, &columns));
+        notes.extend(self.schemas.notes(&topic.name, topic.id, &columns)?);
         notes.insert("isk.errors".to_owned(), self.error_policies.of(&topic.name).to_string());
         // A followed topic ends where it is proven.
         let cuts = match view {
@@ -224,7 +224,7 @@ impl Service {
     ) -> Result<Arc<TableSchema>, ServiceError> {
         match view.layout(&self.rules, &topic.name) {
             RowLayout::Flat => {
-                let table = self.schemas.current(&topic.name, topic.id).await?;
+                let table = self.flat_columns(topic).await?;
                 let View::Type(column) = view else { return Ok(table) };
                 self.schemas.of_type(topic, &table, column)?.ok_or_else(|| {
                     let table = format!("{}${column}", topic.name);

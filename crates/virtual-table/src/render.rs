@@ -291,8 +291,14 @@ mod tests {
     use isk_kafka::KafkaConfig;
 
     use super::*;
+    use crate::discovery::{Discovery, DiscoveryConfig};
     use crate::formats::TopicFormats;
     use crate::store::Store;
+
+    fn schemas(store: &Arc<Store>) -> TopicSchemas {
+        let discovery = Discovery::new(DiscoveryConfig::off(), Arc::clone(store));
+        TopicSchemas::new(None, TopicFormats::default(), discovery, Arc::clone(store)).unwrap()
+    }
 
     /// One that never asks its broker anything.
     fn renders(folder: &std::path::Path) -> Renders {
@@ -301,7 +307,7 @@ mod tests {
         let store = Arc::new(Store::open(&folder.join("isk.redb")).unwrap());
         Renders::new(
             KafkaCluster::connect(config).unwrap(),
-            Arc::new(TopicSchemas::new(None, TopicFormats::default(), Arc::clone(&store)).unwrap()),
+            Arc::new(schemas(&store)),
             Arc::default(),
             Arc::new(FactBook::new(store)),
             FileCache::open(&folder.join("cache"), 0, |_| None).unwrap(),

@@ -27,6 +27,9 @@ const SAMPLE_PARTITIONS: usize = 3;
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 const LOOK_SELDOM: u32 = 20;
 
+/// The pause between two looks for records of a topic whose schema was found in its records.
+const DISCOVER_EVERY: Duration = Duration::from_secs(30);
+
 impl Service {
     /// Samples topics that nobody has asked for yet, one after the other, until the task is dropped.
     pub async fn sample_ahead_forever(&self) {
@@ -41,6 +44,9 @@ impl Service {
             sampled.retain(|topic| topics.contains(topic));
             for topic in topics {
                 if sampled.contains(&topic) {
+                    if let Err(error) = self.discover_again(&topic).await {
+                        tracing::debug!(%topic, %error, "cannot be looked at again");
+                    }
                     continue;
                 }
                 match self.sample_ahead(&topic).await {
@@ -66,7 +72,23 @@ impl Service {
             let offsets = self.offsets(&topic).await?;
             self.pin(&topic, &offsets).await?;
         }
-        Ok(self.pinned(&topic).is_some())
+        let pinned = self.pinned(&topic).is_some();
+        if pinned {
+            self.discover_more(&topic).await?;
+        }
+        Ok(pinned)
+    }
+
+    /// Looks at a topic that was sampled before, should its schema have been found in its records.
+    async fn discover_again(&self, topic: &TopicName) -> Result<(), ServiceError> {
+        if !self.schemas.discovery.serves(topic) {
+            return Ok(());
+        }
+        let topic = self.topics.get(topic.as_str()).await?;
+        if !self.schemas.discovery.may_look(&topic.name, topic.id, DISCOVER_EVERY)? {
+            return Ok(());
+        }
+        self.discover_more(&topic).await
     }
 
     /// The topic's pin; sampled from a few records when the topic is first seen with some.

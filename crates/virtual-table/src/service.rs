@@ -17,6 +17,7 @@ use crate::cache::FileCache;
 use crate::cleaning::Cleanings;
 use crate::cold_view::ColdView;
 use crate::coverage::Coverages;
+use crate::discovery::{Discovery, DiscoveryConfig};
 use crate::epochs::Epochs;
 use crate::facts::FactBook;
 use crate::formats::TopicFormats;
@@ -59,6 +60,8 @@ pub struct ServiceConfig {
     pub topics: TopicFilter,
     /// What their keys and values are, where the registry does not say.
     pub formats: TopicFormats,
+    /// What is discovered, where nobody says.
+    pub discovery: DiscoveryConfig,
     /// What is encoded without anybody asking for it.
     pub prover: ProverConfig,
     /// The upstream catalog of cold tables, if there is one.
@@ -100,6 +103,8 @@ pub struct Service {
     pub(crate) cold_views: moka::sync::Cache<String, Arc<ColdView>>,
     pub(crate) layouts: moka::sync::Cache<ContentDigest, Arc<Layout>>,
     pub(crate) schemas: Arc<TopicSchemas>,
+    /// Held by who samples a topic to find its schema.
+    pub(crate) discovering: moka::sync::Cache<TopicName, Arc<tokio::sync::Mutex<()>>>,
     pub(crate) store: Arc<Store>,
     pub(crate) pins: moka::sync::Cache<String, TopicPin>,
     pub(crate) epochs: Epochs,
@@ -136,8 +141,10 @@ impl Service {
         let store = Arc::new(Store::open(&data_dir.join("isk.redb"))?);
         let metadata = Arc::new(MetadataStore::open(data_dir)?);
         let metrics = Arc::new(Metrics::default());
+        let discovery = Discovery::new(config.discovery, Arc::clone(&store));
         let schemas =
-            Arc::new(TopicSchemas::new(config.registry, config.formats, Arc::clone(&store))?);
+            TopicSchemas::new(config.registry, config.formats, discovery, Arc::clone(&store))?;
+        let schemas = Arc::new(schemas);
         let kafka = config.kafka;
         let facts = Arc::new(FactBook::new(Arc::clone(&store)));
         let known = |recipe: &str| facts.get(recipe);
@@ -162,6 +169,7 @@ impl Service {
             cold_views: moka::sync::Cache::new(1000),
             layouts: moka::sync::Cache::new(10_000),
             schemas,
+            discovering: moka::sync::Cache::new(10_000),
             pins: moka::sync::Cache::new(10_000),
             epochs: Epochs::new(Arc::clone(&store)),
             times: TimeIndex::new(kafka.clone(), Arc::clone(&store), Arc::clone(&metrics)),

@@ -54,6 +54,8 @@ pub(crate) enum Kind {
     Starts,
     /// The writer schemas that the registry did not have, by topic id.
     MissingWriters,
+    /// [`crate::discovery::Kept`] by topic id.
+    Discovered,
 }
 
 impl Kind {
@@ -78,6 +80,7 @@ impl Kind {
             Self::Snapshots => "snapshots",
             Self::Starts => "log_starts",
             Self::MissingWriters => "missing_writers",
+            Self::Discovered => "discovered",
         })
     }
 }

@@ -25,8 +25,15 @@ const SWEEP_EVERY: Duration = Duration::from_secs(600);
 const PAGE: usize = 10_000;
 
 /// What is kept of a topic under its name and id, beside its facts and its history.
-const OF_TOPICS: [Kind; 6] =
-    [Kind::Cuts, Kind::Times, Kind::Epochs, Kind::Cleaned, Kind::TopicPin, Kind::Starts];
+const OF_TOPICS: [Kind; 7] = [
+    Kind::Cuts,
+    Kind::Times,
+    Kind::Epochs,
+    Kind::Cleaned,
+    Kind::TopicPin,
+    Kind::Starts,
+    Kind::Discovered,
+];
 
 type Place = (TopicName, TopicId);
 

@@ -15,6 +15,7 @@ use isk_schema::{
 use tokio::sync::Mutex;
 
 use crate::api::ServiceError;
+use crate::discovery::Discovery;
 use crate::formats::{PartFormat, TopicFormats};
 use crate::record_types::{self, Seen, TypeNames};
 use crate::schema_record::{SchemaRecord, registered, remember};
@@ -30,9 +31,10 @@ type LastSeen = (Arc<[String]>, u32);
 /// All topics' schemas.
 pub(crate) struct TopicSchemas {
     registry: Option<SchemaRegistry>,
-    formats: TopicFormats,
+    pub(crate) formats: TopicFormats,
     store: Arc<Store>,
     pub(crate) writers: WriterBook,
+    pub(crate) discovery: Discovery,
     tables: moka::sync::Cache<(TopicId, TopicName, SchemaVersion), Arc<TableSchema>>,
     /// The columns of any topic that is shown raw, or as JSON text.
     pub(crate) raw: Arc<TableSchema>,
@@ -54,6 +56,7 @@ impl TopicSchemas {
     pub(crate) fn new(
         registry: Option<SchemaRegistry>,
         formats: TopicFormats,
+        discovery: Discovery,
         store: Arc<Store>,
     ) -> Result<Self, ServiceError> {
         let (tables, refused) = (moka::sync::Cache::new(4096), moka::sync::Cache::new(4096));
@@ -66,6 +69,7 @@ impl TopicSchemas {
             formats,
             store,
             writers,
+            discovery,
             tables,
             raw: Arc::new(raw),
             json_text: Arc::new(json_text),
@@ -78,7 +82,12 @@ impl TopicSchemas {
     }
 
     /// What is to be said of a topic's schema, as properties of its table.
-    pub(crate) fn notes(&self, topic: &TopicName, table: &TableSchema) -> BTreeMap<String, String> {
+    pub(crate) fn notes(
+        &self,
+        topic: &TopicName,
+        id: TopicId,
+        table: &TableSchema,
+    ) -> Result<BTreeMap<String, String>, ServiceError> {
         let framed = |format: SchemaFormat| format.name().to_ascii_lowercase();
         let bare = |text: &SchemaText| match text.format {
             SchemaFormat::Plain => text.text.clone(),
@@ -106,7 +115,9 @@ impl TopicSchemas {
         let formats = [("isk.value-format".to_owned(), value), ("isk.key-format".to_owned(), key)];
         let types: Vec<&str> = table.record_kinds().iter().map(|k| k.name.as_str()).collect();
         let types = (!types.is_empty()).then(|| ("isk.record-types".to_owned(), types.join(", ")));
-        formats.into_iter().chain(refused).chain(types).collect()
+        let origin = self.origin(topic, id, table)?.name().to_owned();
+        let origin = [("isk.schema-origin".to_owned(), origin)];
+        Ok(formats.into_iter().chain(refused).chain(types).chain(origin).collect())
     }
 
     /// The topic's columns as of the newest versions of its subjects.
@@ -116,17 +127,27 @@ impl TopicSchemas {
         id: TopicId,
     ) -> Result<Arc<TableSchema>, ServiceError> {
         let (value, key) = self.formats.of(topic);
+        let pinned = self.discovered(topic, id, true)?;
+        let history = async {
+            match pinned.is_empty() {
+                true => self.history(&value, topic, "value").await,
+                false => Ok(pinned),
+            }
+        };
         let (value, seen, key) = tokio::join!(
-            self.history(&value, topic, "value"),
+            history,
             self.seen_types(&value, topic),
             self.history(&key, topic, "key"),
         );
-        let (value, seen, key) = match (value, seen, key) {
+        let (mut value, seen, key) = match (value, seen, key) {
             (Ok(value), Ok(seen), Ok(key)) => (value, seen, key),
             (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
                 return self.last_known(topic, id, &error);
             }
         };
+        if value.is_empty() {
+            value = self.discovered(topic, id, false)?;
+        }
         let origins: Arc<[String]> = seen.origins().into();
         let known_types = self.seen_types.get(&(id, topic.clone()));
         let known_types = known_types.filter(|(known, _)| *known == origins).map(|(_, last)| last);

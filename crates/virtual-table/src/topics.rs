@@ -39,6 +39,11 @@ impl TopicFilter {
         Ok(Self { include: whole(include)?, exclude: whole(exclude)? })
     }
 
+    /// One that serves no topic.
+    pub fn none() -> Self {
+        Self { include: RegexSet::empty(), exclude: RegexSet::empty() }
+    }
+
     /// Whether no topic at all is served.
     pub(crate) fn is_empty(&self) -> bool {
         self.include.is_empty()

@@ -12,8 +12,8 @@ use isk_embedded::{BrokerConfig, EmbeddedBroker, ProducedRecord};
 use isk_kafka::{KafkaCluster, KafkaConfig};
 use isk_model::{DataFileKey, KafkaPartition, ObjectKey, OffsetSet, TopicName};
 use isk_virtual_table::{
-    ErrorPolicies, HOTSET, ProverConfig, RoundTimes, Service, ServiceConfig, TableMapping,
-    TableRules, TopicFilter, TopicFormats,
+    DiscoveryConfig, ErrorPolicies, HOTSET, ProverConfig, RoundTimes, Service, ServiceConfig,
+    TableMapping, TableRules, TopicFilter, TopicFormats,
 };
 
 /// Chunks follow from the records' size: these make them of 64 offsets.
@@ -64,6 +64,7 @@ impl World {
                 registry: None,
                 topics: TopicFilter::new(&[".*"], &[]).unwrap(),
                 formats: TopicFormats::default(),
+                discovery: DiscoveryConfig::off(),
                 prover: off(),
                 coldset: None,
                 tables: TableMapping::new::<&str>(&[]).unwrap(),

@@ -14,8 +14,8 @@ use isk_embedded::{BrokerConfig, EmbeddedBroker, ProducedRecord};
 use isk_kafka::{KafkaCluster, KafkaConfig};
 use isk_model::{KafkaPartition, TopicName};
 use isk_virtual_table::{
-    ErrorPolicies, HOTSET, ProverConfig, RoundTimes, Service, ServiceConfig, TableMapping,
-    TableRules, TopicFilter, TopicFormats,
+    DiscoveryConfig, ErrorPolicies, HOTSET, ProverConfig, RoundTimes, Service, ServiceConfig,
+    TableMapping, TableRules, TopicFilter, TopicFormats,
 };
 use tokio::task::JoinHandle;
 
@@ -76,6 +76,7 @@ impl Fixture {
                 registry: None,
                 topics: only(&[".*"]),
                 formats: TopicFormats::default(),
+                discovery: DiscoveryConfig::off(),
                 prover: prover.clone(),
                 coldset: None,
                 tables: TableMapping::new::<&str>(&[]).unwrap(),

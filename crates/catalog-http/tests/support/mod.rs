@@ -9,10 +9,15 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use isk_access::Access;
-use isk_catalog_http::{CatalogService, CatalogSettings, VendedS3, router, serve};
+use isk_catalog_http::{CatalogService, CatalogSettings, SchemaService, VendedS3, router, serve};
 use isk_coldset::Upstream;
 use isk_listen::Port;
-use isk_virtual_table::{ContentFile, LoadedTable, ScanFile, ScanPlan, ScanRequest, ServiceError};
+use isk_model::{SchemaFormat, SchemaVersion};
+use isk_schema::JsonKind;
+use isk_virtual_table::{
+    ColumnReport, ContentFile, Counted, LoadedTable, Origin, PinError, Sample, SampledValue,
+    ScanFile, ScanPlan, ScanRequest, SchemaReport, ServiceError,
+};
 
 /// Tables of `hotset` in memory. The table `broken` and those named `down…` fail.
 pub struct Memory {
@@ -21,6 +26,51 @@ pub struct Memory {
     pub has_coldset: bool,
     /// The number of the version that `load_table` answers with.
     pub version: Mutex<u32>,
+}
+
+impl SchemaService for Memory {
+    async fn topic_schema(&self, topic: &str, samples: bool) -> Result<SchemaReport, ServiceError> {
+        self.load_table("hotset", topic).await?;
+        let sampled = SampledValue { partition: 0, offset: 3, value: b"{\"a\":1}".to_vec() };
+        let seen =
+            Counted { of: 2, kinds: vec![(JsonKind::Long, 2)], always: true, confidence: 0.3 };
+        let column = ColumnReport {
+            path: vec!["a".to_owned()],
+            field_id: 100,
+            ty: "long".to_owned(),
+            json: false,
+            seen: Some(seen),
+        };
+        let rest = ColumnReport { path: vec!["_rest".to_owned()], seen: None, ..column.clone() };
+        Ok(SchemaReport {
+            topic: topic.to_owned(),
+            origin: Origin::Discovered,
+            version: SchemaVersion { value: 5000, key: 0 },
+            schema: Some((SchemaFormat::Json, "{}".to_owned())),
+            columns: vec![column, rest],
+            sample: Some(Sample { records: 2, objects: 2, ..Sample::default() }),
+            sampled_ms: 1,
+            samples: if samples { vec![sampled] } else { Vec::new() },
+        })
+    }
+
+    async fn pin_schema(
+        &self,
+        topic: &str,
+        schema: Option<(SchemaFormat, String)>,
+    ) -> Result<SchemaReport, PinError> {
+        if let Some((_, text)) = schema {
+            return Err(PinError::Invalid(text));
+        }
+        Ok(self.topic_schema(topic, false).await?)
+    }
+
+    async fn discover_anew(&self, topic: &str) -> Result<SchemaReport, PinError> {
+        if topic == "described" {
+            return Err(PinError::Conflict("the registry has it".to_owned()));
+        }
+        Ok(self.topic_schema(topic, false).await?)
+    }
 }
 
 impl CatalogService for Memory {

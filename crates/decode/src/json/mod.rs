@@ -5,11 +5,14 @@
 //! compared in place with the key that is expected next. It accepts what RFC 8259 does.
 
 mod escape;
+mod observe;
 mod plan;
+mod rest;
 mod run;
 mod scan;
 mod text;
 
+pub use observe::{Looked, observe_json};
 pub(crate) use plan::{JsonRows, rows};
 pub(crate) use run::row;
 pub(crate) use scan::Scanner;

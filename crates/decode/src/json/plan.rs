@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use isk_schema::{AvroType, Kind, Logical, RecordType};
 
+use super::rest::Brackets;
 use crate::plan::Place;
 use crate::resolve::{cells, micros};
 
@@ -50,9 +51,23 @@ pub(crate) enum JsonPlan {
     Refuse(&'static str),
 }
 
+impl JsonPlan {
+    /// What a value is set in, where there may be members in it that have no place.
+    fn opens(&self) -> Option<Brackets> {
+        match self {
+            Self::Record(_) => Some(Brackets::Object),
+            Self::List(elements) => elements.opens.map(|_| Brackets::List),
+            Self::Map(elements) => elements.opens.map(|_| Brackets::Object),
+            _ => None,
+        }
+    }
+}
+
 /// The elements of an array, or the values of an object without fixed keys.
 pub(crate) struct JsonElements {
     pub plan: Box<JsonPlan>,
+    /// Whether there may be members without a place in an element.
+    pub opens: Option<Brackets>,
     /// How many cells an element unfolds to.
     pub cells: u64,
 }
@@ -65,12 +80,18 @@ pub(crate) struct JsonRecord {
     pub by_name: HashMap<String, usize>,
     /// The column of the members that are not among the fields.
     pub rest: Option<(usize, JsonElements)>,
+    /// The column of their JSON text, together with that of nested objects' members without a place.
+    pub rest_text: Option<usize>,
 }
 
 pub(crate) struct JsonField {
     pub name: String,
+    /// The name as JSON text has it between quotes.
+    pub key: String,
     /// The key as producers write it, in its quotes; empty where there is something to escape in it.
     pub quoted: Vec<u8>,
+    /// Whether there may be members without a place in its value.
+    pub opens: Option<Brackets>,
     /// Its column: fields and columns are in the same order, but for the one of the rest.
     pub plan: JsonPlan,
 }
@@ -152,7 +173,8 @@ fn decimal(w: &AvroType, precision: u32, scale: u32) -> JsonPlan {
 }
 
 fn elements(w: Option<&AvroType>, r: &AvroType, key: u64) -> JsonElements {
-    JsonElements { plan: Box::new(plan(w, r)), cells: cells(r) + key }
+    let plan = plan(w, r);
+    JsonElements { opens: plan.opens(), plan: Box::new(plan), cells: cells(r) + key }
 }
 
 fn quoted(name: &str) -> Vec<u8> {
@@ -162,24 +184,32 @@ fn quoted(name: &str) -> Vec<u8> {
     }
 }
 
+fn escaped(name: &str) -> String {
+    let text = serde_json::Value::from(name).to_string();
+    text.get(1..text.len() - 1).unwrap_or_default().to_owned()
+}
+
 fn fields(w: Option<&AvroType>, r: &RecordType) -> JsonRecord {
     let writers: HashMap<&str, &AvroType> = match w.map(|w| &w.kind) {
         Some(Kind::Record(w)) => w.fields.iter().map(|f| (f.name.as_str(), &f.ty)).collect(),
         _ => HashMap::new(),
     };
-    let (mut named, mut rest) = (Vec::with_capacity(r.fields.len()), None);
+    let (mut named, mut rest, mut rest_text) = (Vec::with_capacity(r.fields.len()), None, None);
     for (column, field) in r.fields.iter().enumerate() {
         match (&field.ty.kind, field.ty.logical) {
             (Kind::Map(value), Some(Logical::Rest)) => {
                 rest = Some((column, elements(None, value, 1)));
             }
+            (Kind::String, Some(Logical::Rest)) => rest_text = Some(column),
             _ => {
                 let w = writers.get(field.name.as_str()).copied();
                 let (name, plan) = (field.name.clone(), plan(w, &field.ty));
-                named.push(JsonField { quoted: quoted(&name), name, plan });
+                let opens = plan.opens();
+                let key = escaped(&name);
+                named.push(JsonField { quoted: quoted(&name), name, key, opens, plan });
             }
         }
     }
     let by_name = named.iter().enumerate().map(|(at, field)| (field.name.clone(), at)).collect();
-    JsonRecord { fields: named, by_name, rest }
+    JsonRecord { fields: named, by_name, rest, rest_text }
 }

@@ -1,7 +1,8 @@
 //! Carrying out a plan: from a JSON payload into columns.
 
 use super::escape::RawText;
-use super::plan::{JsonElements, JsonPlan, JsonRecord, JsonRows};
+use super::plan::{JsonElements, JsonField, JsonPlan, JsonRecord, JsonRows};
+use super::rest::{Brackets, Rest};
 use super::scan::{Scanner, Token};
 use super::text;
 use crate::error::{FailureStage, Fault, Read};
@@ -16,7 +17,10 @@ pub(crate) fn row(rows: &JsonRows, scanner: &mut Scanner<'_>, sink: &mut Sink) -
         return scanner.end();
     }
     match rows {
-        JsonRows::Spread(plan) => record(plan, scanner, columns)?,
+        JsonRows::Spread(plan) => {
+            scanner.rest = plan.rest_text.map(|_| Rest::default());
+            record(plan, scanner, columns)?;
+        }
         JsonRows::One { at, name, plan } => {
             let column = columns.columns.get_mut(*at).ok_or_else(unfit)?;
             run(plan, scanner, column).map_err(|fault| fault.within(name))?;
@@ -50,7 +54,7 @@ fn run(plan: &JsonPlan, scanner: &mut Scanner<'_>, sink: &mut Sink) -> Read<()> 
         (JsonPlan::List(elements), Token::List, Sink::List(s)) => {
             scanner.array(|scanner| {
                 scanner.budget.charge(1, elements.cells)?;
-                run(&elements.plan, scanner, &mut s.element)
+                within(elements.opens, None, &elements.plan, scanner, &mut s.element)
             })?;
             s.end()?;
         }
@@ -206,13 +210,20 @@ fn record(plan: &JsonRecord, scanner: &mut Scanner<'_>, s: &mut Structs) -> Read
         if !in_order && column.len() > row {
             return Err(Fault::new("an object has it twice").within(&field.name));
         }
-        run(&field.plan, scanner, column).map_err(|fault| fault.within(&field.name))?;
+        within(field.opens, Some(Key::Of(field)), &field.plan, scanner, column)
+            .map_err(|fault| fault.within(&field.name))?;
         more = scanner.more(b'}')?;
     }
     if let Some((column, _)) = &plan.rest
         && let Some(Sink::Map(map)) = s.columns.get_mut(*column)
     {
         map.end_distinct()?;
+    }
+    if let Some(column) = plan.rest_text
+        && let Some(Sink::Text(text)) = s.columns.get_mut(column)
+        && let Some(found) = scanner.rest.take().and_then(Rest::finish)
+    {
+        text.push(found.as_bytes())?;
     }
     for column in &mut s.columns {
         if column.len() == row {
@@ -231,7 +242,12 @@ fn unnamed(
     s: &mut Structs,
 ) -> Read<()> {
     let Some((column, elements)) = &plan.rest else {
-        return scanner.any().map(drop);
+        let value = scanner.any()?;
+        if let Some(rest) = &mut scanner.rest {
+            key.check()?;
+            rest.member(key.raw, value);
+        }
+        return Ok(());
     };
     match s.columns.get_mut(*column) {
         Some(Sink::Map(map)) => entry(elements, scanner, key, map),
@@ -262,5 +278,35 @@ fn entry(
     } else {
         s.keys.push(key.raw.as_bytes())?;
     }
-    run(&elements.plan, scanner, &mut s.values)
+    within(elements.opens, Some(Key::Raw(key.raw)), &elements.plan, scanner, &mut s.values)
+}
+
+/// What a value stands under.
+enum Key<'a> {
+    Of(&'a JsonField),
+    Raw(&'a str),
+}
+
+/// Reads a value in which there may be members without a place: these are kept where this value is.
+#[inline]
+fn within(
+    opens: Option<Brackets>,
+    key: Option<Key<'_>>,
+    plan: &JsonPlan,
+    scanner: &mut Scanner<'_>,
+    sink: &mut Sink,
+) -> Read<()> {
+    let (Some(brackets), Some(rest)) = (opens, &mut scanner.rest) else {
+        return run(plan, scanner, sink);
+    };
+    let mark = match key {
+        None => rest.element(brackets),
+        Some(Key::Raw(key)) => rest.value(key, brackets),
+        Some(Key::Of(field)) => rest.value(&field.key, brackets),
+    };
+    run(plan, scanner, sink)?;
+    if let Some(rest) = &mut scanner.rest {
+        rest.leave(mark);
+    }
+    Ok(())
 }

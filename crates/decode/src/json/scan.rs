@@ -1,6 +1,7 @@
 //! Reading JSON (RFC 8259) from bytes nobody vouches for.
 
 use super::escape::RawText;
+use super::rest::Rest;
 use crate::budget::Budget;
 use crate::error::{Fault, Read};
 
@@ -13,6 +14,8 @@ pub(crate) struct Scanner<'a> {
     at: usize,
     depth: usize,
     pub budget: Budget,
+    /// Where members without a place are kept, if they are.
+    pub rest: Option<Rest>,
 }
 
 /// What a value begins like.
@@ -55,7 +58,8 @@ impl<'a> Scanner<'a> {
     pub(crate) fn new(payload: &'a [u8], block_cells: u64) -> Read<Self> {
         let text = std::str::from_utf8(payload)
             .map_err(|e| Fault::new(format!("it is not UTF-8: {e}")))?;
-        Ok(Self { text, at: 0, depth: 0, budget: Budget::new(payload.len(), block_cells) })
+        let budget = Budget::new(payload.len(), block_cells);
+        Ok(Self { text, at: 0, depth: 0, budget, rest: None })
     }
 
     #[inline(always)]

@@ -56,6 +56,12 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ISK_REGISTRY_IDENTITY_FILE", "registry.identity_file"),
     ("ISK_TOPICS_INCLUDE", "topics.include"),
     ("ISK_TOPICS_EXCLUDE", "topics.exclude"),
+    ("ISK_DISCOVERY_ENABLED", "discovery.enabled"),
+    ("ISK_DISCOVERY_TOPICS", "discovery.topics"),
+    ("ISK_DISCOVERY_EXCLUDE", "discovery.exclude"),
+    ("ISK_DISCOVERY_MAX_COLUMNS", "discovery.max_columns"),
+    ("ISK_DISCOVERY_MAX_KEYS", "discovery.max_keys"),
+    ("ISK_DISCOVERY_TEXT", "discovery.text"),
     ("ISK_ERRORS_POLICY", "errors.policy"),
     ("ISK_ERRORS_KEEP", "errors.keep"),
     ("ISK_ERRORS_SKIP", "errors.skip"),
@@ -190,7 +196,9 @@ fn set_property(table: &mut Table, section: &str, key: String, value: &str) -> R
 
 /// Text from the environment as the kind of value its key takes.
 fn parse(key: &str, name: &str, value: &str) -> Result<Value> {
-    const SWITCHES: [&str; 6] = [
+    const SWITCHES: [&str; 8] = [
+        "discovery.enabled",
+        "discovery.text",
         "prover.enabled",
         "prover.tiered",
         "prover.sample_ahead",
@@ -206,14 +214,14 @@ fn parse(key: &str, name: &str, value: &str) -> Result<Value> {
     }
     let is_list = key.ends_with(".topics")
         || key.starts_with("topics.")
-        || matches!(key, "errors.keep" | "errors.skip" | "errors.fail");
+        || matches!(key, "errors.keep" | "errors.skip" | "errors.fail" | "discovery.exclude");
     if is_list {
         let patterns = value.split(',').map(str::trim).filter(|p| !p.is_empty());
         return Ok(Value::Array(patterns.map(|p| Value::String(p.to_owned())).collect()));
     }
     let is_number = key.ends_with("port")
         || matches!(key, "auth.token_seconds" | "auth.key_seconds")
-        || ["limits.", "prover.", "follow.", "history."]
+        || ["limits.", "prover.", "follow.", "history.", "discovery."]
             .iter()
             .any(|section| key.starts_with(section));
     if is_number {
