@@ -8,6 +8,7 @@ from stack import clients, records
 from stack.isk import Isk
 from stack.kafka import Broker
 from stack.lake import Lake
+from stack.moves import Deeds
 from stack.pair import FIELDS, Pair
 from stack.process import live_servers
 from stack.readers import Readers
@@ -67,6 +68,19 @@ def make_pair(broker, registry, make_topic):
         return Pair.make(broker, registry, make_topic(partitions), partitions, fields)
 
     return make
+
+
+@pytest.fixture
+def make_deeds(make_pair, readers):
+    """A topic of two partitions with `count` records each, and what can be done to it."""
+
+    def made(count: int = 120, partitions: int = 2, fields=FIELDS) -> Deeds:
+        pair = make_pair(partitions, fields)
+        if count:
+            pair.produce(count)
+        return Deeds(pair, readers)
+
+    return made
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import time
 import pyarrow
 import pytest
 import requests
-from stack.gate import Gate, bearer, sigv4
+from stack.gate import Gate, anonymous, bearer, sigv4
 from stack.isk import Isk
 from stack.keycloak import TOKEN_SECONDS, Keycloak
 from stack.lake import Lake
@@ -49,6 +49,12 @@ def serve(broker, upstream, authority):
         server.stop()
 
 
+@pytest.fixture(scope="module")
+def keycloak():
+    with Keycloak() as server:
+        yield server
+
+
 def check(isk):
     """Lists, reads and commits through the service."""
     uri = f"{isk.catalog_uri}/v1/namespaces/coldset/tables"
@@ -66,8 +72,53 @@ def refusal(isk):
     return answer.status_code, answer.json()["error"]["message"]
 
 
-def test_tokens_of_a_real_server_are_fetched_and_renewed(upstream, serve):
-    with Keycloak() as keycloak, Gate(upstream.catalog_uri, bearer(keycloak.introspection, keycloak.judge, keycloak.judge_secret)) as gate:
+def test_who_asks_without_credentials_says_nothing_of_themselves(upstream, serve):
+    with Gate(upstream.catalog_uri, anonymous) as gate:
+        check(serve(gate.url))
+        assert gate.passed > 5 and not gate.refused
+
+
+def test_a_token_is_shown_as_it_was_given(upstream, serve, keycloak):
+    with Gate(upstream.catalog_uri, bearer(keycloak.introspection, keycloak.judge, keycloak.judge_secret)) as gate:
+        token = keycloak.steady_token()
+        isk = serve(gate.url, TOKEN=token)
+        check(isk)
+        assert gate.passed > 5 and not gate.refused
+        assert token not in isk.log_text()
+        wrong = serve(gate.url, TOKEN=token[:-8])
+        status, message = refusal(wrong)
+        assert status >= 400 and "coldset's credentials" in message, (status, message)
+        assert token[:-8] not in wrong.log_text() + message
+
+
+def test_a_catalogs_own_token_endpoint_serves_where_no_other_is_named(upstream, serve):
+    def judge(method, path, headers, _body):
+        if path == "/v1/oauth/tokens" and method == "POST":
+            return None
+        # What the upstream's own endpoint gives out.
+        return None if headers.get("Authorization", "").startswith("Bearer client-credentials-token:") else "there is no token of the upstream's own"
+
+    with Gate(upstream.catalog_uri, judge) as gate:
+        check(serve(gate.url, CREDENTIAL="user:12345"))
+        assert gate.passed > 5 and not gate.refused
+
+
+@pytest.mark.parametrize("told", ["by the catalog", "by the configuration"])
+def test_a_warehouse_has_its_prefix(upstream, serve, told):
+    """A catalog of several warehouses, each below a prefix of its own."""
+    prefixes = {"s3://lake/a b?": "main%7Ca%20b"} | ({"": ""} if told == "by the configuration" else {})
+    with Gate(upstream.catalog_uri, prefixes=prefixes) as gate:
+        named = {"WAREHOUSE": "s3://lake/a b?"} if told == "by the catalog" else {"PREFIX": "main%7Ca%20b"}
+        check(serve(gate.url, **named))
+        assert gate.passed > 5 and not gate.refused
+        other = serve(gate.url, WAREHOUSE="other")
+        status, message = refusal(other)
+        assert status >= 400 and "coldset.warehouse" in message, (status, message)
+        assert gate.refused
+
+
+def test_tokens_of_a_real_server_are_fetched_and_renewed(upstream, serve, keycloak):
+    with Gate(upstream.catalog_uri, bearer(keycloak.introspection, keycloak.judge, keycloak.judge_secret)) as gate:
         assert requests.get(f"{gate.url}/v1/config").status_code == 401
         gate.refused.clear()
         isk = serve(gate.url, CREDENTIAL=f"{keycloak.client}:{keycloak.secret}", **{"OAUTH2-SERVER-URI": keycloak.token_uri})

@@ -27,16 +27,8 @@ QUICK = ("pyiceberg", "duckdb")
 
 
 @pytest.fixture
-def make(make_pair, readers):
-    """A topic of two partitions with `count` records each, and what can be done to it."""
-
-    def made(count: int = 120, partitions: int = 2, fields=FIELDS) -> Deeds:
-        pair = make_pair(partitions, fields)
-        if count:
-            pair.produce(count)
-        return Deeds(pair, readers)
-
-    return made
+def make(make_deeds):
+    return make_deeds
 
 
 def before(offset, partition=None):

@@ -1,7 +1,7 @@
 """What merged costs over its parts, and what the gateway costs between a client and a cold file, in one run each.
 
 - loadTable of `merged` over a cold table of 10,000 data files, beside loading that table from its own catalog and the hot one from ISK.
-- What a commit of one file to cold costs the next load, beside 20,000 chunks of hot.
+- What a commit of one file, and of a hundred, costs the next load: at a tenth of the cold table and at the whole of it, and beside 20,000 chunks of hot.
 - Cold objects read by 8 clients in ranges, through the gateway and from its store; where nginx is installed, through that too: a server
   between a client and a store on the same two cores copies all bytes once more, whoever wrote it.
 """
@@ -36,6 +36,7 @@ OBJECTS = 8
 RANGE_BYTES = 4 << 20
 READERS = 8
 ROUNDS = 7
+COMMITS = 5
 HOT_CHUNKS = int(os.environ.get("BENCH_HOT_CHUNKS", 20_000))
 # A chunk holds about 16 MiB by the size of the newest records, so some of 100 KiB at the end make chunks of 128 offsets.
 CHUNK_OFFSETS = 128
@@ -61,15 +62,13 @@ def empty_table(lake, topic):
     return catalog.create_table(f"coldset.{topic}", schema=schema)
 
 
-def cold_table(lake, topic):
-    """A cold table with a data file for every ten offsets, in commits of a hundred files.
+def fill(table, numbers):
+    """A data file for every ten offsets, in commits of a hundred files.
 
     Loading reads manifests and no data file, so the files are named with their metrics and are not there.
     """
-    table = empty_table(lake, topic)
-    for start in range(0, FILES, FILES_PER_COMMIT):
-        commit(table, range(start, min(start + FILES_PER_COMMIT, FILES)))
-    return table
+    for start in range(0, len(numbers), FILES_PER_COMMIT):
+        commit(table, numbers[start : start + FILES_PER_COMMIT])
 
 
 def commit(table, numbers):
@@ -102,22 +101,35 @@ def data_file(table, number):
 
 
 def load(broker, registry, lake, isk):
-    """What loading costs: hot, cold and both; a commit of one file; and, in time, the commit of a hundred."""
+    """What loading costs, hot, cold and both; and the next load after a commit, where cold has a tenth of the files and all of them."""
     topic = records.create_topic(broker.bootstrap, "loaded", 1)
-    produced = [{"note": None}] * (FILES * ROWS_PER_FILE + 2 * FILES_PER_COMMIT * ROWS_PER_FILE)
+    numbers = range(FILES + 2 * COMMITS * (1 + FILES_PER_COMMIT))
+    produced = [{"note": None}] * (len(numbers) * ROWS_PER_FILE)
     records.produce(records.producer(broker.bootstrap), topic, produced, serialize=records.avro_serializer(registry.url, VALUE))
-    table = cold_table(lake, topic)
+    table = empty_table(lake, topic)
     tables = {
         "cold": f"{lake.catalog_uri}/v1/namespaces/coldset/tables/{topic}",
         "hot": f"{isk.catalog_uri}/v1/namespaces/hotset/tables/{topic}",
         "merged": f"{isk.catalog_uri}/v1/namespaces/merged/tables/{topic}",
     }
-    result = {"first_ms": once(tables["merged"])} | {name: milliseconds(url) for name, url in tables.items()}
-    result["over_both_ms"] = result["merged"] - result["cold"] - result["hot"]
-    commit(table, [FILES])
-    result["after_commit_of_1_ms"] = once(tables["merged"])
-    commit(table, range(FILES + 1, FILES + 1 + FILES_PER_COMMIT))
-    result[f"after_commit_of_{FILES_PER_COMMIT}_ms"] = once(tables["merged"])
+    result, done = {}, 0
+    for files in (FILES // 10, FILES):
+        fill(table, numbers[done:files])
+        done = files
+        first = once(tables["merged"])
+        parts = {name: milliseconds(url) for name, url in tables.items()}
+        at = {"first_ms": first} | parts | {"over_both_ms": parts["merged"] - parts["cold"] - parts["hot"]}
+        for count in (1, FILES_PER_COMMIT):
+            after = {"merged": [], "cold": []}
+            for _ in range(COMMITS):
+                commit(table, numbers[done : done + count])
+                done += count
+                # The catalog itself reads what is new once.
+                after["cold"].append(once(tables["cold"]))
+                after["merged"].append(once(tables["merged"]))
+            for name, taken in after.items():
+                at[f"{name}_after_commit_of_{count}_ms"] = statistics.median(taken)
+        result[f"{files}_files"] = at
     return result
 
 

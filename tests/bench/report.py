@@ -192,8 +192,10 @@ def of_planning(planning: dict[str, Any]) -> str:
 
 def of_cold(cold: dict[str, Any]) -> str:
     load, rate = cold["load_ms"], cold["cold_mib_per_s"]
-    rows = [[name, f"{load[key]:.1f}"] for name, key in (("cold, from its own catalog", "cold"), ("hot", "hot"), ("merged", "merged"), ("merged, after a commit of one file", "after_commit_of_1_ms"))]
-    text = f"## Merged and cold\n\nloadTable, cold table of {cold['files']} data files:\n\n" + table(["", "milliseconds"], rows)
+    kinds = {"cold": "cold, from its own catalog", "hot": "hot", "merged": "merged", "merged_after_commit_of_1_ms": "merged, after a commit of one file"}
+    rows = [[name, *(f"{at[key]:.1f}" for at in load.values())] for key, name in kinds.items()]
+    sizes = [f"{size.replace('_', ' ')}, ms" for size in load]
+    text = "## Merged and cold\n\nloadTable, by the data files of the cold table:\n\n" + table(["", *sizes], rows)
     many, fast = cold["many_chunks"], cold["fast_cold_mib_per_s"]
     text += f"\nBeside {many['hot_files']:,} hot files, the load after a commit of one cold file took {many['after_commit_ms']:.1f} ms "
     text += f"(unchanged: {many['unchanged_ms']:.1f} ms; all of them planned: {many['first_ms']:.0f} ms).\n"

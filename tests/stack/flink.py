@@ -1,15 +1,15 @@
-"""Flink inside one process, reading a table as a stream."""
+"""Flink inside one process: a stream of rows of a table, or an INSERT."""
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import cache, jdk, maven
 from .process import Server
 from .versions import VERSIONS
 
-SOURCE = Path(__file__).parent / "FlinkReader.java"
+SOURCE = Path(__file__).parent / "FlinkSql.java"
 
 # What Flink asks of Java's modules.
 OPENED = ("java.base/java.util", "java.base/java.lang", "java.base/java.nio", "java.base/java.util.concurrent")
@@ -23,23 +23,12 @@ class FlinkReader(Server):
 
     def __init__(self, catalog_uri: str, table: str, columns: str, options: Mapping[str, str]) -> None:
         super().__init__()
-        self.catalog = {
-            "type": "iceberg",
-            "catalog-type": "rest",
-            "uri": catalog_uri,
-            "io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
-            "cache-enabled": "false",
-        }
         given = {"streaming": "true", "monitor-interval": "500ms"} | dict(options)
-        hints = ", ".join(f"'{key}' = '{value}'" for key, value in given.items())
-        self.query = f"SELECT {columns} FROM isk.hotset.`{table}` /*+ OPTIONS({hints}) */"
+        query = f"SELECT {columns} FROM isk.hotset.`{table}` /*+ OPTIONS({_listed(given)}) */"
+        self.statements = [catalog("isk", catalog_uri), query]
 
     def command(self) -> list[str]:
-        opened = [f"--add-opens={package}=ALL-UNNAMED" for package in OPENED]
-        options = ["-Xmx700m", *opened, "-Duser.timezone=UTC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
-        jars = ":".join(map(str, [compiled().parent, *maven.classpath("flink-iceberg")]))
-        catalog = [f"{key}={value}" for key, value in self.catalog.items()]
-        return [jdk.java("flink"), *options, "-cp", jars, "FlinkReader", "isk", *catalog, "--", self.query]
+        return command(self.statements)
 
     def is_ready(self) -> bool:
         return bool(self.rows())
@@ -49,13 +38,37 @@ class FlinkReader(Server):
         return [tuple(line.split("\t")[1:]) for line in self.log_text().splitlines() if line.startswith("row\t")]
 
 
+def catalog(name: str, uri: str, properties: Mapping[str, str] | None = None) -> str:
+    """The statement that makes a REST catalog known."""
+    fixed = {"type": "iceberg", "catalog-type": "rest", "uri": uri, "io-impl": "org.apache.iceberg.aws.s3.S3FileIO", "cache-enabled": "false"}
+    return f"CREATE CATALOG {name} WITH ({_listed(fixed | dict(properties or {}))})"
+
+
+def run(statements: Sequence[str], seconds: float = 180) -> None:
+    """Runs statements to the end of the last one."""
+    done = subprocess.run(command(statements), capture_output=True, text=True, timeout=seconds)
+    if done.returncode:
+        raise RuntimeError(f"Flink ended with {done.returncode}\n{done.stderr[-4000:]}")
+
+
+def command(statements: Sequence[str]) -> list[str]:
+    opened = [f"--add-opens={package}=ALL-UNNAMED" for package in OPENED]
+    options = ["-Xmx700m", *opened, "-Duser.timezone=UTC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+    jars = ":".join(map(str, [compiled().parent, *maven.classpath("flink-iceberg")]))
+    return [jdk.java("flink"), *options, "-cp", jars, "FlinkSql", *statements]
+
+
+def _listed(properties: Mapping[str, str]) -> str:
+    return ", ".join(f"'{key}' = '{value}'" for key, value in properties.items())
+
+
 def compiled() -> Path:
     digest = cache.digest(SOURCE.read_text() + repr(maven.classpath("flink-iceberg")))
-    return cache.root() / "flink" / f"{VERSIONS['flink']['version']}-{digest}" / "FlinkReader.class"
+    return cache.root() / "flink" / f"{VERSIONS['flink']['version']}-{digest}" / "FlinkSql.class"
 
 
 def install() -> None:
-    """Compiles the reader."""
+    """Compiles the program."""
     target = compiled()
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)

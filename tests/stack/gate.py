@@ -1,4 +1,7 @@
-"""A gate before a server that asks nobody who they are: each request is judged by somebody else's code, and the gate speaks TLS if told to."""
+"""A gate before a catalog that asks nobody who they are: each request is judged by somebody else's code, and the gate speaks TLS if told to.
+
+It may also be a catalog of several warehouses: then each has a prefix in all paths, as in Polaris and Nessie.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import http.server
 import json
 import ssl
 import threading
+import urllib.parse
 from collections.abc import Callable, Mapping
 
 import botocore.auth
@@ -23,11 +27,17 @@ HOP_BY_HOP = {"connection", "content-length", "host", "transfer-encoding", "acce
 
 
 class Gate:
-    """`url` stands for `upstream`. What `judge` lets pass goes on and is counted in `passed`; why others did not is kept in `refused`."""
+    """`url` stands for `upstream`. What `judge` lets pass goes on and is counted in `passed`; why others did not is kept in `refused`.
 
-    def __init__(self, upstream: str, judge: Judge | None = None, tls: ssl.SSLContext | None = None) -> None:
+    With `prefixes`, the configuration tells each warehouse its prefix, and all else is found below that of one of them.
+    """
+
+    def __init__(
+        self, upstream: str, judge: Judge | None = None, tls: ssl.SSLContext | None = None, prefixes: Mapping[str, str] | None = None
+    ) -> None:
         self.upstream = upstream
         self.judge = judge
+        self.prefixes = dict(prefixes or {})
         self.passed = 0
         self.refused: list[str] = []
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -44,6 +54,23 @@ class Gate:
         self._server.shutdown()
         self._server.server_close()
 
+    def beyond(self, path: str) -> str | None:
+        """The path that the upstream knows; None where there is no such warehouse."""
+        if not self.prefixes or _warehouse(path) in self.prefixes:
+            return path
+        for prefix in self.prefixes.values():
+            if path.startswith(f"/v1/{prefix}/"):
+                return path.replace(f"{prefix}/", "", 1)
+        return None
+
+    def configured(self, path: str, answer: bytes) -> bytes:
+        """The configuration with the warehouse's prefix; any other answer as it is."""
+        prefix = self.prefixes.get(_warehouse(path))
+        if not prefix:
+            return answer
+        config = json.loads(answer)
+        return json.dumps(config | {"overrides": config.get("overrides", {}) | {"prefix": prefix}}).encode()
+
     def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
         gate = self
 
@@ -54,16 +81,21 @@ class Gate:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 why = gate.judge(self.command, self.path, self.headers, body) if gate.judge else None
                 if why:
-                    gate.refused.append(why)
-                    error = {"error": {"message": why, "type": "NotAuthorizedException", "code": 401}}
-                    self.send(401, {"Content-Type": "application/json"}, json.dumps(error).encode())
-                    return
+                    return self.refuse(401, "NotAuthorizedException", why)
+                path = gate.beyond(self.path)
+                if path is None:
+                    return self.refuse(404, "NotFoundException", f"no warehouse has {self.path}")
                 gate.passed += 1
                 headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP | {"authorization"}}
-                real = requests.request(self.command, gate.upstream + self.path, headers=headers, data=body, timeout=30)
-                self.send(real.status_code, real.headers, real.content)
+                real = requests.request(self.command, gate.upstream + path, headers=headers, data=body, timeout=30)
+                self.send(real.status_code, real.headers, gate.configured(self.path, real.content))
 
             do_GET = do_HEAD = do_POST = do_DELETE = do
+
+            def refuse(self, status: int, kind: str, why: str) -> None:
+                gate.refused.append(why)
+                error = {"error": {"message": why, "type": kind, "code": status}}
+                self.send(status, {"Content-Type": "application/json"}, json.dumps(error).encode())
 
             def send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
                 with contextlib.suppress(OSError):
@@ -81,6 +113,18 @@ class Gate:
                 pass
 
         return Handler
+
+
+def _warehouse(path: str) -> str | None:
+    """The warehouse whose configuration is asked for."""
+    url = urllib.parse.urlsplit(path)
+    return urllib.parse.parse_qs(url.query).get("warehouse", [""])[0] if url.path == "/v1/config" else None
+
+
+def anonymous(_method: str, _path: str, headers: Mapping[str, str], _body: bytes) -> str | None:
+    """Refuses whoever says who they are."""
+    said = {"authorization", "x-amz-date", "cookie"} & {name.lower() for name in headers}
+    return f"it says who it is: {said}" if said else None
 
 
 def sigv4(key: str, secret: str, region: str, service: str) -> Judge:

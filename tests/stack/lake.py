@@ -7,7 +7,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import clients, jdk, maven, venv
+from . import clients, flink, jdk, maven, venv
 from .process import Server, free_port, http_ok, start_together
 from .tls import STORE_PASSWORD
 
@@ -152,7 +152,10 @@ class Lake:
         return clients.pyiceberg_catalog(self.catalog_uri, **self._s3(), **{"s3.region": clients.REGION})
 
     def spark_catalog(self, name: str = "direct") -> dict[str, str]:
-        return clients.spark_catalog(name, self.catalog_uri, **self._s3(), **{"s3.path-style-access": "true", "client.region": clients.REGION})
+        return clients.spark_catalog(name, self.catalog_uri, **self._java())
+
+    def flink_catalog(self, name: str = "lake") -> str:
+        return flink.catalog(name, self.catalog_uri, self._java())
 
     def attach(self, connection: duckdb.DuckDBPyConnection, name: str = "direct") -> None:
         """Attaches the lake to a DuckDB that has its extensions loaded."""
@@ -167,6 +170,9 @@ class Lake:
 
     def boto3(self):
         return clients.boto3_client(self.s3_endpoint, self.access_key, self.secret_key)
+
+    def _java(self) -> dict[str, str]:
+        return self._s3() | {"s3.path-style-access": "true", "client.region": clients.REGION}
 
     def _s3(self) -> dict[str, str]:
         return {"s3.endpoint": self.s3_endpoint, "s3.access-key-id": self.access_key, "s3.secret-access-key": self.secret_key}

@@ -22,6 +22,8 @@ const KEYS: &[&str] = &[
     "credential",
     "oauth2-server-uri",
     "scope",
+    "audience",
+    "resource",
     "rest.sigv4-enabled",
     "rest.signing-region",
     "rest.signing-name",
@@ -86,6 +88,10 @@ pub enum UpstreamAuth {
         client_secret: String,
         /// The scope asked for.
         scope: Option<String>,
+        /// Whom the token is meant for, where the server wants to be told (RFC 8693).
+        audience: Option<String>,
+        /// The URI of what it is meant for, where the server wants to be told (RFC 8707).
+        resource: Option<String>,
     },
     /// AWS Signature Version 4.
     SigV4 {
@@ -212,6 +218,7 @@ fn auth(given: &mut Given, s3: &ColdS3) -> Result<UpstreamAuth, ColdsetError> {
     let token = given.take("token");
     let credential = given.take("credential");
     let (token_uri, scope) = (given.take("oauth2-server-uri"), given.take("scope"));
+    let (audience, resource) = (given.take("audience"), given.take("resource"));
     let signed = given.flag("rest.sigv4-enabled")?.unwrap_or(false);
     let (region, name) = (given.take("rest.signing-region"), given.take("rest.signing-name"));
     let key = given.take("rest.access-key-id");
@@ -231,7 +238,14 @@ fn auth(given: &mut Given, s3: &ColdS3) -> Result<UpstreamAuth, ColdsetError> {
             Some((id, secret)) => (Some(id.to_owned()), secret.to_owned()),
             None => (None, credential),
         };
-        return Ok(UpstreamAuth::OAuth2 { token_uri, client_id, client_secret, scope });
+        return Ok(UpstreamAuth::OAuth2 {
+            token_uri,
+            client_id,
+            client_secret,
+            scope,
+            audience,
+            resource,
+        });
     }
     if !signed {
         return Ok(UpstreamAuth::None);
@@ -404,11 +418,19 @@ mod tests {
             ok(&all).auth
         };
         assert!(matches!(of(&[("token", "t")]), UpstreamAuth::Bearer(t) if t == "t"));
-        let both = of(&[("credential", "id:se:cret"), ("scope", "PRINCIPAL_ROLE:ALL")]);
-        assert!(
-            matches!(both, UpstreamAuth::OAuth2 { client_id: Some(id), client_secret, scope, .. }
-            if id == "id" && client_secret == "se:cret" && scope.as_deref() == Some("PRINCIPAL_ROLE:ALL"))
-        );
+        let all = of(&[
+            ("credential", "id:se:cret"),
+            ("scope", "PRINCIPAL_ROLE:ALL"),
+            ("audience", "lake"),
+            ("resource", "urn:lake"),
+        ]);
+        let UpstreamAuth::OAuth2 { client_id, client_secret, scope, audience, resource, .. } = all
+        else {
+            panic!("{all:?}")
+        };
+        assert_eq!((client_id.as_deref(), &*client_secret), (Some("id"), "se:cret"));
+        assert_eq!(scope.as_deref(), Some("PRINCIPAL_ROLE:ALL"));
+        assert_eq!((audience.as_deref(), resource.as_deref()), (Some("lake"), Some("urn:lake")));
         let secret_only = of(&[("credential", "secret"), ("oauth2-server-uri", "http://idp/t")]);
         assert!(matches!(
             secret_only,

@@ -324,6 +324,8 @@ fn oauth(stub: &Stub) -> ColdsetConfig {
         client_id: Some("id".into()),
         client_secret: "hunter2&".into(),
         scope: None,
+        audience: Some("the lake".into()),
+        resource: Some("urn:lake".into()),
     };
     ColdsetConfig { auth, ..config(stub) }
 }
@@ -337,7 +339,8 @@ async fn one_token_serves_many_requests_until_it_is_refused() {
             assert_eq!(asked.method, Method::POST);
             assert_eq!(
                 &asked.body[..],
-                b"grant_type=client_credentials&client_id=id&client_secret=hunter2%26&scope=catalog"
+                b"grant_type=client_credentials&client_id=id&client_secret=hunter2%26&scope=catalog\
+                    &audience=the+lake&resource=urn%3Alake"
             );
             json(200, &format!(r#"{{"access_token":"t{before}","expires_in":3600}}"#))
         }

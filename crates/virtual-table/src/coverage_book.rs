@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::api::ServiceError;
 use crate::covered::{Covered, Offsets};
-use crate::store::{Kind, Store};
+use crate::store::{Changes, Kind, Store};
 
 /// What a book is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,8 +76,7 @@ impl Book {
         })
     }
 
-    /// Takes in what was learnt. Coverage goes first: what was seen without being kept would be lost,
-    /// what is kept twice is not.
+    /// Takes in what was learnt, all of it or nothing. It is on disk after the next [`Store::settle`].
     pub(crate) fn keep(
         &mut self,
         store: &Store,
@@ -85,16 +84,20 @@ impl Book {
         learnt: Learnt,
     ) -> Result<(), ServiceError> {
         let Learnt { covered, changed, seen } = learnt;
-        let sets = changed.iter().filter_map(|partition| {
-            let set = covered.offsets.get(partition)?;
-            Some((format!("{name}/{}", partition.0), BASE64.encode(set.to_bytes())))
-        });
-        store.put_all(Kind::Coverage, sets)?;
+        let mut changes = Changes::default();
+        for partition in &changed {
+            let Some(set) = covered.offsets.get(partition) else { continue };
+            let key = format!("{name}/{}", partition.0);
+            changes.put(Kind::Coverage, key, &BASE64.encode(set.to_bytes()))?;
+        }
         if let Some(Boundary(ms)) = covered.before.filter(|_| covered.before != self.covered.before)
         {
-            store.put(Kind::Boundary, &name.to_string(), &ms)?;
+            changes.put(Kind::Boundary, name.to_string(), &ms)?;
         }
-        store.put_all(Kind::ColdSeen, seen.iter().map(|key| (format!("{name}/{key}"), ())))?;
+        for key in &seen {
+            changes.put(Kind::ColdSeen, format!("{name}/{key}"), &())?;
+        }
+        store.apply_soon(&changes)?;
         self.covered = Arc::new(covered);
         self.seen.extend(seen);
         Ok(())

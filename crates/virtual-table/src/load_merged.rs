@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use iceberg::spec::SchemaRef;
 use isk_coldset::Upstream;
@@ -85,16 +86,24 @@ impl Service {
             (None, View::Unmoved) => return Ok(None),
             _ => self.upstream()?,
         };
+        let begun = Instant::now();
         let cold = match self.cold_view(upstream, &self.tables.table_of(&topic.name)).await {
             Ok(cold) => cold,
             Err(ServiceError::NoSuchTable { .. }) if *view == View::Unmoved => return Ok(None),
             Err(error) => return Err(error),
         };
+        let asked = begun.elapsed();
         let manifests = match cold.current() {
             Some(snapshot) => self.coverages.manifests(&cold, snapshot, upstream.store()).await?,
             None => Arc::default(),
         };
+        let listed = begun.elapsed();
         let covered = self.coverages.of(topic, &cold, upstream.store()).await?;
+        tracing::debug!(
+            table = %cold.name, asked_us = asked.as_micros(),
+            listed_us = listed.saturating_sub(asked).as_micros(),
+            learnt_us = begun.elapsed().saturating_sub(listed).as_micros(), "looked at cold"
+        );
         let covered = self.bounded(topic, &cold, covered, offsets).await?;
         if cold.columns.is_none() && !manifests.is_empty() && covered.is_empty() {
             return Err(ServiceError::Unsupported {

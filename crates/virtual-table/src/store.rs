@@ -164,7 +164,12 @@ impl Store {
     ) -> Result<(), ServiceError> {
         let mut changes = Changes::default();
         changes.put(kind, key.to_owned(), value)?;
-        self.write(&changes, Durability::None)
+        self.apply_soon(&changes)
+    }
+
+    /// Carries changes out as [`Self::put_soon`], all of them or none.
+    pub(crate) fn apply_soon(&self, changes: &Changes) -> Result<(), ServiceError> {
+        if changes.0.is_empty() { Ok(()) } else { self.write(changes, Durability::None) }
     }
 
     /// Waits until all that was put is on disk.
@@ -173,19 +178,6 @@ impl Store {
             self.write(&Changes::default(), Durability::Immediate)?;
         }
         Ok(())
-    }
-
-    /// Puts values, all of them or none; they are on disk when this returns.
-    pub(crate) fn put_all<T: Serialize>(
-        &self,
-        kind: Kind,
-        values: impl IntoIterator<Item = (String, T)>,
-    ) -> Result<(), ServiceError> {
-        let mut changes = Changes::default();
-        for (key, value) in values {
-            changes.put(kind, key, &value)?;
-        }
-        self.apply(&changes)
     }
 
     /// Carries changes out, all of them or none; they are on disk when this returns.
@@ -352,9 +344,11 @@ mod tests {
         store.put(Kind::Facts, "a", &7u32).unwrap();
         assert!(matches!(Store::open(&path), Err(ServiceError::Unavailable { .. })));
         store.put(Kind::Facts, "b", &8u32).unwrap();
-        store
-            .put_all(Kind::Epochs, [("x/1".to_owned(), 1u32), ("x/2".into(), 2), ("y".into(), 3)])
-            .unwrap();
+        let mut changes = Changes::default();
+        for (key, value) in [("x/1", 1u32), ("x/2", 2), ("y", 3)] {
+            changes.put(Kind::Epochs, key.to_owned(), &value).unwrap();
+        }
+        store.apply(&changes).unwrap();
         let scanned = store.scan::<u32>(Kind::Epochs, "x/").unwrap();
         assert_eq!(scanned, [("x/1".to_owned(), 1), ("x/2".to_owned(), 2)]);
         assert!(store.scan::<String>(Kind::Epochs, "x/").is_err());

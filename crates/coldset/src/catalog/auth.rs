@@ -58,18 +58,28 @@ impl Auth {
             UpstreamAuth::Bearer(token) => Self::Bearer(bearer(token).ok_or_else(|| {
                 ColdsetError::config("token", "it holds a character that no header may have")
             })?),
-            UpstreamAuth::OAuth2 { token_uri, client_id, client_secret, scope } => {
+            UpstreamAuth::OAuth2 {
+                token_uri,
+                client_id,
+                client_secret,
+                scope,
+                audience,
+                resource,
+            } => {
                 let own = format!("{}/v1/oauth/tokens", base.as_str().trim_end_matches('/'));
                 let text = token_uri.as_deref().unwrap_or(&own);
                 // The catalog's own endpoint knows the scope `catalog`; another server need not.
                 let default_scope = token_uri.is_none().then_some(ICEBERG_SCOPE);
                 let scope = scope.as_deref().or(default_scope);
-                Self::OAuth2(Box::new(OAuth2::new(
-                    super::http_url("oauth2-server-uri", text)?,
-                    client_id.as_deref(),
-                    client_secret,
-                    scope,
-                )))
+                let asked = [
+                    ("client_id", client_id.as_deref()),
+                    ("client_secret", Some(client_secret)),
+                    ("scope", scope),
+                    ("audience", audience.as_deref()),
+                    ("resource", resource.as_deref()),
+                ];
+                let token_uri = super::http_url("oauth2-server-uri", text)?;
+                Self::OAuth2(Box::new(OAuth2::new(token_uri, asked)))
             }
             UpstreamAuth::SigV4 {
                 region,
@@ -133,15 +143,16 @@ impl Auth {
 }
 
 impl OAuth2 {
-    fn new(token_uri: Url, client_id: Option<&str>, secret: &str, scope: Option<&str>) -> Self {
+    fn new<'a>(
+        token_uri: Url,
+        asked: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
+    ) -> Self {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "client_credentials");
-        if let Some(client_id) = client_id {
-            form.append_pair("client_id", client_id);
-        }
-        form.append_pair("client_secret", secret);
-        if let Some(scope) = scope {
-            form.append_pair("scope", scope);
+        for (name, value) in asked {
+            if let Some(value) = value {
+                form.append_pair(name, value);
+            }
         }
         Self { token_uri, form: form.finish(), token: Mutex::new(None) }
     }

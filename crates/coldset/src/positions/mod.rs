@@ -1,6 +1,7 @@
 //! Which Kafka offsets a data file holds, by reading the two columns that say so.
 
 mod avro;
+mod batch;
 mod gather;
 mod parquet;
 

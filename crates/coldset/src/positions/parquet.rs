@@ -4,9 +4,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::{Int32Type, Int64Type};
-use arrow_array::{Array, RecordBatch};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -21,6 +18,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::schema::types::{SchemaDescriptor, Type};
 
+use super::batch::{Source, gather_batch};
 use super::gather::Gather;
 use crate::error::chain;
 use crate::{ColdFile, ColdStore, ColdsetError, KafkaColumns};
@@ -33,17 +31,6 @@ const MAX_FOOTER: u64 = 64 << 20;
 
 /// The two columns' chunks of one row group that are held at once, in bytes.
 const MAX_CHUNKS: u64 = 256 << 20;
-
-/// Where a row's value of one column comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    /// A leaf column.
-    Leaf(usize),
-    /// All rows have it: the file lacks the column, and its manifest says what it would hold.
-    Constant(i64),
-    /// All rows are null.
-    Nowhere,
-}
 
 pub(super) async fn positions(
     store: &ColdStore,
@@ -64,10 +51,7 @@ pub(super) async fn positions(
     if partition == Source::Nowhere || offset == Source::Nowhere {
         return Ok(BTreeMap::new());
     }
-    let leaves: Vec<usize> = [partition, offset]
-        .into_iter()
-        .filter_map(|source| if let Source::Leaf(leaf) = source { Some(leaf) } else { None })
-        .collect();
+    let leaves: Vec<usize> = [partition, offset].into_iter().filter_map(Source::column).collect();
     for group in metadata.metadata().row_groups() {
         check_chunks(group, &leaves).map_err(bad)?;
     }
@@ -106,7 +90,7 @@ fn source(
         return Ok(known.map_or(Source::Nowhere, Source::Constant));
     };
     match schema.column(leaf).physical_type() {
-        PhysicalType::INT32 | PhysicalType::INT64 => Ok(Source::Leaf(leaf)),
+        PhysicalType::INT32 | PhysicalType::INT64 => Ok(Source::Column(leaf)),
         other => Err(format!("its column {name:?} is {other}; it must be an INT32 or INT64")),
     }
 }
@@ -145,40 +129,11 @@ fn decode(
     offset: Source,
     mut gather: Gather,
 ) -> Result<Gather, String> {
-    // Projected columns come in the file's order.
-    let place = |own: Source, other: Source| match (own, other) {
-        (Source::Leaf(own), Source::Leaf(other)) if other < own => 1,
-        _ => 0,
-    };
-    let places = (place(partition, offset), place(offset, partition));
     for batch in group {
         let batch = batch.map_err(|error| chain(&error))?;
-        let partitions = values(&batch, partition, places.0)?;
-        let offsets = values(&batch, offset, places.1)?;
-        for row in 0..batch.num_rows() {
-            gather.row(partitions(row), offsets(row))?;
-        }
+        gather_batch(&mut gather, &batch, partition, offset)?;
     }
     Ok(gather)
-}
-
-/// A column's value by row.
-fn values(
-    batch: &RecordBatch,
-    source: Source,
-    place: usize,
-) -> Result<Box<dyn Fn(usize) -> Option<i64>>, String> {
-    if let Source::Constant(value) = source {
-        return Ok(Box::new(move |_| Some(value)));
-    }
-    let column = batch.columns().get(place).ok_or("a projected column is missing")?;
-    if let Some(ints) = column.as_primitive_opt::<Int32Type>().cloned() {
-        return Ok(Box::new(move |row| ints.is_valid(row).then(|| i64::from(ints.value(row)))));
-    }
-    if let Some(longs) = column.as_primitive_opt::<Int64Type>().cloned() {
-        return Ok(Box::new(move |row| longs.is_valid(row).then(|| longs.value(row))));
-    }
-    Err(format!("a Kafka column is {}; it must be an int or a long", column.data_type()))
 }
 
 /// An error of the library, or the store's own that went through it.

@@ -1,20 +1,13 @@
-// Runs one streaming query of Flink inside this process and prints its rows as they come, until it is ended.
-// Arguments: the name of a catalog, its properties as `key=value`, then `--` and the query.
-import java.util.Arrays;
-import java.util.stream.Collectors;
+// Runs statements of Flink inside this process. The rows of the last one are printed as they come, until it ends or is ended.
 import org.apache.flink.configuration.Configuration;
 import org.apache.flink.table.api.EnvironmentSettings;
 import org.apache.flink.table.api.TableEnvironment;
+import org.apache.flink.table.api.TableResult;
 import org.apache.flink.types.Row;
 import org.apache.flink.util.CloseableIterator;
 
-public final class FlinkReader {
-    public static void main(String[] args) throws Exception {
-        int end = Arrays.asList(args).indexOf("--");
-        String properties = Arrays.stream(args, 1, end)
-                .map(property -> property.split("=", 2))
-                .map(pair -> "'" + pair[0] + "' = '" + pair[1] + "'")
-                .collect(Collectors.joining(", "));
+public final class FlinkSql {
+    public static void main(String[] statements) throws Exception {
         Configuration configuration = new Configuration();
         configuration.setString("parallelism.default", "1");
         configuration.setString("rest.port", "0");
@@ -25,8 +18,16 @@ public final class FlinkReader {
         configuration.setString("restart-strategy.fixed-delay.delay", "1 s");
         TableEnvironment tables = TableEnvironment.create(
                 EnvironmentSettings.newInstance().inStreamingMode().withConfiguration(configuration).build());
-        tables.executeSql("CREATE CATALOG " + args[0] + " WITH (" + properties + ")");
-        try (CloseableIterator<Row> rows = tables.executeSql(args[end + 1]).collect()) {
+        int last = statements.length - 1;
+        for (int i = 0; i < last; i++) {
+            tables.executeSql(statements[i]);
+        }
+        TableResult result = tables.executeSql(statements[last]);
+        if (statements[last].startsWith("INSERT")) {
+            result.await();
+            System.exit(0);
+        }
+        try (CloseableIterator<Row> rows = result.collect()) {
             while (rows.hasNext()) {
                 Row row = rows.next();
                 StringBuilder line = new StringBuilder("row");
