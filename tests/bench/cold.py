@@ -37,9 +37,9 @@ RANGE_BYTES = 4 << 20
 READERS = 8
 ROUNDS = 7
 HOT_CHUNKS = int(os.environ.get("BENCH_HOT_CHUNKS", 20_000))
-# A chunk holds about 64 MiB by the size of the newest records, so some of 500 KiB at the end make chunks of 128 offsets.
+# A chunk holds about 16 MiB by the size of the newest records, so some of 100 KiB at the end make chunks of 128 offsets.
 CHUNK_OFFSETS = 128
-LARGE, LARGE_RECORDS = bytes(500 << 10), 256
+LARGE, LARGE_RECORDS = bytes(100 << 10), 256
 VALUE = {"type": "record", "name": "V", "fields": [{"name": "note", "type": ["null", "string"]}]}
 
 

@@ -21,11 +21,11 @@ from .rig import Rig
 from .topics import HOUR_MS, NARROW, PARTITIONS, narrow, produce
 from .topics import times as record_times
 
-# A chunk holds about 64 MiB by the size of the newest records, so a few of 32 KiB at the end make chunks of 1,024 offsets.
+# A chunk holds about 16 MiB by the size of the newest records, so a few of 8 KiB at the end make chunks of 1,024 offsets.
 CHUNKS = 1000
 CHUNK_OFFSETS = 1024
 TOTAL = CHUNKS * CHUNK_OFFSETS
-LARGE_BYTES = 32 << 10
+LARGE_BYTES = 8 << 10
 LARGE_RECORDS = 128
 NEVER_SEEN = 7
 ENCODED = "isk_chunks_rendered_total"

@@ -25,9 +25,9 @@ START_MS = int(START.timestamp() * 1000)
 # Nothing here expires while a test runs, though its timestamps are old.
 KEEP = {"retention.ms": "-1"}
 
-# How wide a chunk is follows from the size of a partition's last 128 records. These make one of 1,024 offsets,
+# How wide a chunk is follows from the size of a partition's last records. These make one of 1,024 offsets,
 # so that small topics have several chunks.
-FILLERS, FILLER = 32, 131_072
+FILLERS, FILLER = 32, 8_192
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

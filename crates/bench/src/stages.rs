@@ -55,7 +55,25 @@ pub(crate) fn measure(
         Ok(())
     })?;
     report.note("parquet_bytes", bytes.into());
+    columns(&batches, file_records, report)?;
     crate::poison::measure(blocks, schema, id, report)?;
+    Ok(())
+}
+
+/// What each column costs alone, as a file of its own.
+fn columns(batches: &[RecordBatch], file_records: u64, report: &mut Report) -> anyhow::Result<()> {
+    let Some(first) = batches.first() else { return Ok(()) };
+    for (index, field) in first.schema().fields().iter().enumerate() {
+        let column = batches.iter().map(|batch| batch.project(&[index]));
+        let column: Vec<RecordBatch> = column.collect::<Result<_, _>>()?;
+        let mut bytes = 0;
+        let name = format!("column {}", field.name());
+        report.stage(&name, || {
+            bytes = encode(&column, file_records)?;
+            Ok(())
+        })?;
+        report.note(&format!("{name} bytes"), bytes.into());
+    }
     Ok(())
 }
 

@@ -185,7 +185,7 @@ pub struct Prover {
     pub budget_bytes_per_day: u64,
     /// Whether topics are read whose older segments lie in a remote store.
     pub tiered: bool,
-    /// Whether the size of a topic's records is sampled before anybody asks for its table: a few hundred records
+    /// Whether the size of a topic's records is sampled before anybody asks for its table: up to 384 records
     /// at its end, once. Else its first plan waits for it.
     pub sample_ahead: bool,
     /// The pause between two looks for chunks to prove, in seconds.
@@ -222,14 +222,20 @@ impl Default for Follow {
     }
 }
 
+/// One encoding may hold so much.
+const LEAST_ENCODING_MEMORY: u64 = 96 << 20;
+
 /// Bounds of memory, disk and concurrency.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Encoded files kept on disk below `data_dir`, in bytes.
     pub cache_bytes: u64,
-    /// Chunks encoded at the same time; each takes up to about 100 MiB of memory.
+    /// Chunks encoded at the same time for readers.
     pub render_concurrency: usize,
+    /// What all encodings together hold in memory at the most, in bytes: records, columns and pages. Those for
+    /// which there is no room wait.
+    pub encoding_memory_bytes: u64,
     /// How long metadata files that no plan names any more are kept, in seconds.
     pub metadata_retention_seconds: u64,
     /// Time-out of one question to the brokers or the registry, in milliseconds.
@@ -257,6 +263,7 @@ impl Default for Limits {
         Self {
             cache_bytes: 8 << 30,
             render_concurrency: 2,
+            encoding_memory_bytes: 256 << 20,
             metadata_retention_seconds: 24 * 3600,
             request_timeout_ms: 10_000,
             fetch_progress_timeout_ms: 30_000,
@@ -381,6 +388,12 @@ fn check(config: &Config) -> Result<()> {
     if config.limits.render_concurrency == 0 {
         bail!("configuration key \"limits.render_concurrency\" must be at least 1");
     }
+    if config.limits.encoding_memory_bytes < LEAST_ENCODING_MEMORY {
+        bail!(
+            "configuration key \"limits.encoding_memory_bytes\" must be at least {LEAST_ENCODING_MEMORY}: \
+             one encoding may need it"
+        );
+    }
     Ok(())
 }
 
@@ -464,6 +477,7 @@ mod tests {
             ("", &[("ISK_SERVER_PLANNING", "perhaps")], "ISK_SERVER_PLANNING"),
             ("", &[("ISK_EXTERNAL_HOSTNAME", "http://a/")], "external_hostname"),
             ("[limits]\nrender_concurrency = 0", &[], "limits.render_concurrency"),
+            ("", &[("ISK_ENCODING_MEMORY_BYTES", "1000")], "limits.encoding_memory_bytes"),
             ("kafka = 3", &[("ISK_KAFKA_BOOTSTRAP_SERVERS", "x")], "kafka"),
             ("[coldset]\nuri = \"http://c\"\nuris = \"x\"", &[], "uris"),
             ("[coldset]\nwarehouse = \"w\"", &[], "coldset"),

@@ -339,6 +339,7 @@ fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Service> {
         data_dir: config.data_dir.clone(),
         cache_bytes: config.limits.cache_bytes,
         render_concurrency: config.limits.render_concurrency,
+        encoding_memory_bytes: config.limits.encoding_memory_bytes,
         metadata_retention: Duration::from_secs(config.limits.metadata_retention_seconds),
         history_keep: Duration::from_secs(config.history.keep_seconds),
         round_times: RoundTimes {

@@ -20,9 +20,10 @@ use crate::wire::{Ended, WireReader};
 /// A block holds at most this many records.
 pub const BLOCK_MAX_RECORDS: usize = 8192;
 /// A block holds at most this many bytes of keys, values and headers, unless one record alone is
-/// larger. With the blocks in the channel, the one being filled and the one being read, a fetch holds
-/// up to four of them.
+/// larger.
 pub const BLOCK_MAX_BYTES: usize = 4 << 20;
+/// A fetch holds up to so many blocks: those in the channel, the one being filled and the one being read.
+pub const FETCH_BLOCKS: usize = CHANNEL_BLOCKS + 2;
 
 /// Blocks that wait between the fetching thread and its reader.
 const CHANNEL_BLOCKS: usize = 2;

@@ -24,7 +24,7 @@ mod wire;
 pub use cluster::KafkaCluster;
 pub use config::{FetchPath, KafkaConfig};
 pub use error::{FetchError, KafkaError};
-pub use fetch::{BLOCK_MAX_BYTES, BLOCK_MAX_RECORDS, BlockStream, FetchLimits};
+pub use fetch::{BLOCK_MAX_BYTES, BLOCK_MAX_RECORDS, BlockStream, FETCH_BLOCKS, FetchLimits};
 pub use metrics::{KafkaMetrics, KafkaMetricsSnapshot};
 #[doc(hidden)]
 pub use registry::read_any_answer;

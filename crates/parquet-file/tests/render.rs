@@ -19,7 +19,7 @@ use isk_parquet_file::{
     empty_delete_file,
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::basic::LogicalType;
+use parquet::basic::{Compression, LogicalType};
 use sha2::{Digest, Sha256};
 
 fn sha256(bytes: &[u8]) -> String {
@@ -108,8 +108,8 @@ fn the_bytes_are_pinned() {
     assert_eq!(
         (sha256(&file.sink).as_str(), profile.digest_input().as_str()),
         (
-            "a72affc3e4b6c19b8df83b968d7254254d1b6ffef735d83f6322429ca187cdb4",
-            "render-profile 1; parquet-rs version 58.4.1; zstd 1; row group 131072 rows 50331648 \
+            "beb1b169297ffd5767b1bfe145f7f8523d194b1c5bf3a2d84415c0cd3aa2a9a8",
+            "render-profile 2; parquet-rs version 58.4.1; zstd 1; row group 131072 rows 50331648 \
              bytes; page 20000 rows 1048576 bytes",
         )
     );
@@ -187,6 +187,29 @@ fn a_uuid_is_a_parquet_uuid_and_every_column_has_its_id() {
     assert_eq!(ids, [100, 101, 102, 104, 1, 2, 3, 5]);
     assert_eq!(columns[2].logical_type_ref(), Some(&LogicalType::Uuid));
     assert!(reader.metadata().file_metadata().key_value_metadata().is_none());
+}
+
+#[test]
+fn texts_are_compressed_and_lists_have_no_statistics() {
+    let file = topic_file(&RenderProfile::default());
+    let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file.sink)).unwrap();
+    let group = reader.metadata().row_group(0);
+    let seen = group.columns().iter().map(|column| {
+        let compressed = column.compression() != Compression::UNCOMPRESSED;
+        (column.column_path().string(), compressed, column.statistics().is_some())
+    });
+    let expected = [
+        ("kind", true, true),
+        ("amount", false, true),
+        ("account", false, true),
+        ("tags.list.element", true, false),
+        ("kafka_partition", false, true),
+        ("kafka_offset", false, true),
+        ("kafka_timestamp", false, true),
+        ("kafka_key", true, true),
+    ];
+    let expected = expected.map(|(path, compressed, bounds)| (path.to_owned(), compressed, bounds));
+    assert_eq!(seen.collect::<Vec<_>>(), expected);
 }
 
 #[test]

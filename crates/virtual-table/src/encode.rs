@@ -91,11 +91,7 @@ impl Job {
         let (file, path) =
             cache.begin().map_err(|e| self.failed(&Sink::default(), &e))?.into_parts();
         let sink = Arc::new(Sink::default());
-        let writer = HashingWriter {
-            inner: BufWriter::with_capacity(1 << 18, file),
-            hash: blake3::Hasher::new(),
-            sink: Arc::clone(&sink),
-        };
+        let writer = buffered(file, Arc::clone(&sink));
         let mut decoder = TopicDecoder::new(Arc::clone(&self.rows.table), self.key.partition)
             .map_err(|e| ServiceError::Internal(format!("no decoder for {}: {e}", self.key)))?;
         let mut schema = self.schema()?;
@@ -127,7 +123,7 @@ impl Job {
         let mut rendered = renderer.finish().map_err(|e| self.failed(&sink, &e))?;
         // They are no column of the table.
         rendered.columns.remove(&ROW_ID_FIELD);
-        let (file, digest) = rendered.sink.finish().map_err(|e| self.failed(&sink, &e))?;
+        let (file, digest) = finish(rendered.sink).map_err(|e| self.failed(&sink, &e))?;
         Ok(Made {
             file,
             path,
@@ -300,18 +296,23 @@ struct Sink {
 /// Passes bytes on and digests them: with BLAKE3, since SHA-256 took a tenth of an encoding's time on
 /// processors without instructions for it.
 struct HashingWriter {
-    inner: BufWriter<File>,
+    inner: File,
     hash: blake3::Hasher,
     sink: Arc<Sink>,
 }
 
-impl HashingWriter {
-    fn finish(mut self) -> std::io::Result<(File, [u8; 32])> {
-        self.flush()?;
-        let file = self.inner.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-        Ok((file, self.hash.finalize().into()))
-    }
+/// The buffer is in front of the digest, which is slow over small pieces.
+fn buffered(file: File, sink: Arc<Sink>) -> BufWriter<HashingWriter> {
+    let writer = HashingWriter { inner: file, hash: blake3::Hasher::new(), sink };
+    BufWriter::with_capacity(1 << 18, writer)
+}
 
+fn finish(writer: BufWriter<HashingWriter>) -> std::io::Result<(File, [u8; 32])> {
+    let writer = writer.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    Ok((writer.inner, writer.hash.finalize().into()))
+}
+
+impl HashingWriter {
     fn noted<T>(&self, outcome: std::io::Result<T>) -> std::io::Result<T> {
         if let Err(error) = &outcome
             && is_full(error)
@@ -352,12 +353,8 @@ mod tests {
         let write_to = |path: &str| {
             let file = File::options().write(true).open(path).unwrap();
             let sink = Arc::new(Sink::default());
-            let mut writer = HashingWriter {
-                inner: BufWriter::with_capacity(16, file),
-                hash: blake3::Hasher::new(),
-                sink: Arc::clone(&sink),
-            };
-            let outcome = writer.write_all(&[7; 100]).and_then(|()| writer.finish().map(drop));
+            let mut writer = buffered(file, Arc::clone(&sink));
+            let outcome = writer.write_all(&[7; 100]).and_then(|()| finish(writer).map(drop));
             (outcome.is_ok(), sink.full.load(Ordering::Relaxed))
         };
         // This device refuses every byte for want of room.

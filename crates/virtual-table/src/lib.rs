@@ -34,6 +34,7 @@ mod load_table;
 mod look;
 mod manifests;
 mod manners;
+mod memory;
 mod metadata_store;
 mod metrics;
 mod open_files;

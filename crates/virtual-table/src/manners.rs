@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::memory::Memory;
 use crate::pace::Pace;
 
 /// How long who gives way rests before looking again whether readers wait.
@@ -69,13 +70,19 @@ impl Drop for Waiting {
 pub(crate) struct Manners {
     errand: Errand,
     readers: Arc<Readers>,
+    memory: Arc<Memory>,
     recipe: String,
 }
 
 impl Manners {
     /// The manners of an errand.
-    pub(crate) fn new(errand: &Errand, readers: Arc<Readers>, recipe: &str) -> Self {
-        Self { errand: errand.clone(), readers, recipe: recipe.to_owned() }
+    pub(crate) fn new(
+        errand: &Errand,
+        readers: Arc<Readers>,
+        memory: Arc<Memory>,
+        recipe: &str,
+    ) -> Self {
+        Self { errand: errand.clone(), readers, memory, recipe: recipe.to_owned() }
     }
 
     /// Called for every block of so many bytes, from a thread that may be held up: returns when it is
@@ -92,6 +99,10 @@ impl Manners {
     }
 
     fn must_wait(&self, turn: Instant) -> bool {
+        // Who waits for memory, be it the very reader that is given way to, gets it when this has ended.
+        if self.memory.is_waited_for() {
+            return false;
+        }
         let waiting = self.readers.lock();
         // Who waits for this file is served soonest by going on.
         !waiting.contains_key(&self.recipe) && (!waiting.is_empty() || Instant::now() < turn)
@@ -103,7 +114,7 @@ mod tests {
     use super::*;
 
     fn manners(errand: &Errand, readers: &Arc<Readers>) -> Manners {
-        Manners::new(errand, Arc::clone(readers), "mine")
+        Manners::new(errand, Arc::clone(readers), Arc::new(Memory::new(1 << 30)), "mine")
     }
 
     #[test]
@@ -136,6 +147,25 @@ mod tests {
         let _reader = readers.wait_for("mine");
         assert!(!prover.must_wait(later));
         prover.give_way(1 << 30);
+    }
+
+    #[tokio::test]
+    async fn nobody_rests_who_has_the_memory_that_somebody_waits_for() {
+        let (readers, memory) = (Arc::new(Readers::default()), Arc::new(Memory::new(1 << 20)));
+        let prover = Manners::new(&Errand::Join, Arc::clone(&readers), Arc::clone(&memory), "mine");
+        let share = memory.share(1 << 20).await;
+        let _reader = readers.wait_for("other");
+        assert!(prover.must_wait(Instant::now()));
+        let waits = tokio::spawn({
+            let memory = Arc::clone(&memory);
+            async move { memory.share(1).await.is_some() }
+        });
+        while !memory.is_waited_for() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!prover.must_wait(Instant::now()));
+        drop(share);
+        assert!(waits.await.unwrap());
     }
 
     #[test]

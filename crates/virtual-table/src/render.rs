@@ -16,6 +16,7 @@ use crate::cache::{Claim, EncodedFile, FileCache};
 use crate::encode::{Failure, Job, Made, Rows};
 use crate::facts::{FactBook, recipe};
 use crate::manners::{Errand, Manners, REST, Readers};
+use crate::memory::{Memory, encoding_bytes};
 use crate::metrics::{Metrics, add};
 use crate::open_files::OpenFiles;
 use crate::topic_schema::TopicSchemas;
@@ -50,12 +51,14 @@ pub(crate) struct Renders {
     readers: Arc<Readers>,
     /// Those of each errand: readers', followers', joiners' and the prover's.
     slots: [Semaphore; 4],
+    memory: Arc<Memory>,
     open: OpenFiles,
     flights: Mutex<HashMap<String, Flight>>,
 }
 
 impl Renders {
-    /// Keeps files in `cache`, and encodes `concurrency` chunks at a time for readers.
+    /// Keeps files in `cache`, and encodes `concurrency` chunks at a time for readers, all together in
+    /// `memory` bytes.
     pub(crate) fn new(
         kafka: KafkaCluster,
         schemas: Arc<TopicSchemas>,
@@ -63,6 +66,7 @@ impl Renders {
         facts: Arc<FactBook>,
         cache: FileCache,
         concurrency: usize,
+        memory: u64,
     ) -> Self {
         Self {
             kafka,
@@ -73,6 +77,7 @@ impl Renders {
             cache: Arc::new(cache),
             readers: Arc::default(),
             slots: [concurrency, FOLLOWING, 1, 1].map(Semaphore::new),
+            memory: Arc::new(Memory::new(memory)),
             open: OpenFiles::default(),
             flights: Mutex::default(),
         }
@@ -135,7 +140,10 @@ impl Renders {
         recipe: &str,
         order: &Order,
     ) -> Result<Arc<EncodedFile>, ServiceError> {
+        // What was never encoded is declared with more than its records' bytes, what was with its own size.
+        let mut records = order.key.declared_size;
         if let Some(facts) = self.facts.get(recipe) {
+            records = u64::MAX;
             let (cache, name) = (Arc::clone(&self.cache), recipe.to_owned());
             let found = tokio::task::spawn_blocking(move || cache.find(&name, &facts)).await;
             if let Ok(Some(file)) = found {
@@ -143,6 +151,7 @@ impl Renders {
             }
         }
         let _slot = self.slot(recipe, &order.errand).await;
+        let _share = self.memory.share(self.most_memory(records)).await;
         let begun = std::time::Instant::now();
         match self.make(recipe, order).await {
             Ok(file) => {
@@ -161,6 +170,12 @@ impl Renders {
                 Err(error)
             }
         }
+    }
+
+    /// What an encoding of so many bytes of records holds at the most.
+    fn most_memory(&self, records: u64) -> u64 {
+        let answers = self.kafka.config().fetch_buffer_bytes as u64;
+        encoding_bytes(records, answers, self.profile.row_group_bytes() as u64)
     }
 
     /// Waits for the errand's turn. Where a reader comes to wait for the same file meanwhile, it becomes the
@@ -235,7 +250,12 @@ impl Renders {
             rows: order.rows.clone(),
             schemas: Arc::clone(&self.schemas),
             metrics: Arc::clone(&self.metrics),
-            manners: Manners::new(&order.errand, Arc::clone(&self.readers), recipe),
+            manners: Manners::new(
+                &order.errand,
+                Arc::clone(&self.readers),
+                Arc::clone(&self.memory),
+                recipe,
+            ),
             runtime: tokio::runtime::Handle::current(),
         };
         let (cache, profile) = (Arc::clone(&self.cache), self.profile.clone());
@@ -286,6 +306,7 @@ mod tests {
             Arc::new(FactBook::new(store)),
             FileCache::open(&folder.join("cache"), 0, |_| None).unwrap(),
             1,
+            1 << 30,
         )
     }
 

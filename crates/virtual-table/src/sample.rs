@@ -14,8 +14,11 @@ use crate::service::Service;
 use crate::store::Kind;
 use crate::topic_pin::TopicPin;
 
-/// How many offsets at a partition's end are sampled.
-const SAMPLE_OFFSETS: i64 = 128;
+/// How many offsets at a partition's end are sampled: few where they hold bytes enough, else many.
+const SAMPLE_OFFSETS: [i64; 2] = [16, 128];
+
+/// Large records need not be many.
+const ENOUGH_BYTES: u64 = 64 << 10;
 
 /// From how many partitions a sample is taken.
 const SAMPLE_PARTITIONS: usize = 3;
@@ -110,11 +113,29 @@ impl Service {
         topic: &TopicDescription,
         offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
     ) -> Result<Option<TopicPin>, ServiceError> {
+        let mut pin = None;
+        for most in SAMPLE_OFFSETS {
+            let (records, bytes) = self.tails(topic, offsets, most).await?;
+            pin = (records > 0).then(|| TopicPin::new(bytes.div_ceil(records)));
+            if bytes >= ENOUGH_BYTES {
+                break;
+            }
+        }
+        Ok(pin)
+    }
+
+    /// How many records the last `most` offsets of the longest partitions hold, and how many bytes.
+    async fn tails(
+        &self,
+        topic: &TopicDescription,
+        offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
+        most: i64,
+    ) -> Result<(u64, u64), ServiceError> {
         let mut longest: Vec<(KafkaPartition, OffsetRange)> =
             offsets.iter().filter_map(|(&p, o)| Some((p, o.readable()?))).collect();
         longest.sort_by_key(|(_, range)| std::cmp::Reverse(range.span()));
         let tails = longest.into_iter().take(SAMPLE_PARTITIONS).filter_map(|(partition, range)| {
-            let start = Offset(range.start().0.max(range.end().0 - SAMPLE_OFFSETS));
+            let start = Offset(range.start().0.max(range.end().0 - most));
             Some((partition, OffsetRange::new(start, range.end())?))
         });
         let sampled = tails.map(|(partition, tail)| async move {
@@ -134,7 +155,7 @@ impl Service {
         let sampled = try_join_all(sampled).await?;
         let records: u64 = sampled.iter().map(|(records, _)| records).sum();
         let bytes: u64 = sampled.iter().map(|(_, bytes)| bytes).sum();
-        Ok((records > 0).then(|| TopicPin::new(bytes.div_ceil(records))))
+        Ok((records, bytes))
     }
 }
 

@@ -75,6 +75,8 @@ pub struct ServiceConfig {
     pub cache_bytes: u64,
     /// Chunks encoded at the same time.
     pub render_concurrency: usize,
+    /// What all encodings together hold in memory at the most, in bytes.
+    pub encoding_memory_bytes: u64,
     /// How long metadata files that no plan names any more are kept.
     pub metadata_retention: Duration,
     /// How long each tick of a topic is kept as a snapshot that streams can go on from.
@@ -147,6 +149,7 @@ impl Service {
             Arc::clone(&facts),
             cache,
             config.render_concurrency,
+            config.encoding_memory_bytes,
         );
         Ok(Self {
             topics: Topics::new(kafka.clone(), config.topics),

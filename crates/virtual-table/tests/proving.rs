@@ -84,6 +84,7 @@ impl Fixture {
                 data_dir: self.dir.path().to_owned(),
                 cache_bytes: 1 << 30,
                 render_concurrency: 2,
+                encoding_memory_bytes: 256 << 20,
                 metadata_retention: Duration::from_secs(3600),
                 history_keep: Duration::from_secs(600),
                 round_times: RoundTimes { hours: 24, days: 30 },

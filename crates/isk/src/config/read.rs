@@ -71,6 +71,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ISK_FOLLOW_INTERVAL_MS", "follow.interval_ms"),
     ("ISK_CACHE_BYTES", "limits.cache_bytes"),
     ("ISK_RENDER_CONCURRENCY", "limits.render_concurrency"),
+    ("ISK_ENCODING_MEMORY_BYTES", "limits.encoding_memory_bytes"),
     ("ISK_METADATA_RETENTION_SECONDS", "limits.metadata_retention_seconds"),
     ("ISK_HISTORY_KEEP_SECONDS", "history.keep_seconds"),
     ("ISK_HISTORY_ROUND_HOURS", "history.round_hours"),

@@ -250,8 +250,8 @@ fn round_times_stand_before_all_ticks_and_stay() {
     let rounds = BTreeMap::from([
         (hour - 5 * HOUR, at(7)),
         (hour - 4 * HOUR, at(7)),
-        (hour - 3 * HOUR, at(500_000)),
-        (hour + HOUR, at(500_001)),
+        (hour - 3 * HOUR, at(130_000)),
+        (hour + HOUR, at(130_001)),
     ]);
     assert_eq!(world.history.missing_rounds(now_ms()).len(), ROUNDS.wanted(now_ms()).len());
     let (table, location) = world.load_with(rounds.clone());
@@ -259,7 +259,7 @@ fn round_times_stand_before_all_ticks_and_stay() {
     let log: Vec<_> = table.history().iter().map(|entry| entry.timestamp_ms).collect();
     assert_eq!(log[..2], [hour - 5 * HOUR, hour - 3 * HOUR], "nothing came in between");
     assert_eq!(log.len(), 3, "a time after the first tick is none");
-    for (entry, end) in table.history().iter().zip([7, 500_000]) {
+    for (entry, end) in table.history().iter().zip([7, 130_000]) {
         let snapshot = table.snapshot_by_id(entry.snapshot_id).unwrap();
         let label = snapshot.summary().additional_properties.get("isk.by-record-timestamp");
         assert_eq!(label.map(String::as_str), Some("true"));
