@@ -1,5 +1,6 @@
 """What a query costs on a topic of 5 million records and more than 1 GiB that the service has never read."""
 
+import concurrent.futures
 import json
 import time
 import urllib.request
@@ -114,6 +115,21 @@ def test_a_full_scan_stays_in_bounded_memory(isk):
     print(f"full scan: {isk.peak_resident_bytes() / MIB:.0f} MiB resident at the most, {encoded / MIB:.0f} MiB encoded")
     assert encoded > COUNT * (PAYLOAD + TRACE // 2)
     assert isk.peak_resident_bytes() < 400 * MIB
+
+
+def test_however_many_chunks_are_encoded_at_once_memory_stays_bounded(large, registry):
+    """All that encodings hold is one budget: of 16 that may run at once, as many do as it has room for."""
+    many = 16
+    with Isk.beside(large, registry, {"ISK_RENDER_CONCURRENCY": str(many)}) as isk:
+        s3 = clients.boto3_client(isk.s3_endpoint, isk.access_key, isk.secret_key, read_timeout=300)
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket="hotset", Prefix=f"{TOPIC}/data/")
+        files = [entry["Key"] for page in pages for entry in page["Contents"]][: 2 * many]
+        assert len(files) == 2 * many
+        with concurrent.futures.ThreadPoolExecutor(many) as pool:
+            list(pool.map(lambda key: s3.get_object(Bucket="hotset", Key=key, Range="bytes=-8")["Body"].read(), files))
+        assert metric(isk, "chunks_rendered_total") == len(files)
+        print(f"{many} at once: {isk.peak_resident_bytes() / MIB:.0f} MiB resident at the most")
+        assert isk.peak_resident_bytes() < 400 * MIB
 
 
 def test_proving_all_of_it_stays_in_bounded_memory(large, registry):

@@ -11,7 +11,8 @@ use arrow_array::{Array, BooleanArray, RecordBatch};
 use arrow_schema::SchemaRef;
 use arrow_select::filter::filter_record_batch;
 use isk_decode::{
-    DecodeFailure, DecodedBatch, RecordPart, TopicDecoder, WriterSchema, arrow_schema, error_rows,
+    DecodeError, DecodeFailure, DecodedBatch, RecordPart, TopicDecoder, WriterSchema, arrow_schema,
+    error_rows,
 };
 use isk_iceberg_table::ROW_ID_FIELD;
 use isk_kafka::{BlockStream, FetchError, KafkaError};
@@ -104,13 +105,7 @@ impl Job {
         while let Some(block) = blocks.blocking_next() {
             let block = block.map_err(|e| fetch_error(&self.key, &e))?;
             self.manners.give_way(block.payload_bytes() as u64);
-            for id in decoder.missing_writers(&block) {
-                let writer = self.writer(id)?;
-                decoder.add_writer(id, writer);
-            }
-            let decoded = decoder
-                .decode(&block)
-                .map_err(|e| ServiceError::Internal(format!("decoding {}: {e}", self.key)))?;
+            let decoded = self.decoded(&mut decoder, &block)?;
             let (mut batch, failed) = self.shown(&block, decoded, &schema)?;
             errors += failed;
             if self.rows.row_ids {
@@ -137,6 +132,24 @@ impl Job {
                 columns: rendered.columns,
             },
         })
+    }
+
+    /// The rows of a block. Few blocks name a schema that none before them did, so all that they name are looked
+    /// for when one turned out to be missing.
+    fn decoded(
+        &self,
+        decoder: &mut TopicDecoder,
+        block: &RecordBlock,
+    ) -> Result<DecodedBatch, ServiceError> {
+        let mut decoded = decoder.decode(block);
+        if let Err(DecodeError::UnknownWriter(_)) = decoded {
+            for id in decoder.missing_writers(block) {
+                let writer = self.writer(id)?;
+                decoder.add_writer(id, writer);
+            }
+            decoded = decoder.decode(block);
+        }
+        decoded.map_err(|e| ServiceError::Internal(format!("decoding {}: {e}", self.key)))
     }
 
     /// What went wrong with writing.
