@@ -84,11 +84,6 @@ impl RenderProfile {
                 // Nobody prunes by what is in lists and maps, and Iceberg knows no bounds of it.
                 builder = builder.set_column_statistics_enabled(path(), EnabledStatistics::None);
             }
-            // Texts are compressed. To compress numbers, times and UUIDs took a fifth of an encoding's time (`stages
-            // --only column` of the benchmark), for which files are half as large; readers are spared the same.
-            if column.physical_type() != PhysicalType::BYTE_ARRAY {
-                builder = builder.set_column_compression(path(), Compression::UNCOMPRESSED);
-            }
             if let Some(limit) = dictionary_limit(column) {
                 builder = builder
                     .set_column_dictionary_enabled(path(), true)

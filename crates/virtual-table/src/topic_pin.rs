@@ -41,9 +41,8 @@ impl TopicPin {
 
     /// An upper bound of the encoded size of the offsets of `range`, in bytes.
     ///
-    /// A chunk's records may be larger than the sampled ones, and a number that takes two or three bytes in a record
-    /// takes eight in a file: the bound is four times what the sample says, and one message of the largest size the
-    /// topic allows fits on top.
+    /// A chunk's records may be larger than the sampled ones, which are few: the bound is four times what the sample
+    /// says, and one message of the largest size the topic allows fits on top.
     pub(crate) fn size_bound(&self, range: OffsetRange, max_message_bytes: u64) -> u64 {
         let per_record = self.bytes_per_record.saturating_add(ROW_OVERHEAD);
         let records = range.span().saturating_mul(per_record).saturating_mul(4);
