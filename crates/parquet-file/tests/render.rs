@@ -108,7 +108,7 @@ fn the_bytes_are_pinned() {
     assert_eq!(
         (sha256(&file.sink).as_str(), profile.digest_input().as_str()),
         (
-            "beb1b169297ffd5767b1bfe145f7f8523d194b1c5bf3a2d84415c0cd3aa2a9a8",
+            "015f9af6ae3a2dc1a5d21a318d9c87cd82950dbf5b0ba5ab00f278946b66e671",
             "render-profile 2; parquet-rs version 58.4.1; zstd 1; row group 131072 rows 50331648 \
              bytes; page 20000 rows 1048576 bytes",
         )

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 /// How wide a chunk is follows from the last records: these make it one of 512 offsets.
 const FILLERS: usize = 32;
-const FILLER: usize = 480 << 10;
+const FILLER: usize = 30 << 10;
 
 const PARTITIONS: i32 = 2;
 
