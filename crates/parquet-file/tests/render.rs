@@ -194,9 +194,10 @@ fn lists_have_no_statistics() {
     let file = topic_file(&RenderProfile::default());
     let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(file.sink)).unwrap();
     let group = reader.metadata().row_group(0);
-    let seen = group.columns().iter().map(|column| {
-        (column.column_path().string(), column.statistics().is_some())
-    });
+    let seen = group
+        .columns()
+        .iter()
+        .map(|column| (column.column_path().string(), column.statistics().is_some()));
     let expected = [
         ("kind", true),
         ("amount", true),
