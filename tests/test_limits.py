@@ -63,9 +63,10 @@ def short(broker, topic, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def key(short, topic):
-    """A data file of some 20 MB."""
+    """A data file of some 16 MB, the first of two."""
     catalog = clients.pyiceberg_catalog(short.catalog_uri, credential=f"all:{SECRET}")
-    (path,) = [task.file.file_path for task in catalog.load_table(("hotset", topic)).scan().plan_files()]
+    files = [task.file for task in catalog.load_table(("hotset", topic)).scan().plan_files()]
+    path = max(files, key=lambda file: file.record_count).file_path
     return path.removeprefix("s3://hotset/")
 
 
