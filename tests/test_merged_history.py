@@ -204,7 +204,9 @@ class History:
 
     def add_cold_column(self):
         """One that only hot has so far, or one of cold alone."""
-        only_hot = [name for name in self.pair.fields if name not in self.pair.matches() and self.pair.fields[name].kind in TYPES]
+        # Kinds of nested fields are lists.
+        kinds = {name: field.kind for name, field in self.pair.fields.items() if isinstance(field.kind, str)}
+        only_hot = [name for name, kind in kinds.items() if name not in self.pair.matches() and kind in TYPES]
         if only_hot and self.random.random() < 0.7:
             name = self.random.choice(only_hot)
             kind = self.pair.fields[name].kind
