@@ -17,6 +17,7 @@ if [ "${1:-}" = --tests ]; then
     need 'command -v mvn' maven
     need 'test -n "$(ls -d /usr/lib/jvm/*17* 2>/dev/null)"' openjdk-17-jdk-headless
     need 'python3 -c "import ensurepip, venv"' python3-venv
+    need 'ls /usr/lib/*/faketime/libfaketimeMT.so.1' faketime
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then

@@ -86,7 +86,7 @@ def spark_session(settings: Mapping[str, str], heap: str = "1g", jars: Sequence[
     return session
 
 
-def boto3_client(endpoint: str, access_key: str, secret_key: str, **config):
+def boto3_client(endpoint: str, access_key: str, secret_key: str, token: str | None = None, **config):
     """An S3 client of boto3 that addresses buckets by path and tries once."""
     import boto3
     from botocore.config import Config
@@ -98,6 +98,7 @@ def boto3_client(endpoint: str, access_key: str, secret_key: str, **config):
         region_name=REGION,
         aws_access_key_id=access_key,
         aws_secret_access_key=secret_key,
+        aws_session_token=token,
         config=config,
     )
 

@@ -1,7 +1,8 @@
-"""A TCP relay that a test puts before a server, to see how much comes from it."""
+"""A TCP relay that a test puts before a server, to see how much comes from it, or to be a bad network."""
 
 import contextlib
 import socket
+import struct
 import threading
 import urllib.parse
 
@@ -14,6 +15,10 @@ class Relay:
         self._upstream = (parts.hostname, parts.port)
         self._port = 0
         self._listener: socket.socket | None = None
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
         self.received = 0
         self.resume()
         self.address = f"127.0.0.1:{self._port}"
@@ -35,6 +40,25 @@ class Relay:
             self._listener.close()
             self._listener = None
 
+    def stall(self) -> None:
+        """Connections stay and are taken, and nothing comes through, until `flow`."""
+        self._flowing.clear()
+
+    def flow(self) -> None:
+        self._flowing.set()
+
+    def reset(self) -> int:
+        """Ends what is open as a firewall would, with a reset to both sides; how many connections that were."""
+        with self._lock:
+            ends = list(self._open)
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                # Closing alone does not wake who waits for bytes, and nothing is sent while somebody does.
+                end.shutdown(socket.SHUT_RDWR)
+                end.close()
+        return len(ends) // 2
+
     def close(self) -> None:
         self.pause()
 
@@ -47,15 +71,20 @@ class Relay:
                 except OSError:
                     client.close()
                     continue
+                with self._lock:
+                    self._open |= {client, server}
                 for source, target, counts in ((client, server, False), (server, client, True)):
                     threading.Thread(target=self._pass, args=(source, target, counts), daemon=True).start()
 
     def _pass(self, source: socket.socket, target: socket.socket, counts: bool) -> None:
         with contextlib.suppress(OSError):
             while piece := source.recv(1 << 16):
+                self._flowing.wait()
                 if counts:
                     self.received += len(piece)
                 target.sendall(piece)
+        with self._lock:
+            self._open -= {source, target}
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
