@@ -19,7 +19,7 @@ from stack import clients, records
 from stack.isk import Isk
 
 # The principals, and what each rule gives them.
-SECRETS = {name: f"secret-of-{name}-0123456789" for name in ("lister", "reader", "both", "writer", "stranger")}
+SECRETS = {name: f"secret-of-{name}-0123456789" for name in ("lister", "reader", "both", "partial", "writer", "stranger")}
 ACCESS = """
 [[rule]]
 principals = ["lister"]
@@ -33,6 +33,14 @@ allow = "read"
 principals = ["both"]
 tables = ["coldset.{topic}"]
 allow = "read"
+[[rule]]
+principals = ["partial"]
+tables = ["*.{topic}"]
+allow = "write"
+[[columns]]
+principals = ["partial"]
+tables = ["hotset.{topic}", "coldset.{topic}"]
+hide = ["kafka_key"]
 [[rule]]
 principals = ["writer"]
 tables = ["*"]
@@ -57,6 +65,8 @@ CATALOG = {
     "reader": dict.fromkeys(OBJECTS, HIDDEN) | {"hotset": (204, 200, 200, 200, 403)},
     "both": dict.fromkeys(OBJECTS, HIDDEN)
     | {"hotset": (204, 200, 200, 200, 403), "coldset": (204, 200, 200, 406, 403), "merged": (204, 200, 200, 406, 403)},
+    # Who may not see all columns sees a topic's own table, and nothing that shows records or files as they are.
+    "partial": dict.fromkeys(OBJECTS, (204, 403, 403, 403, 403)) | {"hotset": (204, 200, 200, 200, 403), "other": HIDDEN},
     "writer": dict.fromkeys(OBJECTS, (204, 200, 200, 200, 403)) | {"coldset": (204, 200, 200, 406, 200), "merged": (204, 200, 200, 406, 403)},
     "stranger": dict.fromkeys(OBJECTS, HIDDEN),
 }
@@ -137,6 +147,7 @@ def test_listings_show_what_may_be_listed(guarded, topics, tokens):
     for who, expected in {
         "lister": {"hotset": {table, other}, "errors": {table, other}, "coldset": {table}, "merged": {table, other}},
         "reader": {"hotset": {table}, "errors": set(), "coldset": set(), "merged": set()},
+        "partial": {"hotset": {table}, "errors": {table}, "coldset": {table}, "merged": {table}},
         "both": {"hotset": {table}, "errors": set(), "coldset": {table}, "merged": {table}},
         "stranger": {"hotset": set(), "errors": set(), "coldset": set(), "merged": set()},
     }.items():
@@ -146,7 +157,7 @@ def test_listings_show_what_may_be_listed(guarded, topics, tokens):
 
 
 def test_everything_takes_everything(guarded, tokens):
-    for who, expected in {None: 401, "reader": 403, "both": 403, "lister": 200, "writer": 200}.items():
+    for who, expected in {None: 401, "reader": 403, "both": 403, "partial": 403, "lister": 200, "writer": 200}.items():
         headers = {"authorization": f"Bearer {tokens[who]}"} if who else {}
         assert requests.get(f"{guarded.catalog_uri}/metrics", headers=headers, timeout=10).status_code == expected, who
     for who, expected in {None: 401, "reader": 403, "both": 403, "lister": 403, "writer": 200}.items():
@@ -213,7 +224,7 @@ OPENS = {
 def test_the_gateways_cells(guarded, names, tokens, files):
     for who in SECRETS:
         for object, cells in CATALOG[who].items():
-            if cells[1] != 200:
+            if cells[1] != 200 or who == "partial":
                 continue
             signer = vended(guarded, tokens[who], *names[object])
             for target, path in files.items():
@@ -226,8 +237,32 @@ def test_the_gateways_cells(guarded, names, tokens, files):
                 assert writes == ([200, 204] if allowed else [403, 403]), (who, object, target, writes)
 
 
+def test_files_are_those_of_the_columns_that_are_seen(guarded, names, tokens, files):
+    location = do(guarded, tokens["partial"], "load", *names["hotset"]).json()["metadata-location"]
+    own = "/" + location.split("://", 1)[1]
+    folder, whole = (path.rsplit("/", 2)[0] for path in (own, files["hotset"]))
+    assert folder.startswith(f"{whole}~") and folder != whole
+    for signer in (vended(guarded, tokens["partial"], *names["hotset"]), Signer(guarded, "partial", SECRETS["partial"])):
+        assert signer.send("GET", own)[0] == 200
+        for path in (*files.values(), own.replace(folder, f"{whole}~"), own.replace(folder, whole), own.replace("/hotset/", "/errors/"), f"{whole}~{'0' * 32}/x"):
+            status, body = signer.send("GET", path)
+            assert (status, b"schemas" in body) == (403, False), path
+        for prefix in ("", f"{whole.split('/')[2]}/", whole.split("/")[2]):
+            assert signer.send("GET", f"/hotset?list-type=2&prefix={prefix}")[0] == 403, prefix
+    # Nor does anybody else find what was made for them.
+    for signer in (vended(guarded, tokens["writer"], *names["hotset"]), Signer(guarded, "writer", SECRETS["writer"])):
+        assert signer.send("GET", own)[0] == 403
+    topic = names["hotset"][1]
+    for method, who, expected in [("GET", "partial", 403), ("PUT", "partial", 403), ("DELETE", "partial", 403), ("GET", "reader", 200)]:
+        headers = {"authorization": f"Bearer {tokens[who]}"}
+        assert requests.request(method, f"{guarded.catalog_uri}/api/v1/topics/{topic}/schema", headers=headers, timeout=30).status_code == expected
+    for suffix in ("$raw", "~json", "$unmoved"):
+        answer = do(guarded, tokens["partial"], "load", "hotset", topic + suffix)
+        assert answer.status_code == 403 and "own table" in answer.json()["error"]["message"], suffix
+
+
 def test_own_keys_read_what_their_principal_may(guarded, files):
-    may = {"lister": set(), "reader": {"hotset"}, "both": {"hotset", "merged"}, "writer": set(OBJECTS), "stranger": set()}
+    may = {"lister": set(), "reader": {"hotset"}, "both": {"hotset", "merged"}, "partial": set(), "writer": set(OBJECTS), "stranger": set()}
     for who, secret in SECRETS.items():
         signer = Signer(guarded, who, secret)
         for target, path in files.items():

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, Method, Uri};
+use isk_model::ColumnRules;
 
 use crate::book::Book;
 use crate::credentials::CredentialsFile;
@@ -314,6 +315,11 @@ impl Access {
         self.right(caller, tables) >= Some(right)
     }
 
+    /// What a caller sees of the columns of a table that is made of these; `None`: all of them.
+    pub fn columns(&self, caller: &Caller, tables: &[TableName]) -> Option<Arc<ColumnRules>> {
+        self.known.as_ref()?.book().columns(caller, tables).map(Arc::new)
+    }
+
     /// A place for one more request of the caller's, where there is one.
     pub fn enter(&self, caller: &Caller) -> Option<Permit> {
         self.limit.enter(&caller.name)
@@ -351,6 +357,7 @@ impl Access {
             prefixes: prefixes.iter().map(folder).collect(),
             writes,
             expires: (known.now() / quarter + 5) * quarter,
+            column_groups: known.book().column_groups(),
         };
         known.signers().vend(&scope).map(Some)
     }
@@ -392,6 +399,9 @@ impl Access {
         if let Source::Configured(stamp) = scope.caller.source {
             let caller = book.by_stamp(&scope.caller.name, stamp);
             scope.caller = caller.ok_or_else(|| refused("the session token was revoked"))?;
+        } else if scope.column_groups != book.column_groups() {
+            // The caller's other groups are not in it, and one of them may be under a rule now.
+            return Err(refused("the rules have changed; load the table again"));
         }
         Ok(S3Caller::Vended(scope))
     }

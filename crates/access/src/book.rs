@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use isk_model::ColumnRules;
+
 use crate::principal::{Caller, Right, Source, Stamp, TableName};
 use crate::rules::Rules;
 use crate::secret::SecretDigest;
@@ -122,6 +124,16 @@ impl Book {
     /// Whether the configuration has a principal of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.principals.iter().any(|principal| principal.name == name)
+    }
+
+    /// What a caller sees of the columns of a table that is made of these; `None`: all of them.
+    pub(crate) fn columns(&self, caller: &Caller, tables: &[TableName]) -> Option<ColumnRules> {
+        self.rules.as_ref()?.columns(caller, tables)
+    }
+
+    /// Stands for the groups that the rules about columns name.
+    pub(crate) fn column_groups(&self) -> u64 {
+        self.rules.as_ref().map_or(0, Rules::column_groups)
     }
 
     /// The most that a caller may do with all of these tables.

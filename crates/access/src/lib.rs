@@ -33,7 +33,7 @@ pub use keys::{SigningKey, WeakKey};
 pub use limit::Permit;
 pub use oidc::{Oidc, OidcSettings};
 pub use principal::{Caller, Right, Source, Stamp, TableName};
-pub use rules::{Rule, Rules};
+pub use rules::{Reach, Rules};
 pub use secret::{BadDigest, SecretDigest};
 pub use sigv4::Claimed;
 pub use vended::{Scope, VendedKey};

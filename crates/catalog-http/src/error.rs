@@ -204,7 +204,9 @@ impl From<ServiceError> for ApiError {
             ServiceError::Unsupported { .. } | ServiceError::Undecodable { .. } => {
                 (StatusCode::NOT_ACCEPTABLE, "UnsupportedOperationException")
             }
-            ServiceError::Denied { .. } => (StatusCode::FORBIDDEN, "ForbiddenException"),
+            ServiceError::Denied { .. } | ServiceError::Withheld { .. } => {
+                (StatusCode::FORBIDDEN, "ForbiddenException")
+            }
             // Asking again plans again, and that is the remedy.
             ServiceError::Gone { .. } | ServiceError::Unavailable { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException")

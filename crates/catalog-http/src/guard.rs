@@ -13,7 +13,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
 use isk_access::{Caller, Claimed, Right, TableName};
 use isk_listen::ClientCertificate;
-use isk_virtual_table::{HOTSET, ServiceError};
+use isk_model::ColumnRules;
+use isk_virtual_table::{COLDSET, HOTSET, ServiceError};
 use tokio::sync::Semaphore;
 
 use crate::cold_names::is_read;
@@ -140,8 +141,9 @@ pub(crate) async fn guard<S: CatalogService>(
         Need::Everything(right) => app.allow_everything(&caller, right),
         Need::Upstream => {
             let path = request.uri().path().strip_prefix("/v1/coldset/").unwrap_or_default();
-            let reads = is_read(request.method(), path);
-            app.allow_everything(&caller, if reads { Right::Read } else { Right::Write })
+            let right = if is_read(request.method(), path) { Right::Read } else { Right::Write };
+            let whole = || app.whole(&caller, &[TableName::all_of(COLDSET)], "the coldset");
+            app.allow_everything(&caller, right).and_then(|()| whole())
         }
         Need::Table(right) | Need::Topic(right) => {
             let named = params.map_err(|error| ApiError::bad_request(error.body_text()));
@@ -150,7 +152,11 @@ pub(crate) async fn guard<S: CatalogService>(
                 _ => (param(params, "namespace"), param(params, "table")),
             });
             match names {
-                Ok((namespace, table)) => app.allow(&caller, right, namespace, table).await,
+                Ok((namespace, table)) => {
+                    // A topic's schema names all of its columns.
+                    let whole = matches!(need, Need::Topic(_));
+                    app.allow(&caller, right, namespace, table, whole).await
+                }
                 Err(_) => named.map(|_| ()),
             }
         }
@@ -215,13 +221,15 @@ impl<S: CatalogService> App<S> {
         caller.map_err(|refused| ApiError::not_known(&refused.0))
     }
 
-    /// Whether a caller may do this with a table. One that it may not know of is not there.
+    /// Whether a caller may do this with a table, or with the `whole` of it. One that it may not know of is not there.
+    /// Tables of the hotset are the only ones that their handlers can show in part.
     pub(crate) async fn allow(
         &self,
         caller: &Caller,
         right: Right,
         namespace: &str,
         table: &str,
+        whole: bool,
     ) -> Result<(), ApiError> {
         if self.access.is_open() {
             return Ok(());
@@ -229,7 +237,11 @@ impl<S: CatalogService> App<S> {
         let parts = self.parts(namespace, table).await?;
         let has = self.access.right(caller, &parts);
         if has >= Some(right) {
-            return Ok(());
+            let in_part = !whole && (namespace == HOTSET || right == Right::List);
+            return match in_part {
+                true => Ok(()),
+                false => self.whole(caller, &parts, &format!("{namespace}.{table}")),
+            };
         }
         let namespace = namespace.replace(SEPARATOR, ".");
         match has {
@@ -239,6 +251,37 @@ impl<S: CatalogService> App<S> {
                 Err(ApiError::not_allowed(&caller.name, &format!("{verb} {namespace}.{table}")))
             }
         }
+    }
+
+    /// Refuses a caller who is under rules about columns of a table that is made of `parts`.
+    pub(crate) fn whole(
+        &self,
+        caller: &Caller,
+        parts: &[TableName],
+        what: &str,
+    ) -> Result<(), ApiError> {
+        match self.access.columns(caller, parts) {
+            None => Ok(()),
+            Some(_) => Err(ServiceError::Withheld {
+                what: what.to_owned(),
+                reason: "a topic's own table in hotset is all that is shown without some columns"
+                    .to_owned(),
+            }
+            .into()),
+        }
+    }
+
+    /// What a caller sees of the columns of a table; `None`: all of them.
+    pub(crate) async fn columns(
+        &self,
+        caller: &Caller,
+        namespace: &str,
+        table: &str,
+    ) -> Result<Option<Arc<ColumnRules>>, ApiError> {
+        if self.access.is_open() {
+            return Ok(None);
+        }
+        Ok(self.access.columns(caller, &self.parts(namespace, table).await?))
     }
 
     fn allow_everything(&self, caller: &Caller, right: Right) -> Result<(), ApiError> {

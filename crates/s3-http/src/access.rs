@@ -151,6 +151,7 @@ impl<R: Fn(&str) -> Rights + Send + Sync + 'static> S3Access for Gate<R> {
             S3Path::Object { bucket, key } => (Some(&**bucket), Some(&**key)),
         };
         let operation = cx.s3_op().name();
+        let mut columns = None;
         if let Some(caller) = &caller {
             let prefix = query(cx.uri()).find(|(name, _)| name == "prefix");
             let prefix = prefix.map(|(_, prefix)| prefix.into_owned()).unwrap_or_default();
@@ -158,12 +159,16 @@ impl<R: Fn(&str) -> Rights + Send + Sync + 'static> S3Access for Gate<R> {
             let ours = bucket.is_some_and(|bucket| (self.rights)(bucket) == Rights::ReadOnly);
             let wanted = Wanted { operation, bucket, key, prefix: &prefix, writes, ours };
             self.owners.check(caller, &wanted)?;
+            columns = self.owners.columns(caller, &wanted)?;
         }
         self.decide(operation, bucket)?;
         let anyone = Caller::anyone();
         let name = caller.as_ref().map_or(&anyone, S3Caller::caller);
         let permit = self.owners.access.enter(name).ok_or_else(slow_down)?;
         cx.extensions_mut().insert(Arc::new(permit));
+        if let Some(columns) = columns {
+            cx.extensions_mut().insert(columns);
+        }
         if let Some(caller) = caller {
             cx.extensions_mut().insert(caller);
         }

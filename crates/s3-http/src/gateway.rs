@@ -10,6 +10,7 @@ use hyper::body::Body as _;
 use isk_access::{Permit, S3Caller};
 use isk_coldset::ColdStore;
 use isk_listen::WatchedBody;
+use isk_model::ColumnRules;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, BucketLocationConstraint,
@@ -252,7 +253,10 @@ impl<S: ObjectService> S3 for Buckets<S> {
     ) -> S3Result<S3Response<HeadObjectOutput>> {
         let input = &request.input;
         match self.source(&input.bucket)? {
-            Source::Ours(objects) => reading::head(objects, input).await.map(S3Response::new),
+            Source::Ours(objects) => {
+                let columns = request.extensions.get::<Arc<ColumnRules>>();
+                reading::head(objects, input, columns).await.map(S3Response::new)
+            }
             Source::Cold(store) => cold::head(store, input).await.map(S3Response::new),
         }
     }
@@ -263,7 +267,10 @@ impl<S: ObjectService> S3 for Buckets<S> {
     ) -> S3Result<S3Response<GetObjectOutput>> {
         let input = &request.input;
         let mut output = match self.source(&input.bucket)? {
-            Source::Ours(objects) => reading::get(objects, input).await?,
+            Source::Ours(objects) => {
+                let columns = request.extensions.get::<Arc<ColumnRules>>();
+                reading::get(objects, input, columns).await?
+            }
             Source::Cold(store) => cold::get(store, input).await?,
         };
         // A request is under way until its body is sent.

@@ -1,7 +1,10 @@
 //! What is whose, where callers are told apart: a vended key opens its table's folders, a principal's own key what the
 //! rules let the principal read.
 
+use std::sync::Arc;
+
 use isk_access::{Access, Right, S3Caller, Scope, TableName};
+use isk_model::{ColumnRules, split_folder};
 use isk_virtual_table::COLDSET;
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
@@ -51,6 +54,31 @@ impl Owners {
         Err(S3Error::with_message(S3ErrorCode::AccessDenied, message))
     }
 
+    /// The rules about columns that the caller is under, where they are those that the object was made for.
+    pub(crate) fn columns(
+        &self,
+        caller: &S3Caller,
+        wanted: &Wanted<'_>,
+    ) -> S3Result<Option<Arc<ColumnRules>>> {
+        let mut tables = self.tables(wanted).unwrap_or_default();
+        if let S3Caller::Vended(scope) = caller {
+            tables.extend(scope.tables.iter().cloned());
+        }
+        let rules = self.access.columns(caller.caller(), &tables);
+        let path = wanted.key.unwrap_or(wanted.prefix);
+        let folder = path.split('/').next().unwrap_or_default();
+        let made_for = if wanted.ours { split_folder(folder).1 } else { None };
+        let theirs = rules.as_ref().map(|rules| rules.digest().to_string());
+        // What tells of no table (whether a bucket is there) shows no column.
+        if made_for == theirs.as_deref() || (wanted.key.is_none() && !is_listing(wanted.operation))
+        {
+            return Ok(rules);
+        }
+        let message = "rules of the access file are about columns of this table, and this object is not what they let \
+                       the key's owner see; load the table again";
+        Err(S3Error::with_message(S3ErrorCode::AccessDenied, message))
+    }
+
     fn in_scope(&self, scope: &Scope, wanted: &Wanted<'_>) -> bool {
         let right = if wanted.writes { Right::Write } else { Right::Read };
         if (wanted.writes && !scope.writes) || !self.access.may(&scope.caller, right, &scope.tables)
@@ -80,7 +108,7 @@ impl Owners {
             None if is_listing(wanted.operation) => wanted.prefix,
             None => return None,
         };
-        let topic = path.split_once('/').map_or("*", |(topic, _)| topic);
+        let topic = path.split_once('/').map_or("*", |(folder, _)| split_folder(folder).0);
         let parts = (self.parts)(bucket, topic);
         Some(parts.into_iter().map(|(namespace, table)| TableName { namespace, table }).collect())
     }
