@@ -4,6 +4,7 @@ import base64
 import datetime
 import http.client
 import json
+import pathlib
 import time
 import urllib.parse
 
@@ -96,7 +97,7 @@ def guarded(broker, lake, topics, tmp_path_factory):
     access = tmp_path_factory.mktemp("matrix") / "access.toml"
     access.write_text(ACCESS.format(topic=topics["hotset"]))
     secrets = {f"SECRET_OF_{name.upper()}": secret for name, secret in SECRETS.items()}
-    own = {"ISK_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap, "ISK_AUTH_ACCESS_FILE": str(access)}
+    own = {"ISK_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap, "ISK_AUTH_ACCESS_FILE": str(access), "ISK_AUDIT_FILE": str(access.parent / "audit.jsonl"), "ISK_AUDIT_GATHER_SECONDS": "1"}
     with Guarded(own | secrets | lake.isk_environment()) as server:
         yield server
 
@@ -359,3 +360,38 @@ def test_tricks_in_paths_open_nothing(guarded, names, tokens, files):
         connection.request("GET", f"/v1/{path}", headers={"authorization": f"Bearer {tokens['reader']}"})
         assert connection.getresponse().status in (400, 404), name
         connection.close()
+
+
+def test_the_audit_log_tells_who_did_what(guarded, names, tokens, files):
+    audit = pathlib.Path(guarded.environment()["ISK_AUDIT_FILE"])
+    begin = len(audit.read_text().splitlines())
+    namespace, table = names["hotset"]
+    do(guarded, tokens["reader"], "load", namespace, table)
+    do(guarded, tokens["stranger"], "load", namespace, table)
+    do(guarded, None, "plan", namespace, table)
+    do(guarded, tokens["writer"], "commit", *names["coldset"])
+    signer = vended(guarded, tokens["reader"], namespace, table)
+    for _ in range(50):
+        assert signer.send("GET", files["hotset"])[0] == 200
+    signer.send("GET", files["other"])
+    send(guarded, "GET", files["hotset"], signer.headers("GET", files["hotset"]) | {"Authorization": "AWS4-HMAC-SHA256 x"})
+    time.sleep(2.5)
+    lines = [json.loads(line) for line in audit.read_text().splitlines()[begin:]]
+    seen = {(line["principal"], line["action"], *line["tables"], line["decision"], line["status"]) for line in lines}
+    whole = f"hotset.{table}"
+    for expected in [
+        ("reader", "load", whole, "allowed", 200),
+        ("stranger", "load", whole, "denied", 404),
+        (None, "plan", whole, "denied", 401),
+        ("writer", "commit", f"coldset.{table}", "allowed", 200),
+        ("reader", "read object", whole, "allowed", 200),
+        ("reader", "read object", whole, "denied", 403),
+    ]:
+        assert expected in seen, (expected, seen)
+    assert any(line["principal"] is None and line["action"] == "read object" and line["decision"] == "denied" for line in lines)
+    reads = [line for line in lines if line["action"] == "read object" and line["status"] == 200]
+    assert sum(line["requests"] for line in reads) == 50 and len(reads) < 10
+    assert all(line["from"] == "127.0.0.1" and line["at"].endswith("Z") for line in lines)
+    text = audit.read_text()
+    for secret in (*SECRETS.values(), *(tokens[who] for who in SECRETS), signer.credentials.secret_key, signer.credentials.token):
+        assert secret not in text

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::{HeaderMap, Method, Uri};
 use isk_model::ColumnRules;
 
+use crate::audit::Audit;
 use crate::book::Book;
 use crate::credentials::CredentialsFile;
 use crate::file::{AccessFile, FileError};
@@ -139,12 +140,18 @@ pub struct Access {
     known: Option<Arc<Known>>,
     limit: Arc<Limit>,
     file_errors: Arc<AtomicU64>,
+    audit: Audit,
 }
 
 impl Access {
     /// Everybody may everything.
     pub fn open(concurrent_requests: usize) -> Self {
-        Self { known: None, limit: Limit::new(concurrent_requests), file_errors: Arc::default() }
+        Self {
+            known: None,
+            limit: Limit::new(concurrent_requests),
+            file_errors: Arc::default(),
+            audit: Audit::default(),
+        }
     }
 
     /// Only who is known comes in.
@@ -168,7 +175,22 @@ impl Access {
         known.book = RwLock::new(Arc::new(known.read()?));
         known.take_signing_keys()?;
         let limit = Limit::new(settings.concurrent_requests);
-        Ok(Self { known: Some(Arc::new(known)), limit, file_errors: Arc::default() })
+        Ok(Self {
+            known: Some(Arc::new(known)),
+            limit,
+            file_errors: Arc::default(),
+            audit: Audit::default(),
+        })
+    }
+
+    /// The same, with a log of who did what.
+    pub fn with_audit(self, audit: Audit) -> Self {
+        Self { audit, ..self }
+    }
+
+    /// The log of who did what.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// Whether everybody may everything.
@@ -408,11 +430,12 @@ impl Access {
 
     /// Counters in the Prometheus text format.
     pub fn metrics_text(&self) -> String {
-        format!(
+        let own = format!(
             "# HELP isk_access_file_errors_total Looks at an access file that could not be taken.\n\
              # TYPE isk_access_file_errors_total counter\n\
              isk_access_file_errors_total {}\n",
             self.file_errors.load(Ordering::Relaxed)
-        )
+        );
+        own + &self.audit.metrics_text()
     }
 }

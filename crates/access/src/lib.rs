@@ -9,6 +9,7 @@
 //! check them.
 
 mod access;
+mod audit;
 mod book;
 mod credentials;
 mod file;
@@ -26,6 +27,7 @@ mod tokens;
 mod vended;
 
 pub use access::{Access, AccessSettings, GrantError, Granted, Refused, S3Caller, S3Refused};
+pub use audit::{Audit, AuditSettings, Event};
 pub use book::{Book, ConfiguredPrincipal, S3Key};
 pub use credentials::{BadCredential, credentials};
 pub use file::{AccessFile, FileError};

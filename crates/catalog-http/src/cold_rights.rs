@@ -62,6 +62,23 @@ pub(crate) fn check(
     }
 }
 
+/// The tables that a write's body names.
+pub(crate) fn tables(write: ColdWrite, body: &[u8]) -> Vec<String> {
+    let Ok(body) = serde_json::from_slice::<Value>(body) else { return Vec::new() };
+    let names = match write {
+        ColdWrite::CreateTable | ColdWrite::RegisterTable => vec![text(&body["name"])],
+        ColdWrite::RenameTable => {
+            vec![text(&body["source"]["name"]), text(&body["destination"]["name"])]
+        }
+        ColdWrite::CommitTransaction => {
+            let changes = body["table-changes"].as_array().map_or(&[][..], Vec::as_slice);
+            changes.iter().map(|change| text(&change["identifier"]["name"])).collect()
+        }
+        ColdWrite::UpdateTable | ColdWrite::DropTable => Vec::new(),
+    };
+    names.into_iter().filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }

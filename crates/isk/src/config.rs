@@ -40,6 +40,8 @@ pub struct Config {
     pub tls: connections::Tls,
     /// Who may in.
     pub auth: auth::Auth,
+    /// Who read or changed what.
+    pub audit: auth::AuditLog,
     /// The Iceberg REST catalog.
     pub catalog: Catalog,
     /// The S3 gateway.
@@ -81,6 +83,7 @@ impl Default for Config {
             data_dir: PathBuf::from("isk-data"),
             tls: connections::Tls::default(),
             auth: auth::Auth::default(),
+            audit: auth::AuditLog::default(),
             catalog: Catalog::default(),
             s3: S3::default(),
             kafka: Properties::default(),

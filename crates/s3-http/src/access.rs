@@ -10,6 +10,7 @@ use s3s::auth::{S3Auth, SecretKey};
 use s3s::path::S3Path;
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
+use crate::audit::Asked;
 use crate::error::slow_down;
 use crate::scope::{Owners, Wanted};
 use crate::settings::GatewayCredentials;
@@ -152,12 +153,16 @@ impl<R: Fn(&str) -> Rights + Send + Sync + 'static> S3Access for Gate<R> {
         };
         let operation = cx.s3_op().name();
         let mut columns = None;
+        let asked = cx.extensions_mut().get::<Asked>().cloned();
         if let Some(caller) = &caller {
             let prefix = query(cx.uri()).find(|(name, _)| name == "prefix");
             let prefix = prefix.map(|(_, prefix)| prefix.into_owned()).unwrap_or_default();
             let writes = COLD_WRITES.contains(&operation);
             let ours = bucket.is_some_and(|bucket| (self.rights)(bucket) == Rights::ReadOnly);
             let wanted = Wanted { operation, bucket, key, prefix: &prefix, writes, ours };
+            if let Some(asked) = asked {
+                asked.tell(Some(caller), self.owners.tables(&wanted).unwrap_or_default());
+            }
             self.owners.check(caller, &wanted)?;
             columns = self.owners.columns(caller, &wanted)?;
         }

@@ -97,7 +97,7 @@ impl Owners {
     }
 
     /// The tables that a principal must have a right on; `None`: what is asked tells of no table.
-    fn tables(&self, wanted: &Wanted<'_>) -> Option<Vec<TableName>> {
+    pub(crate) fn tables(&self, wanted: &Wanted<'_>) -> Option<Vec<TableName>> {
         let bucket = wanted.bucket?;
         if !wanted.ours {
             // Which table of the coldset an object belongs to, its key does not tell.
