@@ -4,6 +4,7 @@ use std::fmt;
 
 use isk_model::ColumnRules;
 
+use crate::kafka::KafkaLogin;
 use crate::principal::{Caller, Right, Source, Stamp, TableName};
 use crate::rules::Rules;
 use crate::secret::SecretDigest;
@@ -131,9 +132,14 @@ impl Book {
         self.rules.as_ref()?.columns(caller, tables)
     }
 
-    /// Stands for the groups that the rules about columns name.
-    pub(crate) fn column_groups(&self) -> u64 {
-        self.rules.as_ref().map_or(0, Rules::column_groups)
+    /// How a caller is known to the brokers, where it is.
+    pub(crate) fn login(&self, caller: &Caller) -> Option<&KafkaLogin> {
+        self.rules.as_ref()?.login(caller)
+    }
+
+    /// Stands for the groups named by what takes something from callers.
+    pub(crate) fn limiting_groups(&self) -> u64 {
+        self.rules.as_ref().map_or(0, Rules::limiting_groups)
     }
 
     /// The most that a caller may do with all of these tables.

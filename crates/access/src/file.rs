@@ -1,11 +1,13 @@
 //! The access file: principals and rules as an operator writes them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use isk_model::ColumnRule;
 use serde::Deserialize;
 
 use crate::book::{Book, ConfiguredPrincipal, S3Key};
+use crate::kafka::KafkaLogin;
 use crate::principal::Right;
 use crate::rules::{Reach, Rules};
 use crate::secret::SecretDigest;
@@ -37,6 +39,8 @@ struct Written {
     rules: Vec<WrittenRule>,
     #[serde(default)]
     columns: Vec<WrittenColumns>,
+    #[serde(default, rename = "kafka")]
+    logins: Vec<WrittenLogin>,
 }
 
 #[derive(Deserialize)]
@@ -97,6 +101,20 @@ struct WrittenColumns {
     #[serde(default)]
     mask: Vec<String>,
 }
+
+/// Properties of librdkafka's; those that end in `.file` name a file with the value.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenLogin {
+    #[serde(default)]
+    principals: Vec<String>,
+    #[serde(default)]
+    groups: Vec<String>,
+    properties: BTreeMap<String, String>,
+}
+
+/// Properties whose value may come from a file.
+const SECRETS: [&str; 3] = ["sasl.password", "ssl.key.password", "sasl.oauthbearer.client.secret"];
 
 /// What the library says of a value of another kind quotes the value, which may be a secret.
 fn without_values(message: &str) -> String {
@@ -159,7 +177,11 @@ impl AccessFile {
         let columns = written.columns.iter().enumerate().map(|(at, rule)| {
             rule.checked().map_err(|reason| format!("columns {}: {reason}", at + 1))
         });
+        let logins = written.logins.into_iter().enumerate().map(|(at, login)| {
+            self.login(login).map_err(|reason| format!("kafka {}: {reason}", at + 1))
+        });
         let rules = Rules {
+            logins: logins.collect::<Result<_, _>>()?,
             rights: rights.collect::<Result<_, _>>()?,
             columns: columns.collect::<Result<_, _>>()?,
         };
@@ -196,6 +218,22 @@ impl AccessFile {
             api_keys: digests(written.api_keys)?,
             s3_keys: s3_keys.collect::<Result<_, _>>()?,
         })
+    }
+
+    fn login(&self, written: WrittenLogin) -> Result<(Reach, KafkaLogin), String> {
+        let reach = reach(&written.principals, &written.groups, &[])?;
+        let mut properties = BTreeMap::new();
+        for (key, value) in written.properties {
+            let secret = key.strip_suffix(".file").filter(|of| SECRETS.contains(of));
+            let (key, value) = match secret {
+                Some(secret) => (secret.to_owned(), self.text(Some(Path::new(&value)), None)?),
+                None => (key, value),
+            };
+            if properties.insert(key.clone(), value).is_some() {
+                return Err(format!("{key} is there twice"));
+            }
+        }
+        Ok((reach, KafkaLogin::new(properties)?))
     }
 
     fn digest(&self, written: &WrittenSecret) -> Result<SecretDigest, String> {
@@ -330,6 +368,14 @@ mod tests {
             (
                 "[[columns]]\nprincipals = [\"*\"]\ntables = [\"errors.a\"]\nhide = [\"b\"]",
                 "hold for merged and errors",
+            ),
+            (
+                "[[kafka]]\nprincipals = [\"a\"]\nproperties = { \"bootstrap.servers\" = \"hush\" }",
+                "kafka 1: \"bootstrap.servers\" is no part",
+            ),
+            (
+                "[[kafka]]\nprincipals = [\"a\"]\nproperties = { \"sasl.password.file\" = \"none\" }",
+                "none: No such file",
             ),
             ("[[columns]]\ntables = [\"hotset.a\"]\nhide = [\"b\"]", "names no principals"),
             (&format!("{principal}secrets = [{{ sha256 = \"hush\" }}]"), "64 hexadecimal"),

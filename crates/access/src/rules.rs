@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use isk_model::{ColumnRule, ColumnRules};
 
+use crate::kafka::KafkaLogin;
 use crate::principal::{Caller, Right, TableName};
 
 /// A name with `*` for any run of characters, also none.
@@ -90,6 +91,8 @@ pub struct Rules {
     pub rights: Vec<(Reach, Right)>,
     /// Who sees which columns of some tables.
     pub columns: Vec<(Reach, ColumnRule)>,
+    /// Who is known to the brokers by which login: the first that fits.
+    pub logins: Vec<(Reach, KafkaLogin)>,
 }
 
 impl Rules {
@@ -116,7 +119,13 @@ impl Rules {
 
     fn reaches(&self) -> impl Iterator<Item = &Reach> {
         let rights = self.rights.iter().map(|(reach, _)| reach);
-        rights.chain(self.columns.iter().map(|(reach, _)| reach))
+        rights.chain(self.limiting())
+    }
+
+    /// What takes something from those whom it is for.
+    fn limiting(&self) -> impl Iterator<Item = &Reach> {
+        let columns = self.columns.iter().map(|(reach, _)| reach);
+        columns.chain(self.logins.iter().map(|(reach, _)| reach))
     }
 
     /// Whether any rule speaks of a group: the others make no difference.
@@ -124,10 +133,15 @@ impl Rules {
         self.reaches().any(|reach| reach.names_group(group))
     }
 
-    /// A number that stands for the groups that the rules about columns name: as long as it is the same, a caller
-    /// that was stripped of the groups that no rule names is under the same rules.
-    pub fn column_groups(&self) -> u64 {
-        let names = self.columns.iter().flat_map(|(reach, _)| &reach.groups);
+    /// How a caller is known to the brokers, where it is.
+    pub fn login(&self, caller: &Caller) -> Option<&KafkaLogin> {
+        self.logins.iter().find(|(reach, _)| reach.is_for(caller)).map(|(_, login)| login)
+    }
+
+    /// A number that stands for the groups named by what takes something from callers, rules about columns and logins:
+    /// as long as it is the same, a caller that was stripped of the groups that nothing names is under the same.
+    pub fn limiting_groups(&self) -> u64 {
+        let names = self.limiting().flat_map(|reach| &reach.groups);
         let names: BTreeSet<&str> = names.map(|Pattern(text)| text.as_str()).collect();
         let names = names.into_iter().collect::<Vec<_>>().join("\0");
         let digest = ring::digest::digest(&ring::digest::SHA256, names.as_bytes());
@@ -188,7 +202,7 @@ mod tests {
             rule(&["alice"], &["etl*"], &["hotset.*"], Right::Read),
             rule(&[], &["etl-lead"], &["coldset.a"], Right::Write),
         ];
-        let rules = Rules { rights, columns: Vec::new() };
+        let rules = Rules { rights, ..Rules::default() };
         let caller = |name: &str, groups: &[&str]| Caller {
             name: name.into(),
             groups: texts(groups),
@@ -222,7 +236,7 @@ mod tests {
             hides(&["al*"], &[], &["hotset.orders"], "card"),
             hides(&[], &["interns"], &["hotset.pay*", "coldset.*"], "iban"),
         ];
-        let rules = Rules { rights: Vec::new(), columns };
+        let rules = Rules { columns, ..Rules::default() };
         let caller = |name: &str, groups: &[&str]| Caller {
             name: name.into(),
             groups: texts(groups),
@@ -250,6 +264,6 @@ mod tests {
         let all = rules.columns(&both, &merged).unwrap();
         assert_eq!(["card", "iban"].map(|c| all.seen(c)), [isk_model::Seen::Hidden; 2]);
         assert!(rules.names_group("interns") && !rules.names_group("etl"));
-        assert_ne!(rules.column_groups(), Rules::default().column_groups());
+        assert_ne!(rules.limiting_groups(), Rules::default().limiting_groups());
     }
 }

@@ -146,6 +146,7 @@ impl<R: Fn(&str) -> Rights + Send + Sync + 'static> S3Access for Gate<R> {
             return Err(S3Error::with_message(S3ErrorCode::AccessDenied, message));
         };
         let caller = self.caller(&credentials.access_key, cx.headers(), cx.uri())?;
+        let asked = cx.extensions_mut().get::<Asked>().cloned();
         let (bucket, key) = match cx.s3_path() {
             S3Path::Root => (None, None),
             S3Path::Bucket { bucket } => (Some(&**bucket), None),
@@ -153,7 +154,6 @@ impl<R: Fn(&str) -> Rights + Send + Sync + 'static> S3Access for Gate<R> {
         };
         let operation = cx.s3_op().name();
         let mut columns = None;
-        let asked = cx.extensions_mut().get::<Asked>().cloned();
         if let Some(caller) = &caller {
             let prefix = query(cx.uri()).find(|(name, _)| name == "prefix");
             let prefix = prefix.map(|(_, prefix)| prefix.into_owned()).unwrap_or_default();
@@ -164,6 +164,7 @@ impl<R: Fn(&str) -> Rights + Send + Sync + 'static> S3Access for Gate<R> {
                 asked.tell(Some(caller), self.owners.tables(&wanted).unwrap_or_default());
             }
             self.owners.check(caller, &wanted)?;
+            self.owners.check_kafka(caller, &wanted).await?;
             columns = self.owners.columns(caller, &wanted)?;
         }
         self.decide(operation, bucket)?;

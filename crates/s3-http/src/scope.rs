@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use isk_access::{Access, Right, S3Caller, Scope, TableName};
+use isk_access::{Access, KafkaSilent, Right, S3Caller, Scope, TableName};
 use isk_model::{ColumnRules, split_folder};
 use isk_virtual_table::COLDSET;
 use s3s::{S3Error, S3ErrorCode, S3Result};
@@ -52,6 +52,36 @@ impl Owners {
             S3Caller::Principal(_) => "no rule of the access file allows that to this key's owner",
         };
         Err(S3Error::with_message(S3ErrorCode::AccessDenied, message))
+    }
+
+    /// Whether Kafka lets a caller read, who is known to it.
+    pub(crate) async fn check_kafka(&self, caller: &S3Caller, wanted: &Wanted<'_>) -> S3Result<()> {
+        let tables = self.all_tables(caller, wanted);
+        if tables.is_empty() || !self.access.is_known_to_kafka(caller.caller()) {
+            return Ok(());
+        }
+        let rights = self.access.rights(caller.caller(), &[tables]).await;
+        let (code, message) = match rights.map(|rights| rights.first().copied().flatten()) {
+            Ok(right) if right >= Some(Right::Read) => return Ok(()),
+            Ok(_) => {
+                let why = "Kafka does not let the key's owner read the topic: its login to Kafka needs READ on it";
+                (S3ErrorCode::AccessDenied, why.to_owned())
+            }
+            Err(KafkaSilent::Refused(why)) => (S3ErrorCode::AccessDenied, why),
+            Err(KafkaSilent::Unavailable(why)) => (S3ErrorCode::ServiceUnavailable, why),
+        };
+        Err(S3Error::with_message(code, message))
+    }
+
+    /// The tables that what is asked shows, or could: by its name, and by what the key was vended with.
+    fn all_tables(&self, caller: &S3Caller, wanted: &Wanted<'_>) -> Vec<TableName> {
+        let mut tables = self.tables(wanted).unwrap_or_default();
+        if let S3Caller::Vended(scope) = caller {
+            tables.extend(scope.tables.iter().cloned());
+            // A vended key says better than a name which of the coldset's tables it is.
+            tables.retain(|table| *table != TableName::all_of(COLDSET));
+        }
+        tables
     }
 
     /// The rules about columns that the caller is under, where they are those that the object was made for.
