@@ -15,6 +15,7 @@ need 'pkg-config --exists openssl' libssl-dev
 need 'test -e /usr/include/zlib.h' zlib1g-dev
 if [ "${1:-}" = --tests ]; then
     need 'command -v mvn' maven
+    need 'command -v kcat' kcat
     need 'test -n "$(ls -d /usr/lib/jvm/*17* 2>/dev/null)"' openjdk-17-jdk-headless
     need 'python3 -c "import ensurepip, venv"' python3-venv
     need 'ls /usr/lib/*/faketime/libfaketimeMT.so.1' faketime

@@ -4,6 +4,7 @@ import base64
 import datetime
 import http.client
 import json
+import pathlib
 import time
 import urllib.parse
 
@@ -19,7 +20,7 @@ from stack import clients, records
 from stack.isk import Isk
 
 # The principals, and what each rule gives them.
-SECRETS = {name: f"secret-of-{name}-0123456789" for name in ("lister", "reader", "both", "writer", "stranger")}
+SECRETS = {name: f"secret-of-{name}-0123456789" for name in ("lister", "reader", "both", "partial", "writer", "stranger")}
 ACCESS = """
 [[rule]]
 principals = ["lister"]
@@ -33,6 +34,14 @@ allow = "read"
 principals = ["both"]
 tables = ["coldset.{topic}"]
 allow = "read"
+[[rule]]
+principals = ["partial"]
+tables = ["*.{topic}"]
+allow = "write"
+[[columns]]
+principals = ["partial"]
+tables = ["hotset.{topic}", "coldset.{topic}"]
+hide = ["kafka_key"]
 [[rule]]
 principals = ["writer"]
 tables = ["*"]
@@ -57,6 +66,8 @@ CATALOG = {
     "reader": dict.fromkeys(OBJECTS, HIDDEN) | {"hotset": (204, 200, 200, 200, 403)},
     "both": dict.fromkeys(OBJECTS, HIDDEN)
     | {"hotset": (204, 200, 200, 200, 403), "coldset": (204, 200, 200, 406, 403), "merged": (204, 200, 200, 406, 403)},
+    # Who may not see all columns sees a topic's own table, and nothing that shows records or files as they are.
+    "partial": dict.fromkeys(OBJECTS, (204, 403, 403, 403, 403)) | {"hotset": (204, 200, 200, 200, 403), "other": HIDDEN},
     "writer": dict.fromkeys(OBJECTS, (204, 200, 200, 200, 403)) | {"coldset": (204, 200, 200, 406, 200), "merged": (204, 200, 200, 406, 403)},
     "stranger": dict.fromkeys(OBJECTS, HIDDEN),
 }
@@ -86,7 +97,7 @@ def guarded(broker, lake, topics, tmp_path_factory):
     access = tmp_path_factory.mktemp("matrix") / "access.toml"
     access.write_text(ACCESS.format(topic=topics["hotset"]))
     secrets = {f"SECRET_OF_{name.upper()}": secret for name, secret in SECRETS.items()}
-    own = {"ISK_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap, "ISK_AUTH_ACCESS_FILE": str(access)}
+    own = {"ISK_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap, "ISK_AUTH_ACCESS_FILE": str(access), "ISK_AUDIT_FILE": str(access.parent / "audit.jsonl"), "ISK_AUDIT_GATHER_SECONDS": "1"}
     with Guarded(own | secrets | lake.isk_environment()) as server:
         yield server
 
@@ -137,6 +148,7 @@ def test_listings_show_what_may_be_listed(guarded, topics, tokens):
     for who, expected in {
         "lister": {"hotset": {table, other}, "errors": {table, other}, "coldset": {table}, "merged": {table, other}},
         "reader": {"hotset": {table}, "errors": set(), "coldset": set(), "merged": set()},
+        "partial": {"hotset": {table}, "errors": {table}, "coldset": {table}, "merged": {table}},
         "both": {"hotset": {table}, "errors": set(), "coldset": {table}, "merged": {table}},
         "stranger": {"hotset": set(), "errors": set(), "coldset": set(), "merged": set()},
     }.items():
@@ -146,7 +158,7 @@ def test_listings_show_what_may_be_listed(guarded, topics, tokens):
 
 
 def test_everything_takes_everything(guarded, tokens):
-    for who, expected in {None: 401, "reader": 403, "both": 403, "lister": 200, "writer": 200}.items():
+    for who, expected in {None: 401, "reader": 403, "both": 403, "partial": 403, "lister": 200, "writer": 200}.items():
         headers = {"authorization": f"Bearer {tokens[who]}"} if who else {}
         assert requests.get(f"{guarded.catalog_uri}/metrics", headers=headers, timeout=10).status_code == expected, who
     for who, expected in {None: 401, "reader": 403, "both": 403, "lister": 403, "writer": 200}.items():
@@ -213,7 +225,7 @@ OPENS = {
 def test_the_gateways_cells(guarded, names, tokens, files):
     for who in SECRETS:
         for object, cells in CATALOG[who].items():
-            if cells[1] != 200:
+            if cells[1] != 200 or who == "partial":
                 continue
             signer = vended(guarded, tokens[who], *names[object])
             for target, path in files.items():
@@ -226,8 +238,32 @@ def test_the_gateways_cells(guarded, names, tokens, files):
                 assert writes == ([200, 204] if allowed else [403, 403]), (who, object, target, writes)
 
 
+def test_files_are_those_of_the_columns_that_are_seen(guarded, names, tokens, files):
+    location = do(guarded, tokens["partial"], "load", *names["hotset"]).json()["metadata-location"]
+    own = "/" + location.split("://", 1)[1]
+    folder, whole = (path.rsplit("/", 2)[0] for path in (own, files["hotset"]))
+    assert folder.startswith(f"{whole}~") and folder != whole
+    for signer in (vended(guarded, tokens["partial"], *names["hotset"]), Signer(guarded, "partial", SECRETS["partial"])):
+        assert signer.send("GET", own)[0] == 200
+        for path in (*files.values(), own.replace(folder, f"{whole}~"), own.replace(folder, whole), own.replace("/hotset/", "/errors/"), f"{whole}~{'0' * 32}/x"):
+            status, body = signer.send("GET", path)
+            assert (status, b"schemas" in body) == (403, False), path
+        for prefix in ("", f"{whole.split('/')[2]}/", whole.split("/")[2]):
+            assert signer.send("GET", f"/hotset?list-type=2&prefix={prefix}")[0] == 403, prefix
+    # Nor does anybody else find what was made for them.
+    for signer in (vended(guarded, tokens["writer"], *names["hotset"]), Signer(guarded, "writer", SECRETS["writer"])):
+        assert signer.send("GET", own)[0] == 403
+    topic = names["hotset"][1]
+    for method, who, expected in [("GET", "partial", 403), ("PUT", "partial", 403), ("DELETE", "partial", 403), ("GET", "reader", 200)]:
+        headers = {"authorization": f"Bearer {tokens[who]}"}
+        assert requests.request(method, f"{guarded.catalog_uri}/api/v1/topics/{topic}/schema", headers=headers, timeout=30).status_code == expected
+    for suffix in ("$raw", "~json", "$unmoved"):
+        answer = do(guarded, tokens["partial"], "load", "hotset", topic + suffix)
+        assert answer.status_code == 403 and "own table" in answer.json()["error"]["message"], suffix
+
+
 def test_own_keys_read_what_their_principal_may(guarded, files):
-    may = {"lister": set(), "reader": {"hotset"}, "both": {"hotset", "merged"}, "writer": set(OBJECTS), "stranger": set()}
+    may = {"lister": set(), "reader": {"hotset"}, "both": {"hotset", "merged"}, "partial": set(), "writer": set(OBJECTS), "stranger": set()}
     for who, secret in SECRETS.items():
         signer = Signer(guarded, who, secret)
         for target, path in files.items():
@@ -324,3 +360,38 @@ def test_tricks_in_paths_open_nothing(guarded, names, tokens, files):
         connection.request("GET", f"/v1/{path}", headers={"authorization": f"Bearer {tokens['reader']}"})
         assert connection.getresponse().status in (400, 404), name
         connection.close()
+
+
+def test_the_audit_log_tells_who_did_what(guarded, names, tokens, files):
+    audit = pathlib.Path(guarded.environment()["ISK_AUDIT_FILE"])
+    begin = len(audit.read_text().splitlines())
+    namespace, table = names["hotset"]
+    do(guarded, tokens["reader"], "load", namespace, table)
+    do(guarded, tokens["stranger"], "load", namespace, table)
+    do(guarded, None, "plan", namespace, table)
+    do(guarded, tokens["writer"], "commit", *names["coldset"])
+    signer = vended(guarded, tokens["reader"], namespace, table)
+    for _ in range(50):
+        assert signer.send("GET", files["hotset"])[0] == 200
+    signer.send("GET", files["other"])
+    send(guarded, "GET", files["hotset"], signer.headers("GET", files["hotset"]) | {"Authorization": "AWS4-HMAC-SHA256 x"})
+    time.sleep(2.5)
+    lines = [json.loads(line) for line in audit.read_text().splitlines()[begin:]]
+    seen = {(line["principal"], line["action"], *line["tables"], line["decision"], line["status"]) for line in lines}
+    whole = f"hotset.{table}"
+    for expected in [
+        ("reader", "load", whole, "allowed", 200),
+        ("stranger", "load", whole, "denied", 404),
+        (None, "plan", whole, "denied", 401),
+        ("writer", "commit", f"coldset.{table}", "allowed", 200),
+        ("reader", "read object", whole, "allowed", 200),
+        ("reader", "read object", whole, "denied", 403),
+    ]:
+        assert expected in seen, (expected, seen)
+    assert any(line["principal"] is None and line["action"] == "read object" and line["decision"] == "denied" for line in lines)
+    reads = [line for line in lines if line["action"] == "read object" and line["status"] == 200]
+    assert sum(line["requests"] for line in reads) == 50 and len(reads) < 10
+    assert all(line["from"] == "127.0.0.1" and line["at"].endswith("Z") for line in lines)
+    text = audit.read_text()
+    for secret in (*SECRETS.values(), *(tokens[who] for who in SECRETS), signer.credentials.secret_key, signer.credentials.token):
+        assert secret not in text

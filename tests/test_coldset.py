@@ -1,11 +1,13 @@
 """`coldset` is the upstream catalog and its files, passed through: nothing is added, nothing is missing, and only who may write writes."""
 
+import contextlib
 import datetime
 import decimal
 import json
 import os
 import signal
 import threading
+import time
 
 import botocore.exceptions
 import pyarrow
@@ -17,6 +19,7 @@ from stack import clients, rest_kit
 from stack.canonical import checksums
 from stack.isk import Isk
 from stack.lake import BUCKET, Lake
+from stack.relay import Relay
 
 MIB = 2**20
 ENGINES = ["pyiceberg", "duckdb", "spark", "trino"]
@@ -264,6 +267,34 @@ def test_an_early_abort_ends_the_read_and_memory_stays_flat(lake, lake_isk, thro
     grown = (lake_isk.peak_resident_bytes() - before) / MIB
     print(f"grown by {grown:.0f} MiB")
     assert grown < 128
+
+
+def test_who_goes_away_ends_the_read_upstream(broker, registry, lake):
+    """The store sends no more than what the client took and what was under way."""
+    lake.boto3().upload_fileobj(Zeros(192 * MIB), BUCKET, "files/left-early")
+    relay = Relay(lake.s3_endpoint)
+    environment = lake.isk_environment() | {"ISK_COLDSET_CLIENT_S3_ENDPOINT": relay.url}
+    with contextlib.closing(relay), Isk.beside(broker, registry, environment) as isk:
+        s3 = clients.boto3_client(isk.s3_endpoint, isk.access_key, isk.secret_key)
+        for readers in range(1, 5):
+            body = s3.get_object(Bucket=BUCKET, Key="files/left-early")["Body"]
+            assert len(body.read(2 * MIB)) == 2 * MIB
+            # A reader that only waits holds the store back too: what is under way fills the kernel's buffers, and no more.
+            assert settled(relay) < readers * 40 * MIB
+            body.close()
+        assert settled(relay) < 4 * 40 * MIB
+        assert s3.get_object(Bucket=BUCKET, Key="files/left-early", Range="bytes=0-9")["Body"].read() == bytes(10)
+
+
+def settled(relay):
+    """What came through the relay, once nothing more comes for a second."""
+    deadline = time.monotonic() + 30
+    while True:
+        seen = relay.received
+        time.sleep(1)
+        if relay.received == seen:
+            return seen
+        assert time.monotonic() < deadline, "the store goes on sending"
 
 
 class Zeros:

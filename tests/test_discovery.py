@@ -312,6 +312,13 @@ def test_a_schema_is_pinned_overridden_and_found_anew(broker, own, catalog, make
     ids = {f.name: f.field_id for f in load(catalog, topic).schema().fields}
     assert ids["id"] == {f.name: f.field_id for f in first.schema().fields}["id"]
     assert rows(load(catalog, topic))[20]["new"] == 1
+
+    # A wrong one makes errors of all records, which go when it does.
+    schema(own, topic, "PUT", schemaType="JSON", schema={"type": "object", "properties": {"id": {"type": "string"}}})
+    errors = lambda: catalog.load_table(f"errors.{topic}").scan().to_arrow().num_rows  # noqa: E731
+    assert {row["id"] for row in rows(load(catalog, topic))} == {None} and errors() == 21
+    schema(own, topic, "DELETE")
+    assert errors() == 0
     schema(own, "no_such_topic", status=404)
 
 

@@ -2,7 +2,9 @@
 
 import datetime
 import json
+import random
 import struct
+import subprocess
 import uuid
 
 import pytest
@@ -179,6 +181,31 @@ def test_json_poison_among_good_records(broker, registry, isk, pyiceberg, duckdb
     assert sorted(zip(*(table[c].to_pylist() for c in ("kafka_offset", "n", "word")), strict=True)) == want
     log = [line for line in isk.log_text().splitlines() if topic in line and "did not decode" in line]
     assert any("field n: a text is found where a whole number belongs" in line for line in log), log
+
+
+# ---- kcat
+
+
+def kcat(broker, topic, *options, text=None):
+    subprocess.run(["kcat", "-P", "-b", broker.bootstrap, "-t", topic, *options], input=text, check=True, timeout=30, stderr=subprocess.PIPE)
+
+
+def test_what_kcat_writes(broker, duckdb, make_topic, tmp_path):
+    """JSON lines, with keys, headers and compression and a tombstone; lines of text; a file of any bytes."""
+    topic = make_topic()
+    lines = [f'k{n}\t{json.dumps({"n": n, "word": f"nä {n}", "place": {"x": n / 4}})}' for n in range(200)]
+    kcat(broker, topic, "-K", "\t", "-Z", "-z", "snappy", "-H", "from=kcat", text="\n".join([*lines, "gone\t"]).encode())
+    found = duckdb.execute(f"SELECT kafka_key, n, word, place.x, kafka_headers[1].key, kafka_headers[1].value FROM isk.hotset.{topic} ORDER BY kafka_offset").fetchall()
+    assert found == [(f"k{n}".encode(), n, f"nä {n}", n / 4, "from", b"kcat") for n in range(200)] + [(b"gone", None, None, None, "from", b"kcat")]
+
+    texts, raw = make_topic(), make_topic()
+    words = [f"plain text, line {n}" for n in range(50)]
+    kcat(broker, texts, text="\n".join(words).encode())
+    assert duckdb.execute(f"SELECT kafka_value FROM isk.hotset.{texts} ORDER BY kafka_offset").fetchall() == [(word.encode(),) for word in words]
+    file = tmp_path / "bytes"
+    file.write_bytes(b"\0" + random.Random(1).randbytes(5000))
+    kcat(broker, raw, str(file))
+    assert duckdb.execute(f"SELECT kafka_value FROM isk.hotset.{raw}").fetchall() == [(file.read_bytes(),)]
 
 
 # ---- Protobuf

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import time
 
 import pytest
 import requests
@@ -109,3 +110,91 @@ def test_who_is_not_let_in_is_told(cluster, what):
     (line,) = re.findall(r"^FAIL +kafka: .*$", said, re.MULTILINE)
     assert re.search({"password": "refused to authenticate us", "authority": "certificate verify failed", "certificate": "alert (bad certificate|certificate required)"}[what], line), said
     assert "another-secret-of-mine" not in said and PASSWORD not in said
+
+
+ACCESS = """
+[[rule]]
+principals = ["*"]
+tables = ["*"]
+allow = "read"
+[[principal]]
+name = "service"
+api_keys = [{ env = "KEY_OF_SERVICE" }]
+""" + "".join(
+    f"""
+[[principal]]
+name = "{name}"
+api_keys = [{{ env = "KEY_OF_{name.upper()}" }}]
+s3_keys = [{{ access_key_id = "{name}", env = "KEY_OF_{name.upper()}" }}]
+[[kafka]]
+principals = ["{name}"]
+properties = {{ "sasl.mechanism" = "SCRAM-SHA-512", "sasl.username" = "{name}", "sasl.password.file" = "{name}" }}
+"""
+    for name in ("reads", "describes", "wrong")
+)
+
+
+class Guarded(Isk):
+    def environment(self):
+        own = super().environment()
+        return {name: value for name, value in own.items() if not name.startswith("ISK_S3_")}
+
+
+def test_principals_with_logins_of_their_own_see_what_kafka_lets_them(cluster, tmp_path):
+    for name in ("reads", "describes", "wrong"):
+        cluster.add_user(name, f"kafka-secret-of-{name}")
+        (tmp_path / name).write_text("another" if name == "wrong" else f"kafka-secret-of-{name}\n")
+    cluster.allow("reads", OPEN, "READ")
+    cluster.allow("describes", OPEN, "DESCRIBE")
+    cluster.allow("wrong", OPEN, "READ")
+    (tmp_path / "access.toml").write_text(ACCESS)
+    keys = {f"KEY_OF_{name.upper()}": f"key-of-{name}-0123456789" for name in ("service", "reads", "describes", "wrong")}
+    env = sasl(cluster, "PLAIN") | keys | {"ISK_AUTH_ACCESS_FILE": str(tmp_path / "access.toml"), "ISK_REQUEST_TIMEOUT_MS": "5000"}
+    with Guarded(env) as server:
+
+        def ask(who, path):
+            headers = {"authorization": f"Bearer {keys[f'KEY_OF_{who.upper()}']}"}
+            return requests.get(f"{server.catalog_uri}{path}", headers=headers, timeout=30)
+
+        def status(who, table):
+            return ask(who, f"/v1/namespaces/{table.replace('.', '/tables/')}").status_code
+
+        def catalog(who):
+            return clients.pyiceberg_catalog(server.catalog_uri, token=keys[f"KEY_OF_{who.upper()}"])
+
+        assert {name for _, name in catalog("service").list_tables("hotset")} == {OPEN, UNDESCRIBED}
+        rows = catalog("service").load_table(f"hotset.{OPEN}").scan().to_arrow()
+        assert rows.num_rows == ROWS
+        for namespace in ("hotset", "errors"):
+            assert [name for _, name in catalog("reads").list_tables(namespace)] == [OPEN]
+            assert [name for _, name in catalog("describes").list_tables(namespace)] == [OPEN]
+        table = catalog("reads").load_table(f"hotset.{OPEN}")
+        assert sorted(table.scan().to_arrow()["kafka_value"].to_pylist()) == EXPECTED
+        (path, *_) = (task.file.file_path.removeprefix("s3://hotset/") for task in table.scan().plan_files())
+        # A file that another one's reading has made, to be read with each one's own keys.
+        s3 = {name: clients.boto3_client(server.s3_endpoint, name, keys[f"KEY_OF_{name.upper()}"]) for name in ("reads", "describes", "wrong")}
+        assert s3["reads"].head_object(Bucket="hotset", Key=path)["ContentLength"] > 0
+        for name in ("describes", "wrong"):
+            with pytest.raises(Exception, match="403"):
+                s3[name].head_object(Bucket="hotset", Key=path)
+        for who, seen in {"reads": (200, 404, 404), "describes": (403, 404, 404), "wrong": (403, 403, 403)}.items():
+            assert tuple(status(who, f"hotset.{table}") for table in (OPEN, UNDESCRIBED, CLOSED)) == seen, who
+        assert "needs READ" in ask("describes", f"/v1/namespaces/hotset/tables/{OPEN}").json()["error"]["message"]
+        assert ask("wrong", "/v1/namespaces/hotset/tables").status_code == 403
+        assert ask("describes", f"/api/v1/topics/{OPEN}/schema").json()["samples"] == []
+        # What lists all topics is for nobody whom Kafka lets see some.
+        assert (ask("reads", "/metrics").status_code, ask("service", "/metrics").status_code) == (403, 200)
+        # What Kafka takes away, it takes from whoever has a table's keys, too; and a password may change.
+        cluster.allow_nothing("reads")
+        deadline = time.monotonic() + 30
+        while status("reads", f"hotset.{OPEN}") == 200:
+            assert time.monotonic() < deadline, "an answer is remembered for ever"
+            time.sleep(0.5)
+        with pytest.raises(Exception, match="(?i)access.?denied"):
+            table.scan().to_arrow()
+        (tmp_path / "wrong").write_text("kafka-secret-of-wrong")
+        while status("wrong", f"hotset.{OPEN}") != 200:
+            assert time.monotonic() < deadline + 30, "the login's file is not read again"
+            time.sleep(0.5)
+        log = server.log_text()
+    assert not any(secret in log for secret in (PASSWORD, "kafka-secret-of", *keys.values()))

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import re
 import shutil
 import threading
 import time
@@ -110,6 +111,9 @@ def test_progress_is_visible(proving, topics):
     assert metric(proving, "prover_chunks_total") >= sum(len(Planned(proving, topic).data) for topic in TOPICS)
     assert metric(proving, "prover_bytes_total") > 0
     assert metric(proving, "prover_errors_total") == 0
+    # Every so often the line has the rate, too.
+    begun, done = (re.search(pattern, proving.log_text()) for pattern in (r"proving chunks .*left\S*=\D*(\d+)", r"all chunks that are to be are proven .*done\S*=\D*(\d+)"))
+    assert int(begun[1]) > 0 and int(done[1]) > 0
 
 
 @pytest.mark.parametrize("settings", [{}, PROVE | {"ISK_PROVER_ENABLED": "false", "ISK_FOLLOW_TOPICS": ".*"}], ids=["not asked", "switched off"])

@@ -28,8 +28,8 @@ class TrinoEngine:
         self.cursor = server.connect(session_properties=self.session).cursor()
 
     @classmethod
-    def of(cls, catalogs: Mapping[str, Mapping[str, str]]) -> TrinoEngine:
-        return cls(Trino(catalogs, HEAP).start())
+    def of(cls, catalogs: Mapping[str, Mapping[str, str]], properties: Mapping[str, str] | None = None) -> TrinoEngine:
+        return cls(Trino(catalogs, HEAP, properties).start())
 
     @classmethod
     def of_kafka(cls, bootstrap: str, tables: Mapping[str, Mapping[str, Any]]) -> TrinoEngine:

@@ -11,6 +11,8 @@ from typing import Any
 SCANS = ("filtered aggregate", "group by", "3 columns")
 AGGREGATES = ("filtered aggregate", "group by")
 ENGINES = ("trino", "spark")
+# The two Trinos that are asked for LIMIT.
+TRINO_IS = {"default": "Trino as it comes", "set": "Trino set as docs/engines.md says"}
 KAFKA = {"trino": "Kafka connector", "spark": "Kafka source"}
 FIRST, PROVEN, STATIC = "ISK, first touch", "ISK, proven", "static Parquet"
 
@@ -74,7 +76,9 @@ def of_planning(planning: dict[str, Any]) -> Iterator[Goal]:
     what = f"plan of a never-seen topic of {seen['chunks']} chunks: p50 under 50 ms, no record read"
     yield Goal(what, f"{plan:.1f} ms, {seen['records_read']:.0f} read", plan < 50 and seen["records_read"] == 0)
     small, large = limit["records"]["tenth"], limit["records"]["whole"]
-    yield Goal(f"LIMIT 10 on a never-seen topic of {large:,} records against one of {small:,}: under 1.3 times the time", f"{limit['ratio']:.2f}", limit["ratio"] < 1.3)
+    for how, ratio in limit["ratio"].items():
+        what = f"LIMIT 10 on a never-seen topic of {large:,} records against one of {small:,}, {TRINO_IS[how]}: under 1.3 times the time"
+        yield Goal(what, f"{ratio:.2f}", ratio < 1.3)
     most = hour["matching"] + hour["partitions"]
     what = f"last hour of a never-seen topic: reads at most the matching chunks and one for each partition ({most} of {hour['chunks']})"
     yield Goal(what, str(hour["read"]), hour["read"] <= most)

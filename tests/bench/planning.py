@@ -106,20 +106,23 @@ def read_manifests(catalog, topic: str) -> int:
 
 
 def limit_growth(rig: Rig, rounds: int) -> dict[str, Any]:
-    """Seconds of LIMIT 10 at first touch, through Trino, on a topic and on one of a tenth of its records."""
+    """Seconds of LIMIT 10 at first touch, through Trino as it comes and as `docs/engines.md` sets it, on a topic and on one of
+    a tenth of its records."""
     large = rig.topic("narrow")
-    small = rig.fill("narrow", large.records // 10, "narrow_tenth")
-    contender = FirstTouch(rig.trino, "fresh", rig.fresh, rig.broker)
-    seconds: dict[str, list[float]] = {"tenth": [], "whole": []}
+    topics = {"tenth": rig.fill("narrow", large.records // 10, "narrow_tenth"), "whole": large}
+    engines = {"default": rig.trino, "set": rig.trino_set}
+    seconds: dict[str, dict[str, list[float]]] = {how: {name: [] for name in topics} for how in engines}
     for number in range(rounds + 1):
-        for name, topic in (("tenth", small), ("whole", large)):
-            contender.before()
-            took = milliseconds(lambda t=topic: rig.trino.sql(f"SELECT * FROM {contender.table(t, '')} LIMIT 10")) / 1000
-            if number:
-                seconds[name].append(took)
-    both = {name: summary(values) for name, values in seconds.items()}
-    ratio = both["whole"]["median"] / both["tenth"]["median"]
-    return {"records": {"tenth": small.records, "whole": large.records}, "seconds": both, "ratio": ratio}
+        for how, engine in engines.items():
+            contender = FirstTouch(engine, "fresh", rig.fresh, rig.broker)
+            for name, topic in topics.items():
+                contender.before()
+                took = milliseconds(lambda e=engine, c=contender, t=topic: e.sql(f"SELECT * FROM {c.table(t, '')} LIMIT 10")) / 1000
+                if number:
+                    seconds[how][name].append(took)
+    seen = {how: {name: summary(values) for name, values in both.items()} for how, both in seconds.items()}
+    ratios = {how: both["whole"]["median"] / both["tenth"]["median"] for how, both in seen.items()}
+    return {"records": {name: topic.records for name, topic in topics.items()}, "seconds": seen, "ratio": ratios}
 
 
 def last_hour(rig: Rig) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import chart, goals
-from .goals import ENGINES, FIRST, KAFKA, PROVEN, STATIC, Queries
+from .goals import ENGINES, FIRST, KAFKA, PROVEN, STATIC, TRINO_IS, Queries
 from .queries import QUERIES, expect_agreement
 
 PARTS = ("raw", "queries_*", "planning", "stages", "formats", "cold")
@@ -166,8 +166,8 @@ def cores(figures: dict[str, Any], number: str) -> str:
 
 
 def of_planning(planning: dict[str, Any]) -> str:
-    def shown(figures: dict[str, float]) -> str:
-        return f"{figures['median']:.1f} ({figures['min']:.1f}–{figures['max']:.1f})"
+    def shown(figures: dict[str, float], digits: int = 1) -> str:
+        return f"{figures['median']:.{digits}f} ({figures['min']:.{digits}f}–{figures['max']:.{digits}f})"
 
     seen, hundred = planning["never_seen"], planning["hundred_partitions"]
     rows = [
@@ -181,8 +181,9 @@ def of_planning(planning: dict[str, Any]) -> str:
     limit, hour = planning["limit"], planning["last_hour"]
     text = "## Planning\n\n" + table(["", "milliseconds"], rows)
     text += f"\nThe first plans read {seen['records_read']:.0f} records: their sizes had been sampled in the background.\n"
-    text += f"\nLIMIT 10 through Trino at first touch: {limit['seconds']['tenth']['median']:.2f} s on {limit['records']['tenth']:,} records, "
-    text += f"{limit['seconds']['whole']['median']:.2f} s on {limit['records']['whole']:,}.\n"
+    sizes = limit["records"]
+    for how, both in limit["seconds"].items():
+        text += f"\nLIMIT 10 at first touch, {TRINO_IS[how]}: {shown(both['tenth'], 2)} s on {sizes['tenth']:,} records, {shown(both['whole'], 2)} s on {sizes['whole']:,}.\n"
     text += f"The last hour at first touch read {hour['read']} of {hour['chunks']} chunks; {hour['matching']} hold such records.\n"
     text += "\nPlanning imagined topics, without a broker, milliseconds:\n\n"
     kinds = {"first_ms": "first", "unchanged_ms": "nothing new", "a_record_in_one_partition_ms": "a record in one partition", "a_record_in_each_partition_ms": "a record in each"}

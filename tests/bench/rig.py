@@ -87,6 +87,12 @@ class Rig:
         return self._opened(TrinoEngine.of(catalogs))
 
     @cached_property
+    def trino_set(self) -> TrinoEngine:
+        """Trino as `docs/engines.md` sets it for `LIMIT`."""
+        catalogs = {"fresh": iceberg_catalog(self.fresh.catalog_uri, self.fresh.s3_endpoint)}
+        return self._opened(TrinoEngine.of(catalogs, {"experimental.thread-per-driver-scheduler-enabled": "false"}))
+
+    @cached_property
     def trino_kafka(self) -> TrinoEngine:
         return self._opened(TrinoEngine.of_kafka(self.broker.bootstrap, {name: schema for kind, (schema, _) in KINDS.items() for name in (kind, f"{kind}_warm")}))
 

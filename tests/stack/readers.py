@@ -90,6 +90,8 @@ class DuckDb(SqlReader):
 
     def __init__(self, isk: Isk, lake: Lake) -> None:
         self.connection = clients.duckdb_connection(isk.catalog_uri)
+        # With it, DuckDB 1.5.5 takes one deletion vector for another, see FINDINGS.
+        self.connection.execute("SET enable_external_file_cache = false")
         lake.attach(self.connection)
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -89,4 +90,13 @@ class SecureBroker(Broker):
         ]
         admin = self.admin()
         for done in admin.create_acls(acls).values():
+            done.result(30)
+
+    def allow_nothing(self, principal: str) -> None:
+        """Takes away what a principal was allowed."""
+        every = AclBindingFilter(
+            ResourceType.TOPIC, None, ResourcePatternType.LITERAL, f"User:{principal}", None, AclOperation.ANY, AclPermissionType.ALLOW
+        )
+        admin = self.admin()
+        for done in admin.delete_acls([every]).values():
             done.result(30)

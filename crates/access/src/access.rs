@@ -1,16 +1,19 @@
 //! The questions that the HTTP edges ask.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, Method, Uri};
+use isk_model::ColumnRules;
 
+use crate::answers::{GrantError, Granted, Refused, S3Caller, S3Refused};
+use crate::audit::Audit;
 use crate::book::Book;
 use crate::credentials::CredentialsFile;
 use crate::file::{AccessFile, FileError};
+use crate::kafka::{AsksKafka, Brokers, KafkaSilent};
 use crate::keys::SigningKey;
 use crate::known::Known;
 use crate::limit::{Limit, Permit};
@@ -70,67 +73,6 @@ fn system_clock() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Why somebody is not let in. The text may be shown to them.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Refused(pub String);
-
-/// Why a signature that is right is not enough. The text may be shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum S3Refused {
-    /// The key's time is over.
-    #[error("the session token has expired; load the table again")]
-    Expired,
-    /// The key and its token are not good together, or not any more.
-    #[error("{0}")]
-    Invalid(&'static str),
-}
-
-/// A token of ours, as the token endpoint answers it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Granted {
-    /// The token.
-    pub token: String,
-    /// For how many seconds it is good.
-    pub expires_in: u64,
-}
-
-impl fmt::Debug for Granted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Granted").field("expires_in", &self.expires_in).finish_non_exhaustive()
-    }
-}
-
-/// Why there is no token.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GrantError {
-    /// The client is not known, or its secret is wrong, or the token it had is.
-    #[error("the client is not known, or its secret or token is not good (any more)")]
-    InvalidClient,
-    /// It cannot be signed.
-    #[error("the token cannot be signed")]
-    Unsigned,
-}
-
-/// Who signed a request to the gateway.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum S3Caller {
-    /// A principal, with a key of its own.
-    Principal(Caller),
-    /// A vended key.
-    Vended(Scope),
-}
-
-impl S3Caller {
-    /// The principal.
-    pub fn caller(&self) -> &Caller {
-        match self {
-            Self::Principal(caller) => caller,
-            Self::Vended(scope) => &scope.caller,
-        }
-    }
-}
-
 /// Who may in, and who may what. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Access {
@@ -138,12 +80,20 @@ pub struct Access {
     known: Option<Arc<Known>>,
     limit: Arc<Limit>,
     file_errors: Arc<AtomicU64>,
+    audit: Audit,
+    brokers: Brokers,
 }
 
 impl Access {
     /// Everybody may everything.
     pub fn open(concurrent_requests: usize) -> Self {
-        Self { known: None, limit: Limit::new(concurrent_requests), file_errors: Arc::default() }
+        Self {
+            known: None,
+            limit: Limit::new(concurrent_requests),
+            file_errors: Arc::default(),
+            audit: Audit::default(),
+            brokers: Brokers::default(),
+        }
     }
 
     /// Only who is known comes in.
@@ -167,7 +117,28 @@ impl Access {
         known.book = RwLock::new(Arc::new(known.read()?));
         known.take_signing_keys()?;
         let limit = Limit::new(settings.concurrent_requests);
-        Ok(Self { known: Some(Arc::new(known)), limit, file_errors: Arc::default() })
+        Ok(Self {
+            known: Some(Arc::new(known)),
+            limit,
+            file_errors: Arc::default(),
+            audit: Audit::default(),
+            brokers: Brokers::default(),
+        })
+    }
+
+    /// The same, with a log of who did what.
+    pub fn with_audit(self, audit: Audit) -> Self {
+        Self { audit, ..self }
+    }
+
+    /// The same, with brokers to be asked for those who are known to them.
+    pub fn with_kafka(self, brokers: Arc<dyn AsksKafka>) -> Self {
+        Self { brokers: Brokers(Some(brokers)), ..self }
+    }
+
+    /// The log of who did what.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// Whether everybody may everything.
@@ -314,6 +285,34 @@ impl Access {
         self.right(caller, tables) >= Some(right)
     }
 
+    /// Whether Kafka has a say in what a caller may.
+    pub fn is_known_to_kafka(&self, caller: &Caller) -> bool {
+        self.known.as_ref().is_some_and(|known| known.book().login(caller).is_some())
+    }
+
+    /// The most that a caller may do with what each of these is made of: what the rules say, and for one who is known
+    /// to the brokers, no more than these let it do.
+    ///
+    /// # Errors
+    /// The brokers do not say.
+    pub async fn rights(
+        &self,
+        caller: &Caller,
+        all: &[Vec<TableName>],
+    ) -> Result<Vec<Option<Right>>, KafkaSilent> {
+        let by_rules = all.iter().map(|tables| self.right(caller, tables));
+        let book = self.known.as_ref().map(|known| known.book());
+        let login = book.and_then(|book| book.login(caller).cloned());
+        let Some(login) = login else { return Ok(by_rules.collect()) };
+        let by_kafka = self.brokers.rights(login, all).await?;
+        Ok(by_rules.zip(by_kafka).map(|(rules, kafka)| rules.min(kafka)).collect())
+    }
+
+    /// What a caller sees of the columns of a table that is made of these; `None`: all of them.
+    pub fn columns(&self, caller: &Caller, tables: &[TableName]) -> Option<Arc<ColumnRules>> {
+        self.known.as_ref()?.book().columns(caller, tables).map(Arc::new)
+    }
+
     /// A place for one more request of the caller's, where there is one.
     pub fn enter(&self, caller: &Caller) -> Option<Permit> {
         self.limit.enter(&caller.name)
@@ -351,6 +350,7 @@ impl Access {
             prefixes: prefixes.iter().map(folder).collect(),
             writes,
             expires: (known.now() / quarter + 5) * quarter,
+            limiting_groups: known.book().limiting_groups(),
         };
         known.signers().vend(&scope).map(Some)
     }
@@ -392,17 +392,21 @@ impl Access {
         if let Source::Configured(stamp) = scope.caller.source {
             let caller = book.by_stamp(&scope.caller.name, stamp);
             scope.caller = caller.ok_or_else(|| refused("the session token was revoked"))?;
+        } else if scope.limiting_groups != book.limiting_groups() {
+            // The caller's other groups are not in it, and one of them may be under a rule now.
+            return Err(refused("the rules have changed; load the table again"));
         }
         Ok(S3Caller::Vended(scope))
     }
 
     /// Counters in the Prometheus text format.
     pub fn metrics_text(&self) -> String {
-        format!(
+        let own = format!(
             "# HELP isk_access_file_errors_total Looks at an access file that could not be taken.\n\
              # TYPE isk_access_file_errors_total counter\n\
              isk_access_file_errors_total {}\n",
             self.file_errors.load(Ordering::Relaxed)
-        )
+        );
+        own + &self.audit.metrics_text()
     }
 }

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use isk_model::ColumnRules;
+
+use crate::kafka::KafkaLogin;
 use crate::principal::{Caller, Right, Source, Stamp, TableName};
 use crate::rules::Rules;
 use crate::secret::SecretDigest;
@@ -122,6 +125,21 @@ impl Book {
     /// Whether the configuration has a principal of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.principals.iter().any(|principal| principal.name == name)
+    }
+
+    /// What a caller sees of the columns of a table that is made of these; `None`: all of them.
+    pub(crate) fn columns(&self, caller: &Caller, tables: &[TableName]) -> Option<ColumnRules> {
+        self.rules.as_ref()?.columns(caller, tables)
+    }
+
+    /// How a caller is known to the brokers, where it is.
+    pub(crate) fn login(&self, caller: &Caller) -> Option<&KafkaLogin> {
+        self.rules.as_ref()?.login(caller)
+    }
+
+    /// Stands for the groups named by what takes something from callers.
+    pub(crate) fn limiting_groups(&self) -> u64 {
+        self.rules.as_ref().map_or(0, Rules::limiting_groups)
     }
 
     /// The most that a caller may do with all of these tables.

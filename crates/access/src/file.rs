@@ -1,12 +1,15 @@
 //! The access file: principals and rules as an operator writes them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use isk_model::ColumnRule;
 use serde::Deserialize;
 
 use crate::book::{Book, ConfiguredPrincipal, S3Key};
+use crate::kafka::KafkaLogin;
 use crate::principal::Right;
-use crate::rules::{Rule, Rules};
+use crate::rules::{Reach, Rules};
 use crate::secret::SecretDigest;
 
 /// The file is not what it should be. The text names the file, the place in it, and what is wrong.
@@ -34,6 +37,10 @@ struct Written {
     principals: Vec<WrittenPrincipal>,
     #[serde(default, rename = "rule")]
     rules: Vec<WrittenRule>,
+    #[serde(default)]
+    columns: Vec<WrittenColumns>,
+    #[serde(default, rename = "kafka")]
+    logins: Vec<WrittenLogin>,
 }
 
 #[derive(Deserialize)]
@@ -79,6 +86,35 @@ struct WrittenRule {
     tables: Vec<String>,
     allow: Right,
 }
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenColumns {
+    #[serde(default)]
+    principals: Vec<String>,
+    #[serde(default)]
+    groups: Vec<String>,
+    tables: Vec<String>,
+    show: Option<Vec<String>>,
+    #[serde(default)]
+    hide: Vec<String>,
+    #[serde(default)]
+    mask: Vec<String>,
+}
+
+/// Properties of librdkafka's; those that end in `.file` name a file with the value.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenLogin {
+    #[serde(default)]
+    principals: Vec<String>,
+    #[serde(default)]
+    groups: Vec<String>,
+    properties: BTreeMap<String, String>,
+}
+
+/// Properties whose value may come from a file.
+const SECRETS: [&str; 3] = ["sasl.password", "ssl.key.password", "sasl.oauthbearer.client.secret"];
 
 /// What the library says of a value of another kind quotes the value, which may be a secret.
 fn without_values(message: &str) -> String {
@@ -135,10 +171,21 @@ impl AccessFile {
             }
             principals.push(principal);
         }
-        let rules = written.rules.iter().enumerate().map(|(at, rule)| {
+        let rights = written.rules.iter().enumerate().map(|(at, rule)| {
             rule.checked().map_err(|reason| format!("rule {}: {reason}", at + 1))
         });
-        Ok(Book { principals, rules: Some(Rules::new(rules.collect::<Result<_, _>>()?)) })
+        let columns = written.columns.iter().enumerate().map(|(at, rule)| {
+            rule.checked().map_err(|reason| format!("columns {}: {reason}", at + 1))
+        });
+        let logins = written.logins.into_iter().enumerate().map(|(at, login)| {
+            self.login(login).map_err(|reason| format!("kafka {}: {reason}", at + 1))
+        });
+        let rules = Rules {
+            logins: logins.collect::<Result<_, _>>()?,
+            rights: rights.collect::<Result<_, _>>()?,
+            columns: columns.collect::<Result<_, _>>()?,
+        };
+        Ok(Book { principals, rules: Some(rules) })
     }
 
     fn principal(&self, written: WrittenPrincipal) -> Result<ConfiguredPrincipal, String> {
@@ -171,6 +218,22 @@ impl AccessFile {
             api_keys: digests(written.api_keys)?,
             s3_keys: s3_keys.collect::<Result<_, _>>()?,
         })
+    }
+
+    fn login(&self, written: WrittenLogin) -> Result<(Reach, KafkaLogin), String> {
+        let reach = reach(&written.principals, &written.groups, &[])?;
+        let mut properties = BTreeMap::new();
+        for (key, value) in written.properties {
+            let secret = key.strip_suffix(".file").filter(|of| SECRETS.contains(of));
+            let (key, value) = match secret {
+                Some(secret) => (secret.to_owned(), self.text(Some(Path::new(&value)), None)?),
+                None => (key, value),
+            };
+            if properties.insert(key.clone(), value).is_some() {
+                return Err(format!("{key} is there twice"));
+            }
+        }
+        Ok((reach, KafkaLogin::new(properties)?))
     }
 
     fn digest(&self, written: &WrittenSecret) -> Result<SecretDigest, String> {
@@ -206,10 +269,7 @@ impl AccessFile {
 }
 
 impl WrittenRule {
-    fn checked(&self) -> Result<Rule, String> {
-        if self.principals.is_empty() && self.groups.is_empty() {
-            return Err("it names no principals and no groups (\"*\" is all of them)".to_owned());
-        }
+    fn checked(&self) -> Result<(Reach, Right), String> {
         for table in &self.tables {
             if table.starts_with("merged.") {
                 return Err(format!(
@@ -217,11 +277,35 @@ impl WrittenRule {
                      table in coldset may read it"
                 ));
             }
-            if !table.contains('.') && !table.contains('*') {
-                return Err(format!("{table:?} is no <namespace>.<table>"));
+        }
+        Ok((reach(&self.principals, &self.groups, &self.tables)?, self.allow))
+    }
+}
+
+impl WrittenColumns {
+    fn checked(&self) -> Result<(Reach, ColumnRule), String> {
+        for table in &self.tables {
+            if table.starts_with("merged.") || table.starts_with("errors.") {
+                return Err(format!(
+                    "{table:?}: rules about columns are about hotset.<topic> and coldset.<table>; they hold for merged \
+                     and errors, too"
+                ));
             }
         }
-        Ok(Rule::new(&self.principals, &self.groups, &self.tables, self.allow))
+        let rule = ColumnRule::new(self.show.as_deref(), &self.hide, &self.mask);
+        let rule = rule.map_err(|error| error.to_string())?;
+        Ok((reach(&self.principals, &self.groups, &self.tables)?, rule))
+    }
+}
+
+/// Whom a rule is for, and which tables it is about.
+fn reach(principals: &[String], groups: &[String], tables: &[String]) -> Result<Reach, String> {
+    if principals.is_empty() && groups.is_empty() {
+        return Err("it names no principals and no groups (\"*\" is all of them)".to_owned());
+    }
+    match tables.iter().find(|table| !table.contains(['.', '*'])) {
+        Some(table) => Err(format!("{table:?} is no <namespace>.<table>")),
+        None => Ok(Reach::new(principals, groups, tables)),
     }
 }
 
@@ -277,6 +361,23 @@ mod tests {
                 "[[rule]]\nprincipals = [\"*\"]\ntables = [\"a\"]\nallow = \"read\"",
                 "no <namespace>",
             ),
+            (
+                "[[columns]]\nprincipals = [\"*\"]\ntables = [\"hotset.a\"]",
+                "columns 1: it names no columns",
+            ),
+            (
+                "[[columns]]\nprincipals = [\"*\"]\ntables = [\"errors.a\"]\nhide = [\"b\"]",
+                "hold for merged and errors",
+            ),
+            (
+                "[[kafka]]\nprincipals = [\"a\"]\nproperties = { \"bootstrap.servers\" = \"hush\" }",
+                "kafka 1: \"bootstrap.servers\" is no part",
+            ),
+            (
+                "[[kafka]]\nprincipals = [\"a\"]\nproperties = { \"sasl.password.file\" = \"none\" }",
+                "none: No such file",
+            ),
+            ("[[columns]]\ntables = [\"hotset.a\"]\nhide = [\"b\"]", "names no principals"),
             (&format!("{principal}secrets = [{{ sha256 = \"hush\" }}]"), "64 hexadecimal"),
             (&format!("{principal}secrets = [{{ }}]"), "one of sha256, file and env"),
             (&format!("{principal}secrets = [{{ file = \"none\" }}]"), "none: No such file"),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::access::{GrantError, Granted};
+use crate::answers::{GrantError, Granted};
 use crate::book::Book;
 use crate::credentials::CredentialsFile;
 use crate::file::{AccessFile, FileError};

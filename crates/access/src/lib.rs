@@ -9,9 +9,12 @@
 //! check them.
 
 mod access;
+mod answers;
+mod audit;
 mod book;
 mod credentials;
 mod file;
+mod kafka;
 mod keys;
 mod known;
 mod limit;
@@ -25,15 +28,18 @@ mod sigv4;
 mod tokens;
 mod vended;
 
-pub use access::{Access, AccessSettings, GrantError, Granted, Refused, S3Caller, S3Refused};
+pub use access::{Access, AccessSettings};
+pub use answers::{GrantError, Granted, Refused, S3Caller, S3Refused};
+pub use audit::{Audit, AuditSettings, Event};
 pub use book::{Book, ConfiguredPrincipal, S3Key};
 pub use credentials::{BadCredential, credentials};
 pub use file::{AccessFile, FileError};
+pub use kafka::{AsksKafka, KafkaLogin, KafkaSilent, TopicRights};
 pub use keys::{SigningKey, WeakKey};
 pub use limit::Permit;
 pub use oidc::{Oidc, OidcSettings};
 pub use principal::{Caller, Right, Source, Stamp, TableName};
-pub use rules::{Rule, Rules};
+pub use rules::{Reach, Rules};
 pub use secret::{BadDigest, SecretDigest};
 pub use sigv4::Claimed;
 pub use vended::{Scope, VendedKey};

@@ -15,7 +15,7 @@ pub enum Right {
 }
 
 /// A table as rules name it: `hotset.orders`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TableName {
     /// Its namespace.
     pub namespace: String,

@@ -38,6 +38,9 @@ pub struct Scope {
     /// When it ends, in seconds since 1970.
     #[serde(rename = "e")]
     pub expires: u64,
+    /// Stands for the groups named by what took something from callers when it was made.
+    #[serde(rename = "g", default)]
+    pub limiting_groups: u64,
 }
 
 impl Scope {
@@ -167,6 +170,7 @@ mod tests {
             prefixes: prefixes.iter().map(|&prefix| prefix.to_owned()).collect(),
             writes: false,
             expires: 7,
+            limiting_groups: 0,
         }
     }
 

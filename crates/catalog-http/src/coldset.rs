@@ -9,6 +9,7 @@ use isk_access::Caller;
 use isk_virtual_table::ServiceError;
 use serde::Deserialize;
 
+use crate::audit::NamedTables;
 use crate::cold::{COLDSET, Cold, Held, Question};
 use crate::cold_answer::{Kind, table_prefixes};
 use crate::cold_names::{
@@ -83,9 +84,13 @@ pub(crate) async fn write<S: CatalogService>(
     };
     let headers = request.headers().clone();
     let query = request.uri().query().map(str::to_owned);
+    let audited = request.extensions().get::<NamedTables>().cloned();
     let sent = Sent { headers, query, body: cold.body(request).await? };
     let table = names.and_then(|(_, table)| table);
     let in_path = table.as_deref().unwrap_or_default();
+    if let Some(audited) = audited.filter(|_| table.is_none()) {
+        audited.tell(cold_rights::tables(write, &sent.body.bytes).iter().map(String::as_str));
+    }
     cold_rights::check(&app.access, caller, write, in_path, &sent.body.bytes)?;
     let created = (write == ColdWrite::CreateTable).then(|| created_table(&sent.body.bytes));
     let (answer, kind) =

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Method, StatusCode, header};
+use isk_access::KafkaSilent;
 use isk_coldset::ColdsetError;
 use isk_virtual_table::ServiceError;
 
@@ -45,6 +46,14 @@ impl ApiError {
     /// Somebody known may not do that.
     pub(crate) fn not_allowed(name: &str, what: &str) -> Self {
         let message = format!("{name} may not {what}: no rule of the access file allows it");
+        Self::new(StatusCode::FORBIDDEN, "ForbiddenException", message)
+    }
+
+    /// Somebody known may do that by our rules, and not by Kafka's.
+    pub(crate) fn kept_by_kafka(name: &str, what: &str) -> Self {
+        let message = format!(
+            "{name} may not {what}: Kafka does not let it read the topic; its login to Kafka needs READ on it"
+        );
         Self::new(StatusCode::FORBIDDEN, "ForbiddenException", message)
     }
 
@@ -204,7 +213,9 @@ impl From<ServiceError> for ApiError {
             ServiceError::Unsupported { .. } | ServiceError::Undecodable { .. } => {
                 (StatusCode::NOT_ACCEPTABLE, "UnsupportedOperationException")
             }
-            ServiceError::Denied { .. } => (StatusCode::FORBIDDEN, "ForbiddenException"),
+            ServiceError::Denied { .. } | ServiceError::Withheld { .. } => {
+                (StatusCode::FORBIDDEN, "ForbiddenException")
+            }
             // Asking again plans again, and that is the remedy.
             ServiceError::Gone { .. } | ServiceError::Unavailable { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException")
@@ -214,6 +225,18 @@ impl From<ServiceError> for ApiError {
             }
         };
         Self { status, kind, message }
+    }
+}
+
+impl From<KafkaSilent> for ApiError {
+    fn from(error: KafkaSilent) -> Self {
+        let (status, kind) = match error {
+            KafkaSilent::Refused(_) => (StatusCode::FORBIDDEN, "ForbiddenException"),
+            KafkaSilent::Unavailable(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException")
+            }
+        };
+        Self::new(status, kind, error.to_string())
     }
 }
 

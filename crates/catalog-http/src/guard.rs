@@ -11,11 +11,13 @@ use axum::extract::{RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
-use isk_access::{Caller, Claimed, Right, TableName};
+use isk_access::{Caller, Claimed, Permit, Right, TableName};
 use isk_listen::ClientCertificate;
-use isk_virtual_table::{HOTSET, ServiceError};
+use isk_model::ColumnRules;
+use isk_virtual_table::{COLDSET, HOTSET, ServiceError};
 use tokio::sync::Semaphore;
 
+use crate::audit::Audited;
 use crate::cold_names::is_read;
 use crate::coldset::ColdWrite;
 use crate::error::ApiError;
@@ -99,18 +101,19 @@ impl Need {
 /// What the guard of one route knows.
 pub(crate) struct Guarded<S> {
     pub app: App<S>,
+    pub operation: Operation,
     pub need: Need,
 }
 
 impl<S> Clone for Guarded<S> {
     fn clone(&self) -> Self {
-        Self { app: self.app.clone(), need: self.need }
+        Self { app: self.app.clone(), operation: self.operation, need: self.need }
     }
 }
 
-/// Lets a request through, with its caller, or refuses it.
+/// Lets a request through, with its caller, or refuses it; and has it written down.
 pub(crate) async fn guard<S: CatalogService>(
-    State(Guarded { app, need }): State<Guarded<S>>,
+    State(Guarded { app, operation, need }): State<Guarded<S>>,
     params: Result<RawPathParams, RawPathParamsRejection>,
     mut request: Request,
     next: Next,
@@ -120,46 +123,25 @@ pub(crate) async fn guard<S: CatalogService>(
     {
         return next.run(request).await;
     }
-    let is_signed = Claimed::of(request.headers()).is_some();
-    let caller = if is_signed {
-        app.signer(&mut request).await
-    } else {
-        let token = bearer(request.headers()).map(str::to_owned);
-        let certificate = request.extensions().get::<Arc<ClientCertificate>>().cloned();
-        app.caller(token.as_deref(), certificate.as_deref()).await
+    let table = params.as_ref().ok().and_then(|params| app.named_table(need, params));
+    let audited = Audited::of(app.access.audit(), operation, &mut request, table);
+    let mut caller = None;
+    let (let_in, response) = match app.let_in(need, params, &mut request, &mut caller).await {
+        Ok(_permit) => (true, next.run(request).await),
+        Err(error) => (false, error.into_response()),
     };
-    let caller = match caller {
-        Ok(caller) => caller,
-        Err(error) => return error.into_response(),
-    };
-    let Some(_permit) = app.access.enter(&caller) else {
-        return ApiError::too_many(&caller.name).into_response();
-    };
-    let allowed = match need {
-        Need::Nothing | Need::Known => Ok(()),
-        Need::Everything(right) => app.allow_everything(&caller, right),
-        Need::Upstream => {
-            let path = request.uri().path().strip_prefix("/v1/coldset/").unwrap_or_default();
-            let reads = is_read(request.method(), path);
-            app.allow_everything(&caller, if reads { Right::Read } else { Right::Write })
-        }
-        Need::Table(right) | Need::Topic(right) => {
-            let named = params.map_err(|error| ApiError::bad_request(error.body_text()));
-            let names = named.as_ref().map(|params| match need {
-                Need::Topic(_) => (HOTSET, param(params, "topic")),
-                _ => (param(params, "namespace"), param(params, "table")),
-            });
-            match names {
-                Ok((namespace, table)) => app.allow(&caller, right, namespace, table).await,
-                Err(_) => named.map(|_| ()),
-            }
-        }
-    };
-    if let Err(error) = allowed {
-        return error.into_response();
+    if let Some(audited) = audited {
+        audited.ended(caller.as_ref(), let_in, response.status());
     }
-    request.extensions_mut().insert(caller);
-    next.run(request).await
+    response
+}
+
+/// The namespace and the table that a route's path names.
+fn path_names(need: Need, params: &RawPathParams) -> (&str, &str) {
+    match need {
+        Need::Topic(_) => (HOTSET, param(params, "topic")),
+        _ => (param(params, "namespace"), param(params, "table")),
+    }
 }
 
 fn param<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
@@ -174,6 +156,56 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl<S: CatalogService> App<S> {
+    /// Whether a request may go on, with the place that it takes; its caller is in it then.
+    async fn let_in(
+        &self,
+        need: Need,
+        params: Result<RawPathParams, RawPathParamsRejection>,
+        request: &mut Request,
+        known: &mut Option<Caller>,
+    ) -> Result<Permit, ApiError> {
+        let is_signed = Claimed::of(request.headers()).is_some();
+        let caller = if is_signed {
+            self.signer(request).await?
+        } else {
+            let token = bearer(request.headers()).map(str::to_owned);
+            let certificate = request.extensions().get::<Arc<ClientCertificate>>().cloned();
+            self.caller(token.as_deref(), certificate.as_deref()).await?
+        };
+        let caller = known.insert(caller);
+        let permit = self.access.enter(caller);
+        let permit = permit.ok_or_else(|| ApiError::too_many(&caller.name))?;
+        match need {
+            Need::Nothing | Need::Known => {}
+            Need::Everything(right) => self.allow_everything(caller, right)?,
+            Need::Upstream => {
+                let path = request.uri().path().strip_prefix("/v1/coldset/").unwrap_or_default();
+                let reads = is_read(request.method(), path);
+                self.allow_everything(caller, if reads { Right::Read } else { Right::Write })?;
+                self.whole(caller, &[TableName::all_of(COLDSET)], "the coldset")?;
+            }
+            Need::Table(right) | Need::Topic(right) => {
+                let params = params.map_err(|error| ApiError::bad_request(error.body_text()))?;
+                let (namespace, table) = path_names(need, &params);
+                // A topic's schema names all of its columns.
+                let whole = matches!(need, Need::Topic(_));
+                self.allow(caller, right, namespace, table, whole).await?;
+            }
+        }
+        request.extensions_mut().insert(caller.clone());
+        Ok(permit)
+    }
+
+    /// The table that a path names, for the audit log.
+    fn named_table(&self, need: Need, params: &RawPathParams) -> Option<TableName> {
+        if need == Need::Upstream {
+            return Some(TableName::all_of(COLDSET));
+        }
+        let (namespace, table) = path_names(need, params);
+        let namespace = namespace.replace(SEPARATOR, ".");
+        (!table.is_empty()).then(|| TableName::new(&namespace, table))
+    }
+
     /// Who signed a request. Its body is read for that, a few at a time.
     async fn signer(&self, request: &mut Request) -> Result<Caller, ApiError> {
         if self.access.is_open() {
@@ -215,34 +247,78 @@ impl<S: CatalogService> App<S> {
         caller.map_err(|refused| ApiError::not_known(&refused.0))
     }
 
-    /// Whether a caller may do this with a table. One that it may not know of is not there.
+    /// Whether a caller may do this with a table, or with the `whole` of it. One that it may not know of is not there.
+    /// Tables of the hotset are the only ones that their handlers can show in part.
     pub(crate) async fn allow(
         &self,
         caller: &Caller,
         right: Right,
         namespace: &str,
         table: &str,
+        whole: bool,
     ) -> Result<(), ApiError> {
         if self.access.is_open() {
             return Ok(());
         }
         let parts = self.parts(namespace, table).await?;
-        let has = self.access.right(caller, &parts);
+        let has = self.access.rights(caller, std::slice::from_ref(&parts)).await?;
+        let has = has.first().copied().flatten();
         if has >= Some(right) {
-            return Ok(());
+            let in_part = !whole && (namespace == HOTSET || right == Right::List);
+            return match in_part {
+                true => Ok(()),
+                false => self.whole(caller, &parts, &format!("{namespace}.{table}")),
+            };
         }
         let namespace = namespace.replace(SEPARATOR, ".");
         match has {
             None => Err(ServiceError::NoSuchTable { namespace, table: table.to_owned() }.into()),
             Some(_) => {
                 let verb = if right == Right::Write { "write" } else { "read" };
-                Err(ApiError::not_allowed(&caller.name, &format!("{verb} {namespace}.{table}")))
+                let what = format!("{verb} {namespace}.{table}");
+                Err(match self.access.right(caller, &parts) >= Some(right) {
+                    true => ApiError::kept_by_kafka(&caller.name, &what),
+                    false => ApiError::not_allowed(&caller.name, &what),
+                })
             }
         }
     }
 
+    /// Refuses a caller who is under rules about columns of a table that is made of `parts`.
+    pub(crate) fn whole(
+        &self,
+        caller: &Caller,
+        parts: &[TableName],
+        what: &str,
+    ) -> Result<(), ApiError> {
+        match self.access.columns(caller, parts) {
+            None => Ok(()),
+            Some(_) => Err(ServiceError::Withheld {
+                what: what.to_owned(),
+                reason: "a topic's own table in hotset is all that is shown without some columns"
+                    .to_owned(),
+            }
+            .into()),
+        }
+    }
+
+    /// What a caller sees of the columns of a table; `None`: all of them.
+    pub(crate) async fn columns(
+        &self,
+        caller: &Caller,
+        namespace: &str,
+        table: &str,
+    ) -> Result<Option<Arc<ColumnRules>>, ApiError> {
+        if self.access.is_open() {
+            return Ok(None);
+        }
+        Ok(self.access.columns(caller, &self.parts(namespace, table).await?))
+    }
+
     fn allow_everything(&self, caller: &Caller, right: Right) -> Result<(), ApiError> {
-        if self.access.may(caller, right, &[TableName::everything()]) {
+        // To whom Kafka says of each topic what it may, not all of them are open.
+        let known_to_kafka = self.access.is_known_to_kafka(caller);
+        if !known_to_kafka && self.access.may(caller, right, &[TableName::everything()]) {
             return Ok(());
         }
         Err(ApiError::not_allowed(
@@ -272,10 +348,10 @@ impl<S: CatalogService> App<S> {
             return Ok(tables);
         }
         let parts = self.service.parts(namespace, &tables).await?;
-        let seen = tables.into_iter().zip(parts).filter(|(_, parts)| {
-            let parts: Vec<_> = parts.iter().cloned().map(named).collect();
-            self.access.may(caller, Right::List, &parts)
-        });
+        let parts: Vec<Vec<TableName>> =
+            parts.into_iter().map(|parts| parts.into_iter().map(named).collect()).collect();
+        let has = self.access.rights(caller, &parts).await?;
+        let seen = tables.into_iter().zip(has).filter(|(_, has)| has.is_some());
         Ok(seen.map(|(table, _)| table).collect())
     }
 }

@@ -202,7 +202,8 @@ pub(crate) async fn load_table<S: CatalogService>(
     }
     let snapshots = Snapshots::parse(query.snapshots.as_deref())?;
     let namespace = single_level(&namespace).map_err(|_| no_such_table(&namespace, &table))?;
-    let loaded = app.service.load_table(namespace, &table).await?;
+    let columns = app.columns(&caller, namespace, &table).await?;
+    let loaded = app.service.load_table(namespace, &table, columns.as_ref()).await?;
     let direct = direct_access(&app, namespace, &table).await?;
     // Tables of the hotset and of errors are planned here.
     let planned = [HOTSET, ERRORS].contains(&namespace);
@@ -242,7 +243,8 @@ pub(crate) async fn load_credentials<S: CatalogService>(
         Some(cold) => coldset::credentials(&app, cold, &caller, &table, &headers).await?,
         None => {
             let single = single_level(&namespace).map_err(|_| no_such_table(&namespace, &table))?;
-            let loaded = app.service.load_table(single, &table).await?;
+            let columns = app.columns(&caller, single, &table).await?;
+            let loaded = app.service.load_table(single, &table, columns.as_ref()).await?;
             let parts = app.parts(single, &table).await?;
             let vend = app.vend(&caller, parts).refreshed_at(single, &table);
             vend.settings(&loaded.credential_prefixes)?

@@ -9,6 +9,7 @@
 //! this catalog's names (`coldset`), or under the upstream's own (`warehouse`).
 //! Wire types live in `wire`, and the status of each service error in `error`.
 
+mod audit;
 mod cold;
 mod cold_answer;
 mod cold_names;

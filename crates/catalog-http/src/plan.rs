@@ -90,6 +90,7 @@ pub(crate) async fn cancel_plan<S: CatalogService>(
 /// `POST …/tasks`.
 pub(crate) async fn fetch_tasks<S: CatalogService>(
     State(app): State<App<S>>,
+    Extension(caller): By,
     names: Names,
     request: Request,
 ) -> Answer {
@@ -98,7 +99,9 @@ pub(crate) async fn fetch_tasks<S: CatalogService>(
     let task: PlanTask =
         serde_json::from_str(&plan_task).map_err(|_| ApiError::no_such_plan_task(&plan_task))?;
     let scan = task.request.scan(Some(task.part))?;
-    let plan = app.service.plan_scan(single_level(&namespace)?, &table, &scan).await?;
+    let namespace = single_level(&namespace)?;
+    let columns = app.columns(&caller, namespace, &table).await?;
+    let plan = app.service.plan_scan(namespace, &table, columns.as_ref(), &scan).await?;
     Ok(Json(Value::Object(tasks(&plan, &task.request))).into_response())
 }
 
@@ -111,7 +114,9 @@ async fn planned<S: CatalogService>(
     request: &PlanRequest,
 ) -> Result<Response, ApiError> {
     let scan = request.scan(None)?;
-    let plan = app.service.plan_scan(single_level(namespace)?, table, &scan).await?;
+    let columns = app.columns(caller, namespace, table).await?;
+    let single = single_level(namespace)?;
+    let plan = app.service.plan_scan(single, table, columns.as_ref(), &scan).await?;
     let parts = app.parts(namespace, table).await?;
     let vend = app.vend(caller, parts).refreshed_at(namespace, table);
     let vended = vend.settings(&plan.credential_prefixes)?;

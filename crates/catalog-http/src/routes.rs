@@ -210,7 +210,8 @@ pub fn router<S: CatalogService>(
             Operation::Upstream => route.path.replace("{path}", "{*path}"),
             _ => route.path.to_owned(),
         };
-        let guarded = Guarded { app: app.clone(), need: Need::of(route.operation) };
+        let operation = route.operation;
+        let guarded = Guarded { app: app.clone(), operation, need: Need::of(operation) };
         let guard = from_fn_with_state(guarded, guard::<S>);
         router = router.route(&path, method_router::<S>(route).route_layer(guard));
     }

@@ -1,7 +1,9 @@
 //! What the catalog needs of the service behind it.
 
 use std::future::Future;
+use std::sync::Arc;
 
+use isk_model::ColumnRules;
 use isk_virtual_table::{LoadedTable, ScanPlan, ScanRequest, Service, ServiceError};
 
 use crate::topic_schema::SchemaService;
@@ -24,11 +26,12 @@ pub trait CatalogService: SchemaService {
         table: &str,
     ) -> impl Future<Output = Result<(), ServiceError>> + Send;
 
-    /// The table as it is at this moment.
+    /// The table as it is at this moment, for a caller under these rules about its columns.
     fn load_table(
         &self,
         namespace: &str,
         table: &str,
+        columns: Option<&Arc<ColumnRules>>,
     ) -> impl Future<Output = Result<LoadedTable, ServiceError>> + Send;
 
     /// A query's own plan of a table.
@@ -36,6 +39,7 @@ pub trait CatalogService: SchemaService {
         &self,
         namespace: &str,
         table: &str,
+        columns: Option<&Arc<ColumnRules>>,
         request: &ScanRequest,
     ) -> impl Future<Output = Result<ScanPlan, ServiceError>> + Send;
 
@@ -78,17 +82,19 @@ impl CatalogService for Service {
         &self,
         namespace: &str,
         table: &str,
+        columns: Option<&Arc<ColumnRules>>,
     ) -> impl Future<Output = Result<LoadedTable, ServiceError>> + Send {
-        Service::load_table(self, namespace, table)
+        Service::load_table(self, namespace, table, columns)
     }
 
     fn plan_scan(
         &self,
         namespace: &str,
         table: &str,
+        columns: Option<&Arc<ColumnRules>>,
         request: &ScanRequest,
     ) -> impl Future<Output = Result<ScanPlan, ServiceError>> + Send {
-        Service::plan_scan(self, namespace, table, request)
+        Service::plan_scan(self, namespace, table, columns, request)
     }
 
     fn parts(

@@ -1,16 +1,10 @@
 //! What a cold table's immutable metadata says of its data files.
 
-use std::collections::HashMap;
-
-use iceberg::spec::{
-    DataFile, DataFileFormat, Datum, FormatVersion, Literal, Manifest, ManifestContentType,
-    ManifestEntry, ManifestFile, ManifestList, ManifestMetadata, PrimitiveLiteral, Transform,
-};
+use iceberg::spec::{FormatVersion, ManifestContentType, ManifestFile, ManifestList};
 use isk_model::{KafkaPartition, Offset, OffsetRange};
 
 use crate::error::chain;
-use crate::manifest_counts;
-use crate::{ColdStore, ColdsetError};
+use crate::{ColdStore, ColdsetError, manifest_counts, manifest_entries};
 
 /// A longer manifest or manifest list is refused, in bytes: parsed, it takes many times its length.
 /// Writers aim at 8 MiB.
@@ -140,13 +134,7 @@ pub async fn cold_files(
     }
     let bytes = store.get_uri(uri, None, MAX_METADATA_FILE).await?;
     let ids = (columns.partition.0, columns.offset.0);
-    apart(uri, move || {
-        let manifest = Manifest::parse_avro(&bytes).map_err(|error| chain(&error))?;
-        let (entries, metadata) = manifest.into_parts();
-        let columns = (Column::new(&metadata, ids.0), Column::new(&metadata, ids.1));
-        entries.iter().map(|entry| cold_file(entry, &columns.0, &columns.1)).collect()
-    })
-    .await
+    apart(uri, move || manifest_entries::parse(&bytes, ids)).await
 }
 
 /// Runs a parser where it may take its time, and may panic over bytes it did not expect.
@@ -158,80 +146,6 @@ async fn apart<T: Send + 'static>(
         Ok(parsed) => parsed.map_err(|reason| ColdsetError::unreadable(uri, reason)),
         Err(_) => Err(ColdsetError::unreadable(uri, "its Avro is broken")),
     }
-}
-
-/// Where one of the Kafka columns is found in a manifest's entries.
-struct Column {
-    id: i32,
-    /// Its place in the partition tuple, where it is an identity partition field.
-    identity: Option<usize>,
-    /// Whether the manifest's schema forbids nulls.
-    required: bool,
-}
-
-impl Column {
-    fn new(metadata: &ManifestMetadata, id: i32) -> Self {
-        let identity = metadata
-            .partition_spec()
-            .fields()
-            .iter()
-            .position(|f| f.source_id == id && f.transform == Transform::Identity);
-        let required = metadata.schema().field_by_id(id).is_some_and(|field| field.required);
-        Self { id, identity, required }
-    }
-
-    fn bounds(&self, file: &DataFile) -> FieldBounds {
-        if let Some(value) = self.identity.and_then(|at| file.partition().fields().get(at)) {
-            return match value {
-                None => FieldBounds { nulls: Some(file.record_count()), ..FieldBounds::default() },
-                Some(Literal::Primitive(literal)) => {
-                    let value = whole(literal);
-                    FieldBounds { lower: value, upper: value, nulls: Some(0) }
-                }
-                Some(_) => FieldBounds::default(),
-            };
-        }
-        let bound =
-            |bounds: &HashMap<i32, Datum>| bounds.get(&self.id).map(Datum::literal).and_then(whole);
-        let counted = file.null_value_counts().get(&self.id).copied();
-        FieldBounds {
-            lower: bound(file.lower_bounds()),
-            upper: bound(file.upper_bounds()),
-            nulls: counted.or(self.required.then_some(0)),
-        }
-    }
-}
-
-fn whole(literal: &PrimitiveLiteral) -> Option<i64> {
-    match literal {
-        PrimitiveLiteral::Int(value) => Some(i64::from(*value)),
-        PrimitiveLiteral::Long(value) => Some(*value),
-        _ => None,
-    }
-}
-
-fn cold_file(
-    entry: &ManifestEntry,
-    partition: &Column,
-    offset: &Column,
-) -> Result<ColdFile, String> {
-    let file = entry.data_file();
-    let uri = file.file_path().to_owned();
-    let format = match file.file_format() {
-        DataFileFormat::Parquet => ColdFormat::Parquet,
-        DataFileFormat::Avro => ColdFormat::Avro,
-        DataFileFormat::Orc => ColdFormat::Orc,
-        DataFileFormat::Puffin => return Err(format!("it names {uri} as data, which is Puffin")),
-    };
-    Ok(ColdFile {
-        format,
-        records: file.record_count(),
-        size: file.file_size_in_bytes(),
-        live: entry.is_alive(),
-        partition: partition.bounds(file),
-        offset: offset.bounds(file),
-        uri,
-    })
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod cold_files;
 mod config;
 mod error;
 mod manifest_counts;
+mod manifest_entries;
 mod positions;
 mod store;
 mod uri;

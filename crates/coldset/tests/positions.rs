@@ -14,6 +14,7 @@ use isk_coldset::{
     ColdFile, ColdFormat, ColdStore, ColdsetError, FieldBounds, KafkaColumns, positions,
 };
 use isk_model::{Offset, OffsetRange};
+use orc_rust::arrow_writer::ArrowWriterBuilder;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
@@ -226,12 +227,89 @@ async fn broken_parquet_is_an_error_that_names_the_file() {
     assert_eq!(error, ColdsetError::NoSuchObject { uri: gone.uri });
 }
 
+/// Without attributes, as writers other than Iceberg's make it: names are all there is.
+fn orc(columns: Vec<(&str, ArrayRef)>) -> Bytes {
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut bytes = Vec::new();
+    let writer = ArrowWriterBuilder::new(&mut bytes, batch.schema()).with_batch_size(1_000);
+    let mut writer = writer.with_stripe_byte_size(20_000).try_build().unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes.into()
+}
+
 #[tokio::test]
-async fn orc_is_refused_by_name() {
-    let bytes = Bytes::from_static(b"ORC");
-    let error = read(&file(ColdFormat::Orc, &bytes, 1), &bytes).await.unwrap_err();
-    assert!(matches!(error, ColdsetError::Unreadable { .. }), "{error}");
-    assert!(error.to_string().contains("ORC"), "{error}");
+async fn orc_files_are_read_stripe_by_stripe() {
+    let (partitions, offsets) = rows();
+    let wide: Vec<Option<i64>> = partitions.iter().map(|p| p.map(i64::from)).collect();
+    let text = (0..ROWS).map(|row| format!("{row:032}"));
+    let text: ArrayRef = Arc::new(StringArray::from_iter_values(text));
+    for (partition, reversed) in [(ints(&partitions), false), (longs(&wide), true)] {
+        let mut all = vec![
+            ("kafka_partition", partition),
+            ("payload", text.clone()),
+            ("kafka_offset", longs(&offsets)),
+        ];
+        if reversed {
+            all.reverse();
+        }
+        let bytes = orc(all);
+        assert!(bytes.len() > 64 << 10, "more than the tail: {}", bytes.len());
+        let file = file(ColdFormat::Orc, &bytes, ROWS as u64);
+        assert_eq!(read(&file, &bytes).await.unwrap(), expected(), "{reversed}");
+    }
+    let bytes = orc(vec![("kafka_offset", longs(&[Some(4), Some(5)]))]);
+    let mut file = file(ColdFormat::Orc, &bytes, 2);
+    assert_eq!(read(&file, &bytes).await.unwrap(), Runs::new());
+    file.partition = FieldBounds { lower: Some(9), upper: Some(9), nulls: Some(0) };
+    assert_eq!(read(&file, &bytes).await.unwrap(), Runs::from([(9, vec![(4, 6)])]));
+}
+
+/// Spark wrote it into an Iceberg table whose columns were renamed since: `kafka_partition` and `kafka_offset`
+/// were `p` and `o`, and the old names belonged to other columns.
+#[tokio::test]
+async fn columns_of_an_orc_file_are_found_by_icebergs_ids() {
+    let bytes = Bytes::from_static(include_bytes!("spark.orc"));
+    let file = file(ColdFormat::Orc, &bytes, 1000);
+    let found = read(&file, &bytes).await.unwrap();
+    let every_third = |rest| (0..1000).filter(move |n| n % 3 == rest).map(|n| (n, n + 1)).collect();
+    assert_eq!(found, Runs::from([(0, every_third(0)), (1, every_third(1))]));
+}
+
+#[tokio::test]
+async fn broken_orc_is_an_error_that_names_the_file() {
+    let (partitions, offsets) = rows();
+    let good = orc(vec![("kafka_partition", ints(&partitions)), ("kafka_offset", longs(&offsets))]);
+    let names: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
+    let text = orc(vec![("kafka_partition", ints(&[Some(1)])), ("kafka_offset", names)]);
+    let mut holed = good.to_vec();
+    holed[3..1000].fill(0xff);
+    let mut tail = good.to_vec();
+    let end = tail.len();
+    tail[end - 40..end - 1].fill(0xff);
+    let cases = [
+        ("text", text.clone(), text.len()),
+        ("shorter than said", good.clone(), good.len() + 100),
+        ("longer than said", good.clone(), good.len() - 100),
+        ("no footer", good.slice(..good.len() / 2), good.len() / 2),
+        ("tiny", Bytes::from_static(b"ORC"), 3),
+        ("one byte", Bytes::from_static(b"\xff"), 1),
+        ("empty", Bytes::new(), 0),
+        ("garbage", Bytes::from(vec![b'x'; 100_000]), 100_000),
+        ("broken stripes", holed.into(), good.len()),
+        ("broken tail", tail.into(), good.len()),
+    ];
+    for (what, bytes, size) in cases {
+        let mut file = file(ColdFormat::Orc, &bytes, ROWS as u64);
+        file.size = size as u64;
+        let error = read(&file, &bytes).await.unwrap_err();
+        assert!(matches!(error, ColdsetError::Unreadable { .. }), "{what}: {error}");
+        assert!(error.to_string().contains("s3://lake/data/f"), "{what}: {error}");
+    }
+    let few = file(ColdFormat::Orc, &good, ROWS as u64 + 1);
+    assert!(read(&few, &good).await.unwrap_err().to_string().contains("8000 rows"));
+    let gone = positions(&ColdStore::in_memory(), &few, &columns()).await.unwrap_err();
+    assert_eq!(gone, ColdsetError::NoSuchObject { uri: few.uri });
 }
 
 fn avro(ids: bool, codec: Codec) -> Bytes {

@@ -40,6 +40,8 @@ pub struct Config {
     pub tls: connections::Tls,
     /// Who may in.
     pub auth: auth::Auth,
+    /// Who read or changed what.
+    pub audit: auth::AuditLog,
     /// The Iceberg REST catalog.
     pub catalog: Catalog,
     /// The S3 gateway.
@@ -81,6 +83,7 @@ impl Default for Config {
             data_dir: PathBuf::from("isk-data"),
             tls: connections::Tls::default(),
             auth: auth::Auth::default(),
+            audit: auth::AuditLog::default(),
             catalog: Catalog::default(),
             s3: S3::default(),
             kafka: Properties::default(),
@@ -249,6 +252,8 @@ pub struct Limits {
     pub fetch_progress_timeout_ms: u64,
     /// Requests of one principal that may be under way on each port together; 0 is no bound.
     pub requests_per_principal: usize,
+    /// Kafka clients of principals with logins of their own, at a time.
+    pub pass_through_clients: u64,
     /// Connections of each port at a time.
     pub connections: usize,
     /// The bytes of a request's head.
@@ -273,6 +278,7 @@ impl Default for Limits {
             request_timeout_ms: 10_000,
             fetch_progress_timeout_ms: 30_000,
             requests_per_principal: 1000,
+            pass_through_clients: 64,
             connections: 4000,
             head_bytes: 64 << 10,
             head_seconds: 20,

@@ -5,6 +5,7 @@ mod config;
 mod coverage;
 mod demo;
 mod formats;
+mod pass_through;
 mod serve;
 
 use std::io::IsTerminal;

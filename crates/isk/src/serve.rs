@@ -21,6 +21,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Registry, auth, connections};
+use crate::pass_through::PassThrough;
+
+/// Where the brokers are configured.
+const KAFKA: &str = "configuration section [kafka] (ISK_KAFKA_*, e.g. ISK_KAFKA_BOOTSTRAP_SERVERS)";
 
 /// How long open requests may take to end after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -76,7 +80,8 @@ impl Server {
             None => format!("{scheme}://{}:{}", config.external_hostname, s3.local_addr()?.port()),
         };
         let credentials = credentials(config)?;
-        let access = auth::access(config)?;
+        let brokers = PassThrough::new(kafka_config(config)?, config.limits.pass_through_clients);
+        let access = auth::access(config)?.with_kafka(Arc::new(brokers));
         let cold = upstream(config)?;
         let service = Arc::new(open_service(config, cold.clone())?);
         let stop = CancellationToken::new();
@@ -210,20 +215,21 @@ pub async fn bind(config: &Config, port: u16, what: &str, key: &str) -> Result<T
 
 /// The brokers as configured. Asks nothing of them.
 pub fn kafka(config: &Config) -> Result<KafkaCluster> {
-    const SECTION: &str =
-        "configuration section [kafka] (ISK_KAFKA_*, e.g. ISK_KAFKA_BOOTSTRAP_SERVERS)";
+    KafkaCluster::connect(kafka_config(config)?).context(KAFKA)
+}
+
+fn kafka_config(config: &Config) -> Result<KafkaConfig> {
     let limits = &config.limits;
     let mut properties = config.kafka.0.clone();
     // The one key of the section that is no property of librdkafka's.
     let fetch_path = properties.remove("fetch").map(|path| path.parse()).transpose();
-    let kafka = KafkaConfig {
+    Ok(KafkaConfig {
         properties,
-        fetch_path: fetch_path.context(SECTION)?.unwrap_or_default(),
+        fetch_path: fetch_path.context(KAFKA)?.unwrap_or_default(),
         request_timeout: Duration::from_millis(limits.request_timeout_ms),
         progress_timeout: Duration::from_millis(limits.fetch_progress_timeout_ms),
         ..KafkaConfig::default()
-    };
-    KafkaCluster::connect(kafka).context(SECTION)
+    })
 }
 
 /// The schema registry as configured, if one is.

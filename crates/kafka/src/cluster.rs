@@ -279,7 +279,7 @@ impl KafkaCluster {
             let names = names.clone();
             async move {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                match queue.describe_topics(&names, timeout).await {
+                match queue.describe_topics(&names, false, timeout).await {
                     Ok(described) => Ok(Some(described)),
                     Err(failed) if failed.code == code::UNSUPPORTED_FEATURE => Ok(None),
                     Err(failed) => Err(failed),
@@ -345,7 +345,7 @@ impl KafkaCluster {
     }
 
     /// Asks one question, again while leaders move, until it is answered or time is up.
-    async fn ask<T, F>(
+    pub(crate) async fn ask<T, F>(
         &self,
         what: &str,
         topic: Option<&TopicName>,

@@ -17,6 +17,7 @@ mod metrics;
 mod pool;
 mod reader;
 mod registry;
+mod rights;
 mod times;
 mod topic;
 mod wire;
@@ -32,4 +33,5 @@ pub use registry::{
     RegisteredSchema, RegistryAuth, RegistryConfig, RegistryError, RegistryMetrics, SchemaRegistry,
     SecretFile,
 };
+pub use rights::TopicRight;
 pub use topic::TopicDescription;

@@ -20,7 +20,7 @@ pub struct TopicDescription {
 /// What a listing without ids says of a topic.
 pub(crate) fn without_id((name, partitions): (String, Vec<i32>)) -> DescribedTopic {
     let internal = name.starts_with("__");
-    DescribedTopic { name, id: 0, internal, partitions, error: None }
+    DescribedTopic { name, id: 0, internal, partitions, error: None, readable: false }
 }
 
 /// `None` for a name that Kafka does not allow today (very old topics).

@@ -1,6 +1,7 @@
 //! One request and its answer on a connection: who is connected, and when the answer is all sent.
 
 use std::future::{Future, ready};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,10 @@ use hyper::service::Service;
 
 use crate::body::WatchedBody;
 use crate::certificate::ClientCertificate;
+
+/// The other end of a connection, as requests carry it in their extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientAddress(pub SocketAddr);
 
 /// Whether a request is under way on a connection.
 #[derive(Debug, Default)]
@@ -82,6 +87,7 @@ impl<B: Body + Unpin> Body for AnswerBody<B> {
 pub(crate) struct OfConnection<S, B> {
     pub service: S,
     pub exchange: Arc<Exchange>,
+    pub peer: ClientAddress,
     pub certificate: Option<Arc<ClientCertificate>>,
     pub body_stall: Duration,
     /// The answer to all, on a connection that is one too many.
@@ -111,6 +117,7 @@ where
         // Where such a body ends is not looked at before the HTTP library does, so nothing may come after it.
         let in_chunks = request.headers().contains_key(header::TRANSFER_ENCODING);
         let mut request = request.map(|body| WatchedBody::new(body, self.body_stall));
+        request.extensions_mut().insert(self.peer);
         if let Some(certificate) = &self.certificate {
             request.extensions_mut().insert(Arc::clone(certificate));
         }

@@ -16,7 +16,7 @@ mod tls;
 
 pub use body::WatchedBody;
 pub use certificate::ClientCertificate;
-pub use exchange::AnswerBody;
+pub use exchange::{AnswerBody, ClientAddress};
 pub use limits::{ConnectionLimits, Counters};
 pub use serve::{Port, Served, serve};
 pub use tls::{Tls, TlsError, TlsFiles};

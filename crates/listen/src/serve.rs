@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use crate::body::WatchedBody;
 use crate::certificate::ClientCertificate;
-use crate::exchange::{Exchange, OfConnection};
+use crate::exchange::{ClientAddress, Exchange, OfConnection};
 use crate::limits::{ConnectionLimits, Counters, count};
 use crate::stream::Watched;
 use crate::tls::Tls;
@@ -99,8 +99,8 @@ pub async fn serve<S, B>(
             accepted = listener.accept() => accepted,
             () = &mut shutdown => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!("{} cannot accept a connection: {error}", served.name);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -119,6 +119,7 @@ pub async fn serve<S, B>(
         };
         let connection = Connection {
             name: served.name,
+            peer: ClientAddress(peer),
             limits: Arc::clone(if is_one_too_many { &hurried } else { &limits }),
             tls: port.tls.clone(),
             counters: Arc::clone(&port.counters),
@@ -140,6 +141,7 @@ pub async fn serve<S, B>(
 
 struct Connection<B> {
     name: &'static str,
+    peer: ClientAddress,
     limits: Arc<ConnectionLimits>,
     tls: Option<Arc<Tls>>,
     counters: Arc<Counters>,
@@ -198,7 +200,8 @@ where
         let exchange = Arc::<Exchange>::default();
         let body_stall = self.limits.body_stall;
         let stream = Watched::new(stream, Arc::clone(&exchange), self.limits, self.counters);
-        let service = OfConnection { service, exchange, certificate, body_stall, busy: self.busy };
+        let (peer, busy) = (self.peer, self.busy);
+        let service = OfConnection { service, exchange, peer, certificate, body_stall, busy };
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             // The stream knows better what it waits for.

@@ -4,6 +4,7 @@
 //! Kafka client. Everything else depends on it.
 
 pub mod chunk;
+pub mod columns;
 pub mod facts;
 pub mod left_out;
 pub mod object_key;
@@ -14,10 +15,12 @@ pub mod registry;
 pub mod topic;
 
 pub use chunk::{ChunkExponent, OffsetChunk, chunks};
+pub use columns::{ColumnRule, ColumnRules, InvalidColumns, Seen};
 pub use facts::ColumnMetrics;
 pub use left_out::{Boundary, LeftOut};
 pub use object_key::{
     ContentDigest, DataFileKey, DeleteFileKey, KeyError, ObjectKey, RenderDigest, SchemaVersion,
+    folder, split_folder,
 };
 pub use offset::{LeaderEpoch, Offset, OffsetRange, PartitionOffsets};
 pub use offset_set::{InvalidOffsetSet, OffsetSet};

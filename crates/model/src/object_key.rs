@@ -6,6 +6,9 @@
 //! <topic>/metadata/<file name>
 //! ```
 //!
+//! What a caller under rules about columns may see of a topic lies in a folder of its own,
+//! `<topic>~<digest of the rules>` (no topic has that sign in its name).
+//!
 //! A data key is a recipe: it holds all that is needed to make the file again. `epoch` is the leader
 //! epoch at the range's end, `schema` the versions of the value's and the key's schema, `render` a
 //! digest of every other input that changes bytes, and `size` the declared length of the object. A file
@@ -66,6 +69,8 @@ impl fmt::Display for RenderDigest {
 pub struct DataFileKey {
     /// The topic's name.
     pub topic: TopicName,
+    /// The rules about columns that its folder is of.
+    pub columns: Option<ContentDigest>,
     /// The topic's identity when the file was planned.
     pub topic_id: TopicId,
     /// The Kafka partition.
@@ -93,6 +98,8 @@ pub struct DataFileKey {
 pub struct DeleteFileKey {
     /// The topic's name.
     pub topic: TopicName,
+    /// The rules about columns that its folder is of.
+    pub columns: Option<ContentDigest>,
     /// The topic's identity when the file was planned.
     pub topic_id: TopicId,
     /// The Kafka partition.
@@ -112,6 +119,8 @@ pub enum ObjectKey {
     Metadata {
         /// The topic's name.
         topic: TopicName,
+        /// The rules about columns that its folder is of.
+        columns: Option<ContentDigest>,
         /// The file's name within the topic's metadata folder: `[A-Za-z0-9._-]+`.
         file: String,
     },
@@ -126,14 +135,42 @@ impl ObjectKey {
             Self::Metadata { topic, .. } => topic,
         }
     }
+
+    /// The rules about columns that the object's folder is of.
+    pub fn columns(&self) -> Option<ContentDigest> {
+        match self {
+            Self::Data(key) => key.columns,
+            Self::Delete(key) => key.columns,
+            Self::Metadata { columns, .. } => *columns,
+        }
+    }
 }
+
+/// The folder of a topic's objects, or of those that are made for callers under rules about columns.
+pub fn folder(topic: &TopicName, columns: Option<ContentDigest>) -> String {
+    match columns {
+        None => topic.to_string(),
+        Some(digest) => format!("{topic}{OF_RULES}{digest}"),
+    }
+}
+
+/// The topic and the rules of a folder: the other way round. What stands behind the sign is not looked at closely.
+pub fn split_folder(folder: &str) -> (&str, Option<&str>) {
+    match folder.split_once(OF_RULES) {
+        None => (folder, None),
+        Some((topic, rules)) => (topic, Some(rules)),
+    }
+}
+
+/// Stands between a topic's name and the digest of rules.
+const OF_RULES: char = '~';
 
 impl fmt::Display for DataFileKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
             "{}/data/{}/{:05}/{:019}-{:019}-e{}-v{}.{}-r{}",
-            self.topic,
+            folder(&self.topic, self.columns),
             self.topic_id,
             self.partition.0,
             self.range.start().0,
@@ -153,15 +190,15 @@ impl fmt::Display for DataFileKey {
 }
 
 impl DataFileKey {
-    /// Where the names of a Kafka partition's data files that begin at `start` or behind it begin, in the
-    /// order of names: it is less than all of theirs, and greater than those of all that begin before.
+    /// Where the names of a Kafka partition's data files in a folder that begin at `start` or behind it begin, in
+    /// the order of names: it is less than all of theirs, and greater than those of all that begin before.
     pub fn names_from(
-        topic: &TopicName,
+        folder: &str,
         id: TopicId,
         partition: KafkaPartition,
         start: Offset,
     ) -> String {
-        format!("{topic}/data/{id}/{:05}/{:019}-", partition.0, start.0)
+        format!("{folder}/data/{id}/{:05}/{:019}-", partition.0, start.0)
     }
 }
 
@@ -170,7 +207,7 @@ impl fmt::Display for DeleteFileKey {
         write!(
             f,
             "{}/deletes/{}/{:05}/{:019}-{:019}.parquet",
-            self.topic,
+            folder(&self.topic, self.columns),
             self.topic_id,
             self.partition.0,
             self.range.start().0,
@@ -184,7 +221,9 @@ impl fmt::Display for ObjectKey {
         match self {
             Self::Data(key) => key.fmt(f),
             Self::Delete(key) => key.fmt(f),
-            Self::Metadata { topic, file } => write!(f, "{topic}/metadata/{file}"),
+            Self::Metadata { topic, columns, file } => {
+                write!(f, "{}/metadata/{file}", folder(topic, *columns))
+            }
         }
     }
 }
@@ -215,7 +254,8 @@ fn parse(s: &str) -> Result<ObjectKey, &'static str> {
             if file.is_empty() || file.len() > 255 || !file.bytes().all(legal) {
                 return Err("a metadata file's name is 1 to 255 of A-Z a-z 0-9 . _ -");
             }
-            Ok(ObjectKey::Metadata { topic: parse_topic(topic)?, file: file.to_owned() })
+            let (topic, columns) = parse_folder(topic)?;
+            Ok(ObjectKey::Metadata { topic, columns, file: file.to_owned() })
         }
         [topic, "data", id, partition, file] => {
             let (range, rest) = parse_range(parquet_stem(file)?)?;
@@ -239,11 +279,13 @@ fn parse(s: &str) -> Result<ObjectKey, &'static str> {
             };
             let (layout, covered) = (optional('l')?, optional('x')?);
             let declared_size = number(tag(next, 's')?)?;
+            let (topic, columns) = parse_folder(topic)?;
             if tags.next().is_some() {
                 return Err("there is more after the size tag");
             }
             Ok(ObjectKey::Data(DataFileKey {
-                topic: parse_topic(topic)?,
+                topic,
+                columns,
                 topic_id: parse_topic_id(id)?,
                 partition: parse_partition(partition)?,
                 range,
@@ -260,8 +302,10 @@ fn parse(s: &str) -> Result<ObjectKey, &'static str> {
             if !rest.is_empty() {
                 return Err("there is more after the offset range");
             }
+            let (topic, columns) = parse_folder(topic)?;
             Ok(ObjectKey::Delete(DeleteFileKey {
-                topic: parse_topic(topic)?,
+                topic,
+                columns,
                 topic_id: parse_topic_id(id)?,
                 partition: parse_partition(partition)?,
                 range,
@@ -271,8 +315,12 @@ fn parse(s: &str) -> Result<ObjectKey, &'static str> {
     }
 }
 
-fn parse_topic(s: &str) -> Result<TopicName, &'static str> {
-    TopicName::new(s).map_err(|_| "it does not begin with a topic name")
+fn parse_folder(s: &str) -> Result<(TopicName, Option<ContentDigest>), &'static str> {
+    let (topic, rules) = split_folder(s);
+    let topic = TopicName::new(topic).map_err(|_| "it does not begin with a topic name")?;
+    let digest = rules.map(|digits| u128::from_str_radix(digits, 16)).transpose();
+    let digest = digest.map_err(|_| "the rules behind the topic name are no digest")?;
+    Ok((topic, digest.map(ContentDigest)))
 }
 
 fn parse_topic_id(s: &str) -> Result<TopicId, &'static str> {
@@ -332,7 +380,7 @@ mod tests {
             -1..i32::MAX,
             (any::<u32>(), any::<u32>()),
             any::<u64>(),
-            (any::<Option<u128>>(), any::<Option<u128>>()),
+            (any::<Option<u128>>(), any::<Option<u128>>(), any::<Option<u128>>()),
             any::<u64>(),
         )
             .prop_map(
@@ -344,10 +392,11 @@ mod tests {
                     epoch,
                     (value, key),
                     render,
-                    (layout, covered),
+                    (layout, covered, columns),
                     size,
                 )| DataFileKey {
                     topic: TopicName::new(&topic).unwrap(),
+                    columns: columns.map(ContentDigest),
                     topic_id: TopicId(id),
                     partition: KafkaPartition(p),
                     range: OffsetRange::new(Offset(start), Offset(start.saturating_add(span)))
@@ -372,7 +421,7 @@ mod tests {
         #[test]
         fn delete_keys_round_trip(key in data_key()) {
             let key = ObjectKey::Delete(DeleteFileKey {
-                topic: key.topic, topic_id: key.topic_id, partition: key.partition, range: key.range,
+                topic: key.topic, columns: key.columns, topic_id: key.topic_id, partition: key.partition, range: key.range,
             });
             prop_assert_eq!(key.to_string().parse::<ObjectKey>(), Ok(key));
         }
@@ -398,6 +447,7 @@ mod tests {
     fn a_key_reads_as_its_recipe() {
         let key = DataFileKey {
             topic: TopicName::new("orders.eu").unwrap(),
+            columns: None,
             topic_id: TopicId(0xabc),
             partition: KafkaPartition(3),
             range: OffsetRange::new(Offset(0), Offset(1 << 20)).unwrap(),
@@ -413,6 +463,10 @@ mod tests {
             "orders.eu/data/00000000000000000000000000000abc/00003/\
              0000000000000000000-0000000000001048576-e-1-v2.0-r000000000000f00d-s12345.parquet"
         );
+        let ruled = DataFileKey { columns: Some(ContentDigest(0xc0)), ..key }.to_string();
+        assert!(ruled.starts_with("orders.eu~000000000000000000000000000000c0/data/"), "{ruled}");
+        assert_eq!(split_folder("orders.eu~c0"), ("orders.eu", Some("c0")));
+        assert_eq!(split_folder("orders.eu"), ("orders.eu", None));
     }
 
     #[test]
@@ -426,6 +480,9 @@ mod tests {
             "t/metadata/",
             "t/metadata/a/b",
             "t/metadata/%2e",
+            "t~/metadata/x",
+            "t~c0/metadata/x",
+            "~000000000000000000000000000000c0/metadata/x",
             "t/data/0/0/0-1-e0-v1.0-r0-s1.parquet",
             "t/deletes/00000000000000000000000000000abc/00000/0000000000000000005-0000000000000000005.parquet",
         ] {

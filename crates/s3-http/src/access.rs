@@ -10,6 +10,7 @@ use s3s::auth::{S3Auth, SecretKey};
 use s3s::path::S3Path;
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
+use crate::audit::Asked;
 use crate::error::slow_down;
 use crate::scope::{Owners, Wanted};
 use crate::settings::GatewayCredentials;
@@ -145,25 +146,35 @@ impl<R: Fn(&str) -> Rights + Send + Sync + 'static> S3Access for Gate<R> {
             return Err(S3Error::with_message(S3ErrorCode::AccessDenied, message));
         };
         let caller = self.caller(&credentials.access_key, cx.headers(), cx.uri())?;
+        let asked = cx.extensions_mut().get::<Asked>().cloned();
         let (bucket, key) = match cx.s3_path() {
             S3Path::Root => (None, None),
             S3Path::Bucket { bucket } => (Some(&**bucket), None),
             S3Path::Object { bucket, key } => (Some(&**bucket), Some(&**key)),
         };
         let operation = cx.s3_op().name();
+        let mut columns = None;
         if let Some(caller) = &caller {
             let prefix = query(cx.uri()).find(|(name, _)| name == "prefix");
             let prefix = prefix.map(|(_, prefix)| prefix.into_owned()).unwrap_or_default();
             let writes = COLD_WRITES.contains(&operation);
             let ours = bucket.is_some_and(|bucket| (self.rights)(bucket) == Rights::ReadOnly);
             let wanted = Wanted { operation, bucket, key, prefix: &prefix, writes, ours };
+            if let Some(asked) = asked {
+                asked.tell(Some(caller), self.owners.tables(&wanted).unwrap_or_default());
+            }
             self.owners.check(caller, &wanted)?;
+            self.owners.check_kafka(caller, &wanted).await?;
+            columns = self.owners.columns(caller, &wanted)?;
         }
         self.decide(operation, bucket)?;
         let anyone = Caller::anyone();
         let name = caller.as_ref().map_or(&anyone, S3Caller::caller);
         let permit = self.owners.access.enter(name).ok_or_else(slow_down)?;
         cx.extensions_mut().insert(Arc::new(permit));
+        if let Some(columns) = columns {
+            cx.extensions_mut().insert(columns);
+        }
         if let Some(caller) = caller {
             cx.extensions_mut().insert(caller);
         }

@@ -21,7 +21,7 @@ pub(crate) fn s3_error(error: &ServiceError) -> S3Error {
         ServiceError::Gone { .. } => S3ErrorCode::Custom(GONE.into()),
         ServiceError::Undecodable { .. } => S3ErrorCode::Custom(UNDECODABLE.into()),
         ServiceError::Unavailable { .. } => S3ErrorCode::ServiceUnavailable,
-        ServiceError::Denied { .. } => S3ErrorCode::AccessDenied,
+        ServiceError::Denied { .. } | ServiceError::Withheld { .. } => S3ErrorCode::AccessDenied,
         ServiceError::Internal(_) => S3ErrorCode::InternalError,
     };
     let mut answer = S3Error::with_message(code, error.to_string());
@@ -140,6 +140,7 @@ mod tests {
             ),
             (ServiceError::Unavailable { what: text(), reason: text() }, "ServiceUnavailable", 503),
             (ServiceError::Denied { reason: text() }, "AccessDenied", 403),
+            (ServiceError::Withheld { what: text(), reason: text() }, "AccessDenied", 403),
             (ServiceError::Internal(text()), "InternalError", 500),
         ] {
             let answer = s3_error(&error);

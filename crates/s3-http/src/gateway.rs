@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
 use hyper::body::Body as _;
-use isk_access::{Permit, S3Caller};
+use isk_access::{Audit, Permit, S3Caller};
 use isk_coldset::ColdStore;
 use isk_listen::WatchedBody;
+use isk_model::ColumnRules;
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, BucketLocationConstraint,
@@ -26,6 +27,7 @@ use s3s::{Body, HttpError, S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Re
 use uuid::Uuid;
 
 use crate::access::{Gate, Keys, Rights, refuse_sigv2};
+use crate::audit::Audited;
 use crate::body::WithPermit;
 use crate::cold::ColdBuckets;
 use crate::error::no_such_bucket;
@@ -72,7 +74,7 @@ pub fn gateway<S: ObjectService>(
     builder.set_access(Gate::new(&settings.credentials, rights, owners));
     builder.set_host(ExternalHost::new(&settings.external_hostname));
     builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits(writable)))));
-    Ok(Gateway { service: builder.build() })
+    Ok(Gateway { service: builder.build(), audit: settings.access.audit().clone() })
 }
 
 /// What may be done in each bucket.
@@ -108,21 +110,26 @@ fn limits(writable: bool) -> S3Config {
 #[derive(Debug, Clone)]
 pub struct Gateway {
     service: S3Service,
+    audit: Audit,
 }
 
 impl Gateway {
-    async fn answer(self, request: Request<WatchedBody>) -> Result<Response<Body>, HttpError> {
+    async fn answer(self, mut request: Request<WatchedBody>) -> Result<Response<Body>, HttpError> {
         let start = Instant::now();
         let id = Uuid::new_v4().simple().to_string();
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let has_body = !request.body().is_end_stream();
+        let audited = Audited::of(&self.audit, &mut request);
         let mut response = match refused_unread(&request) {
             Some(error) => {
                 error.to_http_response().map_err(|error| HttpError::new(Box::new(error)))?
             }
             None => self.service.call(guarded(request)).await?,
         };
+        if let Some(audited) = audited {
+            audited.ended(response.status());
+        }
         // Headers and queries hold signatures and tokens: of the request, the path alone is logged.
         tracing::info!(
             %method,
@@ -252,7 +259,10 @@ impl<S: ObjectService> S3 for Buckets<S> {
     ) -> S3Result<S3Response<HeadObjectOutput>> {
         let input = &request.input;
         match self.source(&input.bucket)? {
-            Source::Ours(objects) => reading::head(objects, input).await.map(S3Response::new),
+            Source::Ours(objects) => {
+                let columns = request.extensions.get::<Arc<ColumnRules>>();
+                reading::head(objects, input, columns).await.map(S3Response::new)
+            }
             Source::Cold(store) => cold::head(store, input).await.map(S3Response::new),
         }
     }
@@ -263,7 +273,10 @@ impl<S: ObjectService> S3 for Buckets<S> {
     ) -> S3Result<S3Response<GetObjectOutput>> {
         let input = &request.input;
         let mut output = match self.source(&input.bucket)? {
-            Source::Ours(objects) => reading::get(objects, input).await?,
+            Source::Ours(objects) => {
+                let columns = request.extensions.get::<Arc<ColumnRules>>();
+                reading::get(objects, input, columns).await?
+            }
             Source::Cold(store) => cold::get(store, input).await?,
         };
         // A request is under way until its body is sent.

@@ -10,6 +10,7 @@
 //! upload is refused before its body is read.
 
 mod access;
+mod audit;
 mod body;
 mod cold;
 mod cold_writing;

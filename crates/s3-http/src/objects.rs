@@ -2,7 +2,9 @@
 
 use std::future::Future;
 use std::ops::Range;
+use std::sync::Arc;
 
+use isk_model::ColumnRules;
 use isk_virtual_table::{Listing, ObjectInfo, ObjectStream, Service, ServiceError};
 
 /// The questions of the gateway. [`Service`] answers them from Kafka; tests answer from memory.
@@ -13,18 +15,20 @@ pub trait ObjectService: Send + Sync + 'static {
     /// The tables whose rows the objects of a topic in a bucket hold, as namespace and name.
     fn parts(&self, bucket: &str, topic: &str) -> Vec<(String, String)>;
 
-    /// What HEAD says of an object.
+    /// What HEAD says of an object, to a caller under these rules about its table's columns.
     fn head_object(
         &self,
         bucket: &str,
         key: &str,
+        columns: Option<&Arc<ColumnRules>>,
     ) -> impl Future<Output = Result<ObjectInfo, ServiceError>> + Send;
 
-    /// A range of an object's bytes; `range` lies within `0..size`.
+    /// A range of an object's bytes, for a caller under these rules; `range` lies within `0..size`.
     fn read_object(
         &self,
         bucket: &str,
         key: &str,
+        columns: Option<&Arc<ColumnRules>>,
         range: Range<u64>,
     ) -> impl Future<Output = Result<ObjectStream, ServiceError>> + Send;
 
@@ -52,17 +56,19 @@ impl ObjectService for Service {
         &self,
         bucket: &str,
         key: &str,
+        columns: Option<&Arc<ColumnRules>>,
     ) -> impl Future<Output = Result<ObjectInfo, ServiceError>> + Send {
-        Service::head_object(self, bucket, key)
+        Service::head_object(self, bucket, key, columns)
     }
 
     fn read_object(
         &self,
         bucket: &str,
         key: &str,
+        columns: Option<&Arc<ColumnRules>>,
         range: Range<u64>,
     ) -> impl Future<Output = Result<ObjectStream, ServiceError>> + Send {
-        Service::read_object(self, bucket, key, range)
+        Service::read_object(self, bucket, key, columns, range)
     }
 
     fn list_objects(

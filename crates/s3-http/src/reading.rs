@@ -1,8 +1,10 @@
 //! The reading operations: HEAD and GET of an object.
 
 use std::ops::Range as ByteRange;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, header};
+use isk_model::ColumnRules;
 use isk_virtual_table::ObjectInfo;
 use s3s::dto::{
     ETag, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, LastModified, Range,
@@ -19,9 +21,10 @@ use crate::objects::ObjectService;
 pub(crate) async fn head<S: ObjectService>(
     objects: &S,
     input: &HeadObjectInput,
+    columns: Option<&Arc<ColumnRules>>,
 ) -> S3Result<HeadObjectOutput> {
     check_version(input.version_id.as_deref())?;
-    let info = info(objects, &input.bucket, &input.key).await?;
+    let info = info(objects, &input.bucket, &input.key, columns).await?;
     let conditions = Conditions {
         if_match: input.if_match.as_ref(),
         if_none_match: input.if_none_match.as_ref(),
@@ -43,9 +46,10 @@ pub(crate) async fn head<S: ObjectService>(
 pub(crate) async fn get<S: ObjectService>(
     objects: &S,
     input: &GetObjectInput,
+    columns: Option<&Arc<ColumnRules>>,
 ) -> S3Result<GetObjectOutput> {
     check_version(input.version_id.as_deref())?;
-    let info = info(objects, &input.bucket, &input.key).await?;
+    let info = info(objects, &input.bucket, &input.key, columns).await?;
     let conditions = Conditions {
         if_match: input.if_match.as_ref(),
         if_none_match: input.if_none_match.as_ref(),
@@ -57,7 +61,7 @@ pub(crate) async fn get<S: ObjectService>(
     let range = part.clone().unwrap_or(0..info.size);
     let length = range.end - range.start;
     let stream = objects
-        .read_object(&input.bucket, &input.key, range)
+        .read_object(&input.bucket, &input.key, columns, range)
         .await
         .map_err(|error| s3_error(&error))?;
     let body = ObjectBody::new(stream, length, &input.bucket, &input.key);
@@ -74,8 +78,13 @@ pub(crate) async fn get<S: ObjectService>(
     })
 }
 
-async fn info<S: ObjectService>(objects: &S, bucket: &str, key: &str) -> S3Result<ObjectInfo> {
-    objects.head_object(bucket, key).await.map_err(|error| s3_error(&error))
+async fn info<S: ObjectService>(
+    objects: &S,
+    bucket: &str,
+    key: &str,
+    columns: Option<&Arc<ColumnRules>>,
+) -> S3Result<ObjectInfo> {
+    objects.head_object(bucket, key, columns).await.map_err(|error| s3_error(&error))
 }
 
 /// Objects have one version, which S3 calls "null".

@@ -1,7 +1,10 @@
 //! What is whose, where callers are told apart: a vended key opens its table's folders, a principal's own key what the
 //! rules let the principal read.
 
-use isk_access::{Access, Right, S3Caller, Scope, TableName};
+use std::sync::Arc;
+
+use isk_access::{Access, KafkaSilent, Right, S3Caller, Scope, TableName};
+use isk_model::{ColumnRules, split_folder};
 use isk_virtual_table::COLDSET;
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
@@ -51,6 +54,61 @@ impl Owners {
         Err(S3Error::with_message(S3ErrorCode::AccessDenied, message))
     }
 
+    /// Whether Kafka lets a caller read, who is known to it.
+    pub(crate) async fn check_kafka(&self, caller: &S3Caller, wanted: &Wanted<'_>) -> S3Result<()> {
+        let tables = self.all_tables(caller, wanted);
+        if tables.is_empty() || !self.access.is_known_to_kafka(caller.caller()) {
+            return Ok(());
+        }
+        let rights = self.access.rights(caller.caller(), &[tables]).await;
+        let (code, message) = match rights.map(|rights| rights.first().copied().flatten()) {
+            Ok(right) if right >= Some(Right::Read) => return Ok(()),
+            Ok(_) => {
+                let why = "Kafka does not let the key's owner read the topic: its login to Kafka needs READ on it";
+                (S3ErrorCode::AccessDenied, why.to_owned())
+            }
+            Err(KafkaSilent::Refused(why)) => (S3ErrorCode::AccessDenied, why),
+            Err(KafkaSilent::Unavailable(why)) => (S3ErrorCode::ServiceUnavailable, why),
+        };
+        Err(S3Error::with_message(code, message))
+    }
+
+    /// The tables that what is asked shows, or could: by its name, and by what the key was vended with.
+    fn all_tables(&self, caller: &S3Caller, wanted: &Wanted<'_>) -> Vec<TableName> {
+        let mut tables = self.tables(wanted).unwrap_or_default();
+        if let S3Caller::Vended(scope) = caller {
+            tables.extend(scope.tables.iter().cloned());
+            // A vended key says better than a name which of the coldset's tables it is.
+            tables.retain(|table| *table != TableName::all_of(COLDSET));
+        }
+        tables
+    }
+
+    /// The rules about columns that the caller is under, where they are those that the object was made for.
+    pub(crate) fn columns(
+        &self,
+        caller: &S3Caller,
+        wanted: &Wanted<'_>,
+    ) -> S3Result<Option<Arc<ColumnRules>>> {
+        let mut tables = self.tables(wanted).unwrap_or_default();
+        if let S3Caller::Vended(scope) = caller {
+            tables.extend(scope.tables.iter().cloned());
+        }
+        let rules = self.access.columns(caller.caller(), &tables);
+        let path = wanted.key.unwrap_or(wanted.prefix);
+        let folder = path.split('/').next().unwrap_or_default();
+        let made_for = if wanted.ours { split_folder(folder).1 } else { None };
+        let theirs = rules.as_ref().map(|rules| rules.digest().to_string());
+        // What tells of no table (whether a bucket is there) shows no column.
+        if made_for == theirs.as_deref() || (wanted.key.is_none() && !is_listing(wanted.operation))
+        {
+            return Ok(rules);
+        }
+        let message = "rules of the access file are about columns of this table, and this object is not what they let \
+                       the key's owner see; load the table again";
+        Err(S3Error::with_message(S3ErrorCode::AccessDenied, message))
+    }
+
     fn in_scope(&self, scope: &Scope, wanted: &Wanted<'_>) -> bool {
         let right = if wanted.writes { Right::Write } else { Right::Read };
         if (wanted.writes && !scope.writes) || !self.access.may(&scope.caller, right, &scope.tables)
@@ -69,7 +127,7 @@ impl Owners {
     }
 
     /// The tables that a principal must have a right on; `None`: what is asked tells of no table.
-    fn tables(&self, wanted: &Wanted<'_>) -> Option<Vec<TableName>> {
+    pub(crate) fn tables(&self, wanted: &Wanted<'_>) -> Option<Vec<TableName>> {
         let bucket = wanted.bucket?;
         if !wanted.ours {
             // Which table of the coldset an object belongs to, its key does not tell.
@@ -80,7 +138,7 @@ impl Owners {
             None if is_listing(wanted.operation) => wanted.prefix,
             None => return None,
         };
-        let topic = path.split_once('/').map_or("*", |(topic, _)| topic);
+        let topic = path.split_once('/').map_or("*", |(folder, _)| split_folder(folder).0);
         let parts = (self.parts)(bucket, topic);
         Some(parts.into_iter().map(|(namespace, table)| TableName { namespace, table }).collect())
     }

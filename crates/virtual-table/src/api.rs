@@ -88,6 +88,14 @@ pub enum ServiceError {
         /// What was asked, and what it takes.
         reason: String,
     },
+    /// The caller may not see all columns of it, and it cannot be shown without those.
+    #[error("{what} is not shown to a caller who may not see all of its columns: {reason}")]
+    Withheld {
+        /// The table or object.
+        what: String,
+        /// Why it cannot be shown.
+        reason: String,
+    },
     /// A defect of this service.
     #[error("internal error: {0}")]
     Internal(String),

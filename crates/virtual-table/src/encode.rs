@@ -16,7 +16,7 @@ use isk_decode::{
 };
 use isk_iceberg_table::ROW_ID_FIELD;
 use isk_kafka::{BlockStream, FetchError, KafkaError};
-use isk_model::{Boundary, DataFileKey, LeftOut, Offset, RecordBlock, WriterId};
+use isk_model::{Boundary, ColumnRules, DataFileKey, LeftOut, Offset, RecordBlock, WriterId};
 use isk_parquet_file::{ParquetRenderer, RenderProfile};
 use isk_schema::{TableSchema, error_table};
 use tempfile::TempPath;
@@ -28,6 +28,7 @@ use crate::layout::{add_row_ids, with_row_ids};
 use crate::manners::Manners;
 use crate::metrics::Metrics;
 use crate::notice::Notice;
+use crate::restricted::Restriction;
 use crate::topic_schema::TopicSchemas;
 use crate::undecoded::{Decoding, ErrorPolicy, Undecoded};
 
@@ -39,6 +40,8 @@ pub(crate) struct Rows {
     pub row_ids: bool,
     /// The records that are left out.
     pub left_out: Option<Arc<LeftOut>>,
+    /// The rules that hide or mask columns of the table, where the file is for a caller under such.
+    pub columns: Option<Arc<ColumnRules>>,
     pub decoding: Decoding,
 }
 
@@ -100,7 +103,9 @@ impl Job {
         if self.rows.row_ids {
             schema = with_row_ids(&schema);
         }
-        let mut renderer = ParquetRenderer::new(writer, Arc::clone(&schema), profile)
+        let restriction = self.rows.columns.as_ref().map(|rules| Restriction::new(rules, &schema));
+        let written = restriction.as_ref().map_or(&schema, Restriction::schema);
+        let mut renderer = ParquetRenderer::new(writer, Arc::clone(written), profile)
             .map_err(|e| self.failed(&sink, &e))?;
         let mut errors = 0;
         let mut notice = Notice::of(&self.rows.table);
@@ -119,6 +124,11 @@ impl Job {
             errors += failed;
             if self.rows.row_ids {
                 batch = self.identified(&batch, &schema)?;
+            }
+            if let Some(restriction) = &restriction {
+                batch = restriction.apply(&batch).map_err(|e| {
+                    ServiceError::Internal(format!("hiding columns of {}: {e}", self.key))
+                })?;
             }
             if batch.num_rows() > 0 {
                 renderer.write(&batch).map_err(|e| self.failed(&sink, &e))?;
@@ -253,11 +263,16 @@ impl Job {
             RecordPart::Key => "key",
             RecordPart::Value => "value",
         };
+        let cause = match self.rows.columns {
+            None => format!("{part}: {}", failure.cause),
+            // What is wrong with it may quote it.
+            Some(_) => format!("{part} (not all of it may be seen, so neither is why)"),
+        };
         ServiceError::Undecodable {
             topic: self.key.topic.to_string(),
             partition: self.key.partition.0,
             offset: failure.offset.0,
-            cause: format!("{part}: {}", failure.cause),
+            cause,
         }
     }
 

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use isk_kafka::TopicDescription;
 use isk_model::{ColumnMetrics, DataFileKey, KafkaPartition, Offset, OffsetRange, TopicId};
 use serde::{Deserialize, Serialize};
 
@@ -234,15 +233,16 @@ impl FactBook {
         read
     }
 
-    /// The facts of a Kafka partition's files that begin within a range, by recipe: one look into the store,
+    /// The facts of a Kafka partition's files in a folder that begin within a range, by recipe: one look into the store,
     /// however many chunks the range has.
     pub(crate) fn within(
         &self,
-        topic: &TopicDescription,
+        folder: &str,
+        topic: TopicId,
         partition: KafkaPartition,
         range: OffsetRange,
     ) -> HashMap<String, Arc<ChunkFacts>> {
-        let name = |offset| DataFileKey::names_from(&topic.name, topic.id, partition, offset);
+        let name = |offset| DataFileKey::names_from(folder, topic, partition, offset);
         let (from, to) = (name(range.start()), name(range.end()));
         let changes = *self.changes();
         let mut read = HashMap::new();
@@ -392,6 +392,7 @@ pub(crate) mod tests {
     pub(crate) fn key(topic: &str) -> DataFileKey {
         DataFileKey {
             topic: TopicName::new(topic).unwrap(),
+            columns: None,
             topic_id: TopicId(1),
             partition: KafkaPartition(0),
             range: OffsetRange::new(Offset(0), Offset(16)).unwrap(),

@@ -26,8 +26,10 @@ pub(crate) fn group_files(inputs: &Inputs, group: &Group) -> (Vec<PlannedFile>, 
     if inputs.view == View::Errors && !inputs.may_fail() {
         return (files, attachments);
     }
+    let folder = inputs.folder();
     for &(partition, range) in &group.parts {
-        let part = Part { partition, facts: inputs.facts.within(&inputs.topic, partition, range) };
+        let facts = inputs.facts.within(&folder, inputs.topic.id, partition, range);
+        let part = Part { partition, facts };
         for chunk in chunks(range, k) {
             let Some(covered) = inputs.covered() else {
                 let holds = |piece: &OffsetChunk| inputs.may_hold(&part, piece.range);
@@ -83,6 +85,7 @@ pub(crate) fn data_key(
     let merged = inputs.merged();
     DataFileKey {
         topic: inputs.topic.name.clone(),
+        columns: inputs.view.columns(),
         topic_id: inputs.topic.id,
         partition,
         range,
@@ -107,6 +110,7 @@ fn planned_file(
     let delete_uri = || {
         let key = DeleteFileKey {
             topic: key.topic.clone(),
+            columns: key.columns,
             topic_id: key.topic_id,
             partition,
             range: key.range,

@@ -85,7 +85,7 @@ impl Histories {
             for (_, record) in self.store.scan::<Record>(Kind::Snapshots, &format!("{key}/"))? {
                 files.extend(record.files);
             }
-            files.iter().for_each(|file| metadata.touch(&topic, file));
+            files.iter().for_each(|file| metadata.touch(topic.as_str(), file));
         }
         Ok(())
     }

@@ -233,7 +233,7 @@ impl History {
         let manifests = Manifests { known: &known, added: &added };
         let (snapshot, list) = build_snapshot(&head, manifests, operation, parent)
             .map_err(|e| build_error(&inputs, &e))?;
-        book.put(&inputs.topic, &list.name, &list.bytes)?;
+        book.put(&inputs, &list.name, &list.bytes)?;
         let mut next = self.next(&inputs, &head, step, lineage);
         next.line.made = Some(Made {
             replaced: step == Step::Same,
@@ -308,7 +308,7 @@ impl History {
         if snapshot.snapshot_id != newest.snapshot.snapshot_id {
             return Ok(None);
         }
-        book.put(&inputs.topic, &list.name, &list.bytes)?;
+        book.put(inputs, &list.name, &list.bytes)?;
         let manifests = known.into_iter().chain(added).collect();
         Ok(Some(Unchanged::Made { head: Box::new(head), manifests, list }))
     }

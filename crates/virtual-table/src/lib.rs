@@ -50,6 +50,7 @@ mod prover;
 mod read_object;
 mod record_types;
 mod render;
+mod restricted;
 mod round_times;
 mod sample;
 mod scan;

@@ -134,7 +134,12 @@ impl Service {
         let mut properties = self.report_holes(&cold, &covered, offsets);
         let merged = match view {
             View::Merged => Some(self.merge(topic, columns, &cold, manifests)?),
-            View::Hot | View::As(_) | View::Type(_) | View::Unmoved | View::Errors => None,
+            View::Hot
+            | View::As(_)
+            | View::Type(_)
+            | View::Restricted(_)
+            | View::Unmoved
+            | View::Errors => None,
         };
         properties.insert("isk.cold-table".to_owned(), cold.name.clone());
         properties.insert("isk.cold-table-uuid".to_owned(), cold.uuid.to_string());
@@ -289,7 +294,9 @@ impl Service {
         if let Some(known) = self.layouts.get(&digest) {
             return Ok(Some(known));
         }
-        let Some(bytes) = self.metadata.get(topic, &layout_name(digest))? else { return Ok(None) };
+        let Some(bytes) = self.metadata.get(topic.as_str(), &layout_name(digest))? else {
+            return Ok(None);
+        };
         let parsed = parse_layout(topic, digest, &bytes)?;
         self.layouts.insert(digest, Arc::clone(&parsed));
         Ok(Some(parsed))
@@ -302,7 +309,7 @@ impl Service {
         digest: ContentDigest,
     ) -> Result<Option<Arc<LeftOut>>, ServiceError> {
         let name = covered_name(digest);
-        let Some(bytes) = self.metadata.get(topic, &name)? else { return Ok(None) };
+        let Some(bytes) = self.metadata.get(topic.as_str(), &name)? else { return Ok(None) };
         let left_out = LeftOut::from_bytes(&bytes)
             .map_err(|e| ServiceError::Internal(format!("{name} of topic {topic}: {e}")))?;
         Ok(Some(Arc::new(left_out)))

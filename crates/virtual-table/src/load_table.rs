@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isk_kafka::TopicDescription;
-use isk_model::{KafkaPartition, PartitionOffsets};
+use isk_model::{ColumnRules, KafkaPartition, PartitionOffsets};
 use isk_schema::TableSchema;
 use tokio::sync::watch;
 
@@ -14,6 +14,7 @@ use crate::beside::relabelled;
 use crate::lineage::{Ends, TickCuts};
 use crate::metrics::add;
 use crate::plan::{Inputs, View, render_digest};
+use crate::restricted::restricted;
 use crate::service::Service;
 use crate::table_rules::RowLayout;
 use crate::tick::Tick;
@@ -36,13 +37,18 @@ struct TopicLog {
 }
 
 impl Service {
-    /// The table as it is at this moment.
+    /// The table as it is at this moment; for a caller under rules about its columns, what it may see of it.
     pub async fn load_table(
         &self,
         namespace: &str,
         table: &str,
+        columns: Option<&Arc<ColumnRules>>,
     ) -> Result<LoadedTable, ServiceError> {
         self.check_namespace(namespace)?;
+        if let Some(columns) = columns {
+            let (view, topic) = self.restricted_view(namespace, table, columns)?;
+            return Ok(self.tick(view, topic).await?.loaded.clone());
+        }
         match namespace {
             COLDSET => self.load_cold(COLDSET, table).await,
             MERGED => self.load_merged(table).await,
@@ -102,7 +108,7 @@ impl Service {
         let TopicLog { settings, mut offsets, pin, times } = log;
         let asked = begun.elapsed();
         let beside = match view {
-            View::Hot | View::As(_) | View::Type(_) | View::Errors => None,
+            View::Hot | View::As(_) | View::Type(_) | View::Restricted(_) | View::Errors => None,
             // Behind the offsets: what moved and left Kafka in between must be in one of the two.
             View::Unmoved | View::Merged => {
                 self.beside(&view, &topic, &columns, &mut offsets).await?
@@ -116,13 +122,20 @@ impl Service {
         let cleaning = self.cleanings.observe(&topic, settings.compacted, &offsets)?;
         let mut notes = self.notes(&topic, &offsets, &times, settings.tiered);
         notes.extend(self.schemas.notes(&topic.name, topic.id, &columns)?);
+        if let View::Restricted(_) = view {
+            // It may name what is hidden.
+            notes.remove("isk.schema-refused");
+        }
         notes.insert("isk.errors".to_owned(), self.error_policies.of(&topic.name).to_string());
         // A followed topic ends where it is proven.
         let cuts = match view {
             View::Hot => self.tips.show(&topic, &mut offsets),
-            View::As(_) | View::Type(_) | View::Unmoved | View::Merged | View::Errors => {
-                BTreeMap::new()
-            }
+            View::As(_)
+            | View::Type(_)
+            | View::Restricted(_)
+            | View::Unmoved
+            | View::Merged
+            | View::Errors => BTreeMap::new(),
         };
         let named = view.clone();
         let inputs = Inputs {
@@ -150,9 +163,12 @@ impl Service {
         let topic = Arc::clone(&inputs.topic);
         let tick = match named {
             View::Hot => self.settle_history(inputs, begun).await,
-            View::As(_) | View::Type(_) | View::Unmoved | View::Merged | View::Errors => {
-                self.settle(inputs).await
-            }
+            View::As(_)
+            | View::Type(_)
+            | View::Restricted(_)
+            | View::Unmoved
+            | View::Merged
+            | View::Errors => self.settle(inputs).await,
         }?;
         tracing::debug!(
             topic = %topic.name, view = ?tick.inputs().view, asked_us = asked.as_micros(),
@@ -225,6 +241,9 @@ impl Service {
         match view.layout(&self.rules, &topic.name) {
             RowLayout::Flat => {
                 let table = self.flat_columns(topic).await?;
+                if let View::Restricted(rules) = view {
+                    return Ok(Arc::new(restricted(&table, &topic.name, rules)?));
+                }
                 let View::Type(column) = view else { return Ok(table) };
                 self.schemas.of_type(topic, &table, column)?.ok_or_else(|| {
                     let table = format!("{}${column}", topic.name);

@@ -41,6 +41,7 @@ impl Look {
         let unknown = EpochHistory::default();
         DataFileKey {
             topic: self.topic.name.clone(),
+            columns: None,
             topic_id: self.topic.id,
             partition,
             range,
@@ -99,6 +100,7 @@ impl Service {
                 table: Arc::clone(&look.table),
                 row_ids: false,
                 left_out: None,
+                columns: None,
                 decoding: look.decoding.clone(),
             },
             full: range.end().0 % look.k.width() == 0,

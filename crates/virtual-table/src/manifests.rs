@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isk_iceberg_table::{BuildError, Group, GroupManifests, ManifestWriter, Place, TableHead};
-use isk_kafka::TopicDescription;
 
 use crate::api::ServiceError;
 use crate::files::group_files;
@@ -80,11 +79,11 @@ impl ManifestBook {
     /// Keeps a file of the table's metadata folder.
     pub(crate) fn put(
         &self,
-        topic: &TopicDescription,
+        inputs: &Inputs,
         name: &str,
         bytes: &[u8],
     ) -> Result<(), ServiceError> {
-        self.metadata.put(&topic.name, name, bytes)
+        self.metadata.put(&inputs.folder(), name, bytes)
     }
 
     fn make(
@@ -95,11 +94,11 @@ impl ManifestBook {
     ) -> Result<GroupManifests, ServiceError> {
         let (files, attachments) = group_files(inputs, group);
         for attachment in attachments {
-            self.put(&inputs.topic, &attachment.name, &attachment.bytes)?;
+            self.put(inputs, &attachment.name, &attachment.bytes)?;
         }
         let (group, manifests) = writer.group(files).map_err(|e| build_error(inputs, &e))?;
         for file in manifests {
-            self.put(&inputs.topic, &file.name, &file.bytes)?;
+            self.put(inputs, &file.name, &file.bytes)?;
         }
         Ok(group)
     }

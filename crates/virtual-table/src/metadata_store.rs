@@ -1,13 +1,12 @@
 //! Metadata files: immutable objects under names that hold a digest of their content.
 //!
-//! They are plain files below `<data_dir>/metadata/<topic>/`. A file that is named again is touched;
+//! They are plain files below `<data_dir>/metadata/<folder of the topic's objects>/`. A file that is named again is touched;
 //! one that no plan has named for the retention time is swept away.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use isk_model::TopicName;
 
 use crate::api::ServiceError;
 
@@ -26,13 +25,8 @@ impl MetadataStore {
 
     /// Keeps a file. The same name always comes with the same bytes, so one that is there already
     /// is only touched.
-    pub(crate) fn put(
-        &self,
-        topic: &TopicName,
-        name: &str,
-        bytes: &[u8],
-    ) -> Result<(), ServiceError> {
-        let folder = self.folder(topic);
+    pub(crate) fn put(&self, folder: &str, name: &str, bytes: &[u8]) -> Result<(), ServiceError> {
+        let folder = self.folder(folder);
         let path = folder.join(name);
         if let Ok(file) = std::fs::File::open(&path) {
             // A touch that fails only makes the file go sooner.
@@ -47,15 +41,15 @@ impl MetadataStore {
     }
 
     /// Keeps a file that is there from being swept away for the retention time.
-    pub(crate) fn touch(&self, topic: &TopicName, name: &str) {
-        if let Ok(file) = std::fs::File::open(self.folder(topic).join(name)) {
+    pub(crate) fn touch(&self, folder: &str, name: &str) {
+        if let Ok(file) = std::fs::File::open(self.folder(folder).join(name)) {
             let _ = file.set_modified(SystemTime::now());
         }
     }
 
     /// The file's bytes, or `None` when there is no such file.
-    pub(crate) fn get(&self, topic: &TopicName, name: &str) -> Result<Option<Bytes>, ServiceError> {
-        let path = self.folder(topic).join(name);
+    pub(crate) fn get(&self, folder: &str, name: &str) -> Result<Option<Bytes>, ServiceError> {
+        let path = self.folder(folder).join(name);
         match std::fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes.into())),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -64,12 +58,8 @@ impl MetadataStore {
     }
 
     /// The name of a topic's file that begins so, or `None` where none does.
-    pub(crate) fn named(
-        &self,
-        topic: &TopicName,
-        prefix: &str,
-    ) -> Result<Option<String>, ServiceError> {
-        let folder = self.folder(topic);
+    pub(crate) fn named(&self, folder: &str, prefix: &str) -> Result<Option<String>, ServiceError> {
+        let folder = self.folder(folder);
         let files = match std::fs::read_dir(&folder) {
             Ok(files) => files,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -85,8 +75,8 @@ impl MetadataStore {
     }
 
     /// The file's length, or `None` when there is no such file.
-    pub(crate) fn size(&self, topic: &TopicName, name: &str) -> Result<Option<u64>, ServiceError> {
-        let path = self.folder(topic).join(name);
+    pub(crate) fn size(&self, folder: &str, name: &str) -> Result<Option<u64>, ServiceError> {
+        let path = self.folder(folder).join(name);
         match std::fs::metadata(&path) {
             Ok(meta) => Ok(Some(meta.len())),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -113,9 +103,10 @@ impl MetadataStore {
         Ok(gone)
     }
 
-    fn folder(&self, topic: &TopicName) -> PathBuf {
-        // A topic name has no slash and is neither "." nor "..", so it is a safe folder name.
-        self.root.join(topic.as_str())
+    fn folder(&self, folder: &str) -> PathBuf {
+        // The folder of a key: a topic name, perhaps with a digest behind it, has no slash and is neither "."
+        // nor "..".
+        self.root.join(folder)
     }
 }
 
@@ -141,18 +132,18 @@ mod tests {
     fn files_stay_until_nobody_names_them() {
         let dir = tempfile::tempdir().unwrap();
         let store = MetadataStore::open(dir.path()).unwrap();
-        let topic = TopicName::new("orders").unwrap();
-        store.put(&topic, "a.avro", b"one").unwrap();
-        store.put(&topic, "a.avro", b"one").unwrap();
-        assert_eq!(store.get(&topic, "a.avro").unwrap().unwrap(), "one");
-        assert_eq!(store.size(&topic, "a.avro").unwrap(), Some(3));
-        assert_eq!(store.get(&topic, "b.avro").unwrap(), None);
-        assert_eq!(store.named(&topic, "a.").unwrap().as_deref(), Some("a.avro"));
-        assert_eq!(store.named(&topic, "b.").unwrap(), None);
+        let topic = "orders";
+        store.put(topic, "a.avro", b"one").unwrap();
+        store.put(topic, "a.avro", b"one").unwrap();
+        assert_eq!(store.get(topic, "a.avro").unwrap().unwrap(), "one");
+        assert_eq!(store.size(topic, "a.avro").unwrap(), Some(3));
+        assert_eq!(store.get(topic, "b.avro").unwrap(), None);
+        assert_eq!(store.named(topic, "a.").unwrap().as_deref(), Some("a.avro"));
+        assert_eq!(store.named(topic, "b.").unwrap(), None);
         assert_eq!(store.sweep(Duration::from_secs(60)).unwrap(), 0);
         let old = std::fs::File::open(dir.path().join("metadata/orders/a.avro")).unwrap();
         old.set_modified(SystemTime::now() - Duration::from_secs(120)).unwrap();
         assert_eq!(store.sweep(Duration::from_secs(60)).unwrap(), 1);
-        assert_eq!(store.get(&topic, "a.avro").unwrap(), None);
+        assert_eq!(store.get(topic, "a.avro").unwrap(), None);
     }
 }

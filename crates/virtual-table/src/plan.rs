@@ -6,7 +6,8 @@ use std::sync::Arc;
 use isk_iceberg_table::{Group, Placement, TableHead, groups};
 use isk_kafka::TopicDescription;
 use isk_model::{
-    KafkaPartition, ObjectKey, OffsetRange, PartitionOffsets, RenderDigest, TopicName,
+    ColumnRules, ContentDigest, KafkaPartition, ObjectKey, OffsetRange, PartitionOffsets,
+    RenderDigest, TopicName, folder,
 };
 use isk_parquet_file::{RenderProfile, empty_delete_file};
 use isk_schema::{KeyKind, MAPPING_VERSION, TableSchema, ValueKind};
@@ -42,6 +43,8 @@ pub(crate) enum View {
     As(RowLayout),
     /// The records of one of its several types, by the name of that type's column in small letters.
     Type(Arc<str>),
+    /// All of it, but for what a caller under rules about columns does not see.
+    Restricted(Arc<ColumnRules>),
     /// What a cold table does not cover.
     Unmoved,
     /// What a cold table does not cover, together with that table.
@@ -54,9 +57,17 @@ impl View {
     /// The bucket of the view's objects.
     pub(crate) fn bucket(&self) -> &'static str {
         match self {
-            Self::Hot | Self::As(_) | Self::Type(_) | Self::Unmoved => HOTSET,
+            Self::Hot | Self::As(_) | Self::Type(_) | Self::Restricted(_) | Self::Unmoved => HOTSET,
             Self::Merged => MERGED,
             Self::Errors => ERRORS,
+        }
+    }
+
+    /// The rules about columns that its objects' folder is of.
+    pub(crate) fn columns(&self) -> Option<ContentDigest> {
+        match self {
+            Self::Restricted(rules) => Some(rules.digest()),
+            _ => None,
         }
     }
 
@@ -64,7 +75,7 @@ impl View {
     pub(crate) fn layout(&self, rules: &TableRules, topic: &TopicName) -> RowLayout {
         match self {
             Self::As(layout) => *layout,
-            Self::Type(_) => RowLayout::Flat,
+            Self::Type(_) | Self::Restricted(_) => RowLayout::Flat,
             Self::Hot | Self::Unmoved | Self::Merged | Self::Errors => rules.layout(topic),
         }
     }
@@ -108,6 +119,11 @@ impl Inputs {
     /// How the topic and a cold table are one table, where they are.
     pub(crate) fn merged(&self) -> Option<&Merged> {
         self.beside.as_ref().and_then(|beside| beside.merged.as_ref())
+    }
+
+    /// The folder of the view's objects.
+    pub(crate) fn folder(&self) -> String {
+        folder(&self.topic.name, self.view.columns())
     }
 
     /// The offsets of a partition that a cold table covers, if it covers any.
@@ -175,7 +191,7 @@ pub(crate) fn render_digest(
 
 /// The table's location: what the URIs of all its virtual objects begin with.
 pub(crate) fn location(view: &View, topic: &TopicName) -> String {
-    format!("s3://{}/{topic}", view.bucket())
+    format!("s3://{}/{}", view.bucket(), folder(topic, view.columns()))
 }
 
 /// The id under which table metadata names the schema of JSON text, which follows no version.
@@ -233,6 +249,7 @@ pub(crate) fn head(inputs: &Inputs, timestamp_ms: i64) -> TableHead {
 fn view_name(view: &View) -> &'static str {
     match view {
         View::Type(_) => "type",
+        View::Restricted(_) => "restricted",
         View::Hot => HOTSET,
         View::As(layout) => layout.name(),
         View::Unmoved => "unmoved",
@@ -254,6 +271,7 @@ fn table_uuid(inputs: &Inputs) -> Uuid {
         (View::Unmoved, _) => format!("{hot}/unmoved"),
         (View::Errors, _) => format!("{hot}/errors"),
         (View::As(layout), _) => format!("{hot}/{}", layout.name()),
+        (View::Restricted(rules), _) => format!("{hot}/columns/{}", rules.digest()),
         (View::Type(column), _) => format!("{hot}/type/{column}"),
         _ => hot,
     };

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use isk_kafka::TopicDescription;
-use isk_model::{DataFileKey, ObjectKey, SchemaVersion};
+use isk_model::{ColumnRules, DataFileKey, ObjectKey, SchemaVersion, folder};
 use isk_parquet_file::{PaddedLayout, Segment, empty_delete_file};
 use isk_schema::TableSchema;
 
@@ -21,6 +21,7 @@ use crate::manners::Errand;
 use crate::metrics::add;
 use crate::plan::{View, render_digest};
 use crate::render::Order;
+use crate::restricted::{restricted, withheld};
 use crate::service::Service;
 use crate::undecoded::{Decoding, Undecoded};
 
@@ -34,29 +35,40 @@ static ZEROS: [u8; PIECE as usize] = [0; PIECE as usize];
 const LAST_MODIFIED: Duration = Duration::from_secs(1_577_836_800);
 
 impl Service {
-    /// What HEAD says of an object. Reads nothing from Kafka's log.
-    pub async fn head_object(&self, bucket: &str, key: &str) -> Result<ObjectInfo, ServiceError> {
-        let key = self.parse(bucket, key).await?;
+    /// What HEAD says of an object, to a caller under these rules about the table's columns. Reads nothing from
+    /// Kafka's log.
+    pub async fn head_object(
+        &self,
+        bucket: &str,
+        key: &str,
+        columns: Option<&Arc<ColumnRules>>,
+    ) -> Result<ObjectInfo, ServiceError> {
+        let key = self.parse(bucket, key, columns).await?;
         self.info(&key)
     }
 
-    /// A range of an object's bytes; `range` lies within `0..size`. An empty range is an empty
+    /// A range of an object's bytes, for a caller under these rules about the table's columns; `range` lies within `0..size`. An empty range is an empty
     /// stream. Errors that can be known before the first byte are known when this returns.
     pub async fn read_object(
         &self,
         bucket: &str,
         key: &str,
+        columns: Option<&Arc<ColumnRules>>,
         range: Range<u64>,
     ) -> Result<ObjectStream, ServiceError> {
         add(&self.metrics.objects_read, 1);
-        let view = self.view_of(bucket)?;
-        let key = self.parse(bucket, key).await?;
+        let mut view = self.view_of(bucket)?;
+        let key = self.parse(bucket, key, columns).await?;
+        if let Some(rules) = columns {
+            view = View::Restricted(Arc::clone(rules));
+        }
         let whole = match &key {
             ObjectKey::Data(key) => return self.read_data(view, key, range).await,
             ObjectKey::Delete(_) => Bytes::from_static(empty_delete_file()),
-            ObjectKey::Metadata { topic, file } => {
-                self.metadata.get(topic, file)?.ok_or_else(|| no_such_metadata(&key))?
-            }
+            ObjectKey::Metadata { topic, columns, file } => self
+                .metadata
+                .get(&folder(topic, *columns), file)?
+                .ok_or_else(|| no_such_metadata(&key))?,
         };
         let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(whole.len());
         let start = usize::try_from(range.start).unwrap_or(usize::MAX).min(end);
@@ -80,13 +92,17 @@ impl Service {
             None => None,
         };
         let row_ids = layout.as_ref().is_some_and(|layout| layout.row_ids);
-        let (table, decoding) = self.meaning(view, key, &topic, layout.as_deref()).await?;
+        let (table, decoding) = self.meaning(&view, key, &topic, layout.as_deref()).await?;
         let left_out = match key.covered {
             Some(digest) => Some(self.kept_left_out(&topic.name, digest)?.ok_or_else(not_kept)?),
             None => None,
         };
         let full = self.is_full(&topic, key);
-        let rows = Rows { table, row_ids, left_out, decoding };
+        let columns = match view {
+            View::Restricted(rules) => Some(rules),
+            _ => None,
+        };
+        let rows = Rows { table, row_ids, left_out, columns, decoding };
         let order = Order { key: key.clone(), rows, full, errand: Errand::Read };
         let file = self.encoded(&topic, order).await?;
         self.facts.learn(key, &file.encoding, full)?.map_err(|_| {
@@ -108,10 +124,11 @@ impl Service {
     }
 
     /// What a recipe means, as the digest in it confirms: the columns of its schema version, and how records become
-    /// rows. Layouts that need no schema have version 0; the digest tells them apart.
+    /// rows. Layouts that need no schema have version 0; the digest tells them apart. For a caller under rules about
+    /// columns, it is the columns before they are hidden.
     async fn meaning(
         &self,
-        view: View,
+        view: &View,
         key: &DataFileKey,
         topic: &TopicDescription,
         layout: Option<&Layout>,
@@ -135,9 +152,13 @@ impl Service {
             if let Some(layout) = layout {
                 table = Arc::new(relabelled(&table, Arc::clone(&layout.columns)));
             }
+            let shown = match view {
+                View::Restricted(rules) => Arc::new(restricted(&table, &topic.name, rules)?),
+                _ => Arc::clone(&table),
+            };
             for writers in states.clone() {
                 let decoding = Decoding { undecoded, writers };
-                if render_digest(&table, self.renders.profile(), &decoding)? == key.render {
+                if render_digest(&shown, self.renders.profile(), &decoding)? == key.render {
                     return Ok((table, decoding));
                 }
             }
@@ -168,11 +189,22 @@ impl Service {
 
     /// A key that belongs to a served topic. Costs no question to the brokers beyond the topic's
     /// description.
-    async fn parse(&self, bucket: &str, key: &str) -> Result<ObjectKey, ServiceError> {
-        self.view_of(bucket)?;
+    async fn parse(
+        &self,
+        bucket: &str,
+        key: &str,
+        columns: Option<&Arc<ColumnRules>>,
+    ) -> Result<ObjectKey, ServiceError> {
+        let view = self.view_of(bucket)?;
         let parsed: ObjectKey = key.parse().map_err(|e: isk_model::KeyError| {
             ServiceError::NoSuchKey { key: e.key, reason: e.reason.into() }
         })?;
+        let folder_is_theirs = parsed.columns() == columns.map(|rules| rules.digest());
+        if !folder_is_theirs || (columns.is_some() && view != View::Hot) {
+            let reason =
+                "it is in a folder for callers who see other columns; load the table again";
+            return Err(withheld(key.chars().take(300).collect(), reason));
+        }
         match self.topics.get(parsed.topic().as_str()).await {
             Ok(_) => Ok(parsed),
             Err(ServiceError::NoSuchTable { .. }) => Err(ServiceError::NoSuchKey {
@@ -186,8 +218,8 @@ impl Service {
     fn info(&self, key: &ObjectKey) -> Result<ObjectInfo, ServiceError> {
         match (info_of(key), key) {
             (Some(info), _) => Ok(info),
-            (None, ObjectKey::Metadata { topic, file }) => {
-                let size = self.metadata.size(topic, file)?;
+            (None, ObjectKey::Metadata { topic, columns, file }) => {
+                let size = self.metadata.size(&folder(topic, *columns), file)?;
                 size.map(|size| constant_info(key, size)).ok_or_else(|| no_such_metadata(key))
             }
             (None, _) => Err(no_such_metadata(key)),

@@ -11,7 +11,7 @@ use iceberg::spec::{
     TableMetadata, Transform,
 };
 use isk_kafka::TopicDescription;
-use isk_model::{KafkaPartition, ObjectKey, Offset};
+use isk_model::{ColumnRules, KafkaPartition, ObjectKey, Offset, folder};
 
 use crate::api::{ERRORS, HOTSET, ServiceError};
 use crate::metrics::add;
@@ -33,6 +33,8 @@ const LOOKUPS: usize = 4;
 /// One scan under way.
 struct Scan {
     topic: Arc<TopicDescription>,
+    /// Of the table's objects.
+    folder: String,
     bound: Bound,
     /// The width of chunks.
     width: i64,
@@ -44,6 +46,7 @@ impl Service {
         &self,
         namespace: &str,
         table: &str,
+        columns: Option<&Arc<ColumnRules>>,
         request: &ScanRequest,
     ) -> Result<ScanPlan, ServiceError> {
         if ![HOTSET, ERRORS].contains(&namespace) {
@@ -56,7 +59,7 @@ impl Service {
             });
         }
         add(&self.metrics.scans_planned, 1);
-        let loaded = self.load_table(namespace, table).await?;
+        let loaded = self.load_table(namespace, table, columns).await?;
         let topic = self.topics.get(self.topic_of_table(namespace, table)).await?;
         let broken = |e: &dyn std::fmt::Display| {
             ServiceError::Internal(format!("the metadata at {}: {e}", loaded.metadata_location))
@@ -66,8 +69,9 @@ impl Service {
         let Some(snapshot_id) = request.snapshot_id.or(metadata.current_snapshot_id()) else {
             return Ok(ScanPlan::default());
         };
-        let list = self.manifest_list(&topic, &metadata, snapshot_id)?;
-        let scan = Scan::new(topic, &metadata, request);
+        let folder = folder(&topic.name, columns.map(|rules| rules.digest()));
+        let list = self.manifest_list(&folder, &metadata, snapshot_id)?;
+        let scan = Scan::new(topic, folder, &metadata, request);
         let wanted = scan.wanted(&list, request.part);
         let files: u64 = wanted.iter().map(|(_, manifest)| files_of(manifest)).sum();
         let credential_prefixes = loaded.credential_prefixes.clone();
@@ -77,7 +81,7 @@ impl Service {
         }
         let mut data = Vec::new();
         for (_, manifest) in wanted {
-            let manifest = self.manifest(&scan.topic, manifest)?;
+            let manifest = self.manifest(&scan.folder, manifest)?;
             data.extend(manifest.entries().iter().map(|entry| entry.data_file.clone()));
         }
         let begins = self.begins(&scan, &data).await;
@@ -95,12 +99,12 @@ impl Service {
     /// The manifest list of a snapshot: of one that the table names, or of an earlier one that is kept.
     fn manifest_list(
         &self,
-        topic: &TopicDescription,
+        folder: &str,
         metadata: &TableMetadata,
         snapshot_id: i64,
     ) -> Result<ManifestList, ServiceError> {
         let gone = || ServiceError::Unsupported {
-            what: format!("snapshot {snapshot_id} of topic {}", topic.name),
+            what: format!("snapshot {snapshot_id} of {folder}"),
             reason: "its metadata is not kept (any more): load the table again".into(),
         };
         let named = metadata.snapshot_by_id(snapshot_id);
@@ -108,26 +112,22 @@ impl Service {
             Some(name) => name.to_owned(),
             None => {
                 let prefix = format!("snap-{snapshot_id}-");
-                self.metadata.named(&topic.name, &prefix)?.ok_or_else(gone)?
+                self.metadata.named(folder, &prefix)?.ok_or_else(gone)?
             }
         };
-        let bytes = self.metadata.get(&topic.name, &name)?.ok_or_else(gone)?;
+        let bytes = self.metadata.get(folder, &name)?.ok_or_else(gone)?;
         ManifestList::parse_with_version(&bytes, FormatVersion::V2)
-            .map_err(|e| ServiceError::Internal(format!("{name} of topic {}: {e}", topic.name)))
+            .map_err(|e| ServiceError::Internal(format!("{name} of {folder}: {e}")))
     }
 
     /// A manifest, parsed. Its name stands for its content, so it is kept in memory.
-    fn manifest(
-        &self,
-        topic: &TopicDescription,
-        named: &ManifestFile,
-    ) -> Result<Arc<Manifest>, ServiceError> {
+    fn manifest(&self, folder: &str, named: &ManifestFile) -> Result<Arc<Manifest>, ServiceError> {
         let uri = &named.manifest_path;
         if let Some(known) = self.parsed.get(uri) {
             return Ok(known);
         }
         let name = uri.rsplit('/').next().unwrap_or_default();
-        let bytes = self.metadata.get(&topic.name, name)?.ok_or_else(|| {
+        let bytes = self.metadata.get(folder, name)?.ok_or_else(|| {
             let reason = "its metadata is not kept any more: load the table again".into();
             ServiceError::Unsupported { what: format!("manifest {uri}"), reason }
         })?;
@@ -186,7 +186,7 @@ impl Service {
             {
                 continue;
             }
-            for entry in self.manifest(&scan.topic, manifest)?.entries() {
+            for entry in self.manifest(&scan.folder, manifest)?.entries() {
                 let beside = place(&entry.data_file).and_then(|place| deletes.get_mut(&place));
                 beside.into_iter().for_each(|all| all.push(entry.data_file.clone()));
             }
@@ -196,7 +196,12 @@ impl Service {
 }
 
 impl Scan {
-    fn new(topic: Arc<TopicDescription>, metadata: &TableMetadata, request: &ScanRequest) -> Self {
+    fn new(
+        topic: Arc<TopicDescription>,
+        folder: String,
+        metadata: &TableMetadata,
+        request: &ScanRequest,
+    ) -> Self {
         let schema = metadata.current_schema();
         let bound = Bound::new(&request.filter, schema, request.case_sensitive);
         let fields = metadata.default_partition_spec().fields().iter();
@@ -205,7 +210,7 @@ impl Scan {
             _ => None,
         });
         let width = width.next_back().unwrap_or(i64::MAX);
-        Self { topic, bound, width }
+        Self { topic, folder, bound, width }
     }
 
     /// The data manifests that may hold what is wanted, with their places in the list.

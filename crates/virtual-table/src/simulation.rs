@@ -99,6 +99,7 @@ impl ImaginedTopic {
             .ok_or_else(|| ServiceError::Internal("a chunk of no offsets".into()))?;
         let key = DataFileKey {
             topic: self.topic.name.clone(),
+            columns: None,
             topic_id: self.topic.id,
             partition,
             range,

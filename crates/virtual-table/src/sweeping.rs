@@ -174,8 +174,12 @@ fn known_topics(store: &Store) -> Result<BTreeSet<Place>, ServiceError> {
                 false
             })?;
             let Some(key) = next else { break };
+            let mut folder = None;
             let place = match kind {
-                Kind::Facts => place_of(&key),
+                Kind::Facts => {
+                    folder = key.split_once('/').map(|(folder, _)| folder.to_owned());
+                    place_of(&key)
+                }
                 _ => key.split_once('/').and_then(|(topic, rest)| {
                     let id = u128::from_str_radix(rest.split('/').next()?, 16).ok()?;
                     Some((TopicName::new(topic).ok()?, TopicId(id)))
@@ -184,7 +188,9 @@ fn known_topics(store: &Store) -> Result<BTreeSet<Place>, ServiceError> {
             from = match place {
                 Some(place) => {
                     let behind = match kind {
-                        Kind::Facts => format!("{}/data/{}0", place.0, place.1),
+                        Kind::Facts => {
+                            format!("{}/data/{}0", folder.unwrap_or_default(), place.1)
+                        }
                         _ => format!("{}/{}0", place.0, place.1),
                     };
                     found.insert(place);
@@ -209,14 +215,36 @@ fn place_of(recipe: &str) -> Option<Place> {
 
 /// Forgets what is gone of a topic; returns how many facts that were.
 fn forget(facts: &FactBook, (name, id): &Place, gone: &Gone) -> Result<usize, ServiceError> {
-    let mut from = format!("{name}/data/{id}/");
     // '0' comes next behind '/'.
-    let to = format!("{name}/data/{id}0");
+    let own = forget_between(
+        facts,
+        *id,
+        gone,
+        format!("{name}/data/{id}/"),
+        &format!("{name}/data/{id}0"),
+    )?;
+    // The folders of those who do not see all columns.
+    let theirs = forget_between(facts, *id, gone, format!("{name}~"), &format!("{name}~g"))?;
+    if *gone == Gone::All {
+        forget_topic(facts, name, *id)?;
+    }
+    Ok(own + theirs)
+}
+
+/// Forgets the facts of what is gone of a topic, among the recipes from `from` to `to`.
+fn forget_between(
+    facts: &FactBook,
+    id: TopicId,
+    gone: &Gone,
+    mut from: String,
+    to: &str,
+) -> Result<usize, ServiceError> {
     let mut forgotten = 0;
     loop {
         let (mut page, mut looked, mut last) = (Vec::new(), 0, None);
-        facts.store().between(Kind::Facts, &from, &to, |recipe, _| {
+        facts.store().between(Kind::Facts, &from, to, |recipe, _| {
             if let Ok(ObjectKey::Data(key)) = recipe.parse()
+                && key.topic_id == id
                 && gone.holds(&key)
             {
                 page.push(recipe.to_owned());
@@ -231,23 +259,24 @@ fn forget(facts: &FactBook, (name, id): &Place, gone: &Gone) -> Result<usize, Se
         facts.forget(page)?;
         match last {
             Some(last) => from = format!("{last}\0"),
-            None => break,
+            None => return Ok(forgotten),
         }
     }
-    if *gone == Gone::All {
-        let mut changes = Changes::default();
-        let (own, within) = (format!("{name}/{id}"), format!("{name}/{id}/"));
-        for kind in OF_TOPICS {
-            facts.store().between(kind, &own, &format!("{name}/{id}0"), |key, _| {
-                if key == own || key.starts_with(&within) {
-                    changes.remove(kind, key.to_owned());
-                }
-                true
-            })?;
-        }
-        facts.store().apply(&changes)?;
+}
+
+/// Forgets what else is kept of a topic.
+fn forget_topic(facts: &FactBook, name: &TopicName, id: TopicId) -> Result<(), ServiceError> {
+    let mut changes = Changes::default();
+    let (own, within) = (format!("{name}/{id}"), format!("{name}/{id}/"));
+    for kind in OF_TOPICS {
+        facts.store().between(kind, &own, &format!("{name}/{id}0"), |key, _| {
+            if key == own || key.starts_with(&within) {
+                changes.remove(kind, key.to_owned());
+            }
+            true
+        })?;
     }
-    Ok(forgotten)
+    facts.store().apply(&changes)
 }
 
 #[cfg(test)]
@@ -268,11 +297,17 @@ mod tests {
             range: OffsetRange::new(Offset(start), Offset(start + 16)).unwrap(),
             ..key(topic)
         };
-        let all: Vec<DataFileKey> = ["a", "ab", "b"]
+        let mut all: Vec<DataFileKey> = ["a", "ab", "b"]
             .into_iter()
             .flat_map(|topic| (0..2).map(move |p| (topic, p)))
             .flat_map(|(topic, p)| (0..3).map(move |n| at(topic, p, 16 * n)))
             .collect();
+        // What was made for those who do not see all columns goes with the rest.
+        let ruled = |key: &DataFileKey| DataFileKey {
+            columns: Some(isk_model::ContentDigest(u128::MAX)),
+            ..key.clone()
+        };
+        all.extend(all.iter().map(ruled).collect::<Vec<_>>());
         for key in &all {
             facts.prove(key, &encoding(1, 100), true).unwrap();
         }
@@ -284,8 +319,8 @@ mod tests {
         assert_eq!(known, [place("a"), place("ab"), place("b")]);
 
         let before = Gone::Before(BTreeMap::from([(KafkaPartition(0), Offset(40))]));
-        assert_eq!(forget(&facts, &place("a"), &before).unwrap(), 2);
-        assert_eq!(forget(&facts, &place("ab"), &Gone::All).unwrap(), 6);
+        assert_eq!(forget(&facts, &place("a"), &before).unwrap(), 4);
+        assert_eq!(forget(&facts, &place("ab"), &Gone::All).unwrap(), 12);
         for book in [facts, FactBook::new(Arc::clone(&store))] {
             for key in &all {
                 let expired = key.partition.0 == 0 && key.range.end().0 <= 40;

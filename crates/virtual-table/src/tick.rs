@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use isk_iceberg_table::{GroupManifests, NamedFile, TableHead};
-use isk_kafka::TopicDescription;
 use isk_model::{ObjectKey, TopicName};
 
 use crate::api::{ListedObject, LoadedTable, ServiceError};
@@ -72,7 +71,7 @@ impl Tick {
         let cold = head.cold.as_ref().and_then(|cold| cold.metadata.get("location")?.as_str());
         let cold = cold.map(|cold| [cold.trim_end_matches('/').to_owned(), bucket_of(cold)]);
         credential_prefixes.extend(cold.into_iter().flatten());
-        let key = metadata_key(&inputs.topic, &metadata.name);
+        let key = metadata_key(&inputs, &metadata.name);
         let loaded = LoadedTable {
             metadata_location: uri(inputs.view.bucket(), &key),
             metadata: metadata.bytes.clone(),
@@ -140,7 +139,7 @@ impl Tick {
     pub(crate) fn objects(&self) -> &[ListedObject] {
         self.objects.get_or_init(|| {
             let metadata = |file: &str, size| {
-                let key = metadata_key(&self.inputs.topic, file);
+                let key = metadata_key(&self.inputs, file);
                 ListedObject { key: key.to_string(), info: constant_info(&key, size) }
             };
             let listed = self.manifests.iter().flat_map(|group| group.files());
@@ -170,14 +169,13 @@ fn publish(
     fingerprint: Fingerprint,
     book: &ManifestBook,
 ) -> Result<Tick, ServiceError> {
-    let topic = &inputs.topic;
     if let Some(Merged { layout, .. }) = inputs.merged() {
-        book.put(topic, &layout.name, &layout.bytes)?;
+        book.put(&inputs, &layout.name, &layout.bytes)?;
     }
     let built =
         isk_iceberg_table::build(&head, &manifests).map_err(|e| build_error(&inputs, &e))?;
     for file in [&built.manifest_list, &built.metadata] {
-        book.put(topic, &file.name, &file.bytes)?;
+        book.put(&inputs, &file.name, &file.bytes)?;
     }
     let files = [&built.metadata, &built.manifest_list];
     Ok(Tick::published(inputs, head, manifests, fingerprint, files))
@@ -188,8 +186,9 @@ fn same_but_for_time(a: &TableHead, b: &TableHead) -> bool {
     *a == TableHead { timestamp_ms: a.timestamp_ms, ..b.clone() }
 }
 
-fn metadata_key(topic: &TopicDescription, file: &str) -> ObjectKey {
-    ObjectKey::Metadata { topic: topic.name.clone(), file: file.to_owned() }
+fn metadata_key(inputs: &Inputs, file: &str) -> ObjectKey {
+    let (topic, columns) = (inputs.topic.name.clone(), inputs.view.columns());
+    ObjectKey::Metadata { topic, columns, file: file.to_owned() }
 }
 
 fn key_of(uri: &str) -> Option<ObjectKey> {

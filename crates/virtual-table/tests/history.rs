@@ -104,15 +104,15 @@ fn off() -> ProverConfig {
 }
 
 async fn load(service: &Service) -> TableMetadata {
-    let loaded = service.load_table(HOTSET, "beats").await.unwrap();
+    let loaded = service.load_table(HOTSET, "beats", None).await.unwrap();
     serde_json::from_slice(&loaded.metadata).unwrap()
 }
 
 /// A whole object by its URI.
 async fn object(service: &Service, uri: &str) -> Vec<u8> {
     let key = uri.strip_prefix("s3://hotset/").unwrap();
-    let size = service.head_object(HOTSET, key).await.unwrap().size;
-    let read = service.read_object(HOTSET, key, 0..size).await.unwrap();
+    let size = service.head_object(HOTSET, key, None).await.unwrap().size;
+    let read = service.read_object(HOTSET, key, None, 0..size).await.unwrap();
     let pieces: Vec<_> = read.try_collect().await.unwrap();
     let bytes = pieces.concat();
     assert_eq!(bytes.len() as u64, size);

@@ -146,15 +146,15 @@ struct Planned {
 
 impl Running {
     async fn bytes(&self, key: &str) -> Vec<u8> {
-        let info = self.service.head_object(HOTSET, key).await.unwrap();
-        let stream = self.service.read_object(HOTSET, key, 0..info.size).await.unwrap();
+        let info = self.service.head_object(HOTSET, key, None).await.unwrap();
+        let stream = self.service.read_object(HOTSET, key, None, 0..info.size).await.unwrap();
         let pieces: Vec<bytes::Bytes> = stream.try_collect().await.unwrap();
         pieces.concat()
     }
 
     async fn planned(&self) -> Planned {
         let key = |uri: &str| uri.strip_prefix("s3://hotset/").unwrap().to_owned();
-        let loaded = self.service.load_table(HOTSET, "beats").await.unwrap();
+        let loaded = self.service.load_table(HOTSET, "beats", None).await.unwrap();
         let metadata: serde_json::Value = serde_json::from_slice(&loaded.metadata).unwrap();
         let current = &metadata["current-snapshot-id"];
         let snapshots = metadata["snapshots"].as_array().unwrap();

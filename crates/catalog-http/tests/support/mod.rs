@@ -12,7 +12,7 @@ use isk_access::Access;
 use isk_catalog_http::{CatalogService, CatalogSettings, SchemaService, VendedS3, router, serve};
 use isk_coldset::Upstream;
 use isk_listen::Port;
-use isk_model::{SchemaFormat, SchemaVersion};
+use isk_model::{ColumnRules, SchemaFormat, SchemaVersion};
 use isk_schema::JsonKind;
 use isk_virtual_table::{
     ColumnReport, ContentFile, Counted, LoadedTable, Origin, PinError, Sample, SampledValue,
@@ -30,7 +30,7 @@ pub struct Memory {
 
 impl SchemaService for Memory {
     async fn topic_schema(&self, topic: &str, samples: bool) -> Result<SchemaReport, ServiceError> {
-        self.load_table("hotset", topic).await?;
+        self.load_table("hotset", topic, None).await?;
         let sampled = SampledValue { partition: 0, offset: 3, value: b"{\"a\":1}".to_vec() };
         let seen =
             Counted { of: 2, kinds: vec![(JsonKind::Long, 2)], always: true, confidence: 0.3 };
@@ -94,7 +94,12 @@ impl CatalogService for Memory {
         }
     }
 
-    async fn load_table(&self, namespace: &str, table: &str) -> Result<LoadedTable, ServiceError> {
+    async fn load_table(
+        &self,
+        namespace: &str,
+        table: &str,
+        columns: Option<&Arc<ColumnRules>>,
+    ) -> Result<LoadedTable, ServiceError> {
         let text = || "the broker".to_owned();
         match table {
             "down" => {
@@ -108,11 +113,14 @@ impl CatalogService for Memory {
             _ => self.table_exists(namespace, table).await?,
         }
         let version = *self.version.lock().unwrap();
+        let rules = columns.map_or_else(String::new, |rules| format!("~{}", rules.digest()));
         Ok(LoadedTable {
-            metadata_location: format!("s3://hotset/{table}/metadata/v{version}.metadata.json"),
+            metadata_location: format!(
+                "s3://hotset/{table}{rules}/metadata/v{version}.metadata.json"
+            ),
             metadata: metadata(table).into(),
-            location: format!("s3://hotset/{table}"),
-            credential_prefixes: vec![format!("s3://hotset/{table}")],
+            location: format!("s3://hotset/{table}{rules}"),
+            credential_prefixes: vec![format!("s3://hotset/{table}{rules}")],
         })
     }
 
@@ -121,9 +129,10 @@ impl CatalogService for Memory {
         &self,
         namespace: &str,
         table: &str,
+        columns: Option<&Arc<ColumnRules>>,
         request: &ScanRequest,
     ) -> Result<ScanPlan, ServiceError> {
-        let loaded = self.load_table(namespace, table).await?;
+        let loaded = self.load_table(namespace, table, columns).await?;
         let file = |name: &str| ContentFile {
             uri: format!("s3://hotset/{table}/data/{name}"),
             spec_id: 0,

@@ -3,6 +3,7 @@
 mod avro;
 mod batch;
 mod gather;
+mod orc;
 mod parquet;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use crate::{ColdFile, ColdFormat, ColdStore, ColdsetError, KafkaColumns};
 /// column is found by its field id, or by its name in a file that has no field ids.
 ///
 /// # Errors
-/// When the file cannot be had or read; ORC is not read.
+/// When the file cannot be had or read.
 pub async fn positions(
     store: &ColdStore,
     file: &ColdFile,
@@ -24,10 +25,6 @@ pub async fn positions(
     match file.format {
         ColdFormat::Parquet => parquet::positions(store, file, columns).await,
         ColdFormat::Avro => avro::positions(store, file, columns).await,
-        ColdFormat::Orc => Err(ColdsetError::unreadable(
-            &file.uri,
-            "which Kafka offsets an ORC file holds can only be told from its manifest, which does \
-             not prove it; rewrite the table's files as Parquet",
-        )),
+        ColdFormat::Orc => orc::positions(store, file, columns).await,
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use isk_access::{
-    Access, AccessFile, AccessSettings, Book, ConfiguredPrincipal, Oidc, OidcSettings, SigningKey,
-    credentials,
+    Access, AccessFile, AccessSettings, Audit, AuditSettings, Book, ConfiguredPrincipal, Oidc,
+    OidcSettings, SigningKey, credentials,
 };
 use serde::Deserialize;
 
@@ -87,6 +87,24 @@ impl Default for Auth {
     }
 }
 
+/// The audit log; off unless a place is named.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditLog {
+    /// A file that lines are added to.
+    pub file: Option<PathBuf>,
+    /// Whether they go to the service's own log, under the target `isk_audit`.
+    pub log: bool,
+    /// For how long reads of objects that are alike are gathered into one line, in seconds.
+    pub gather_seconds: u64,
+}
+
+impl Default for AuditLog {
+    fn default() -> Self {
+        Self { file: None, log: false, gather_seconds: 10 }
+    }
+}
+
 impl Auth {
     fn knows_anybody(&self) -> bool {
         self.access_file.is_some()
@@ -150,8 +168,19 @@ fn check_bind(bind: IpAddr, insecure: bool) -> Result<()> {
     )
 }
 
-/// Who may in, and who may what, as configured. Asks no issuer anything.
+/// Who may in, and who may what, as configured, with the audit log. Asks no issuer anything.
 pub fn access(config: &Config) -> Result<Access> {
+    let AuditLog { file, log, gather_seconds } = config.audit.clone();
+    let gather = Duration::from_secs(gather_seconds);
+    let audit = Audit::start(AuditSettings { file, log, gather });
+    let audit = audit.with_context(|| {
+        let file = config.audit.file.as_deref().unwrap_or(Path::new("")).display();
+        format!("configuration key \"audit.file\": the audit log {file} cannot be begun")
+    })?;
+    Ok(callers(config)?.with_audit(audit))
+}
+
+fn callers(config: &Config) -> Result<Access> {
     let auth = &config.auth;
     let concurrent = config.limits.requests_per_principal;
     if !auth.is_on() {

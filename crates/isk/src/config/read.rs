@@ -36,7 +36,11 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ISK_AUTH_OIDC_GROUPS_CLAIM", "auth.oidc_groups_claim"),
     ("ISK_AUTH_OIDC_CA_FILE", "auth.oidc_ca_file"),
     ("ISK_AUTH_OPEN_METRICS", "auth.open_metrics"),
+    ("ISK_AUDIT_FILE", "audit.file"),
+    ("ISK_AUDIT_LOG", "audit.log"),
+    ("ISK_AUDIT_GATHER_SECONDS", "audit.gather_seconds"),
     ("ISK_REQUESTS_PER_PRINCIPAL", "limits.requests_per_principal"),
+    ("ISK_PASS_THROUGH_CLIENTS", "limits.pass_through_clients"),
     ("ISK_CONNECTIONS", "limits.connections"),
     ("ISK_HEAD_BYTES", "limits.head_bytes"),
     ("ISK_HEAD_SECONDS", "limits.head_seconds"),
@@ -196,7 +200,7 @@ fn set_property(table: &mut Table, section: &str, key: String, value: &str) -> R
 
 /// Text from the environment as the kind of value its key takes.
 fn parse(key: &str, name: &str, value: &str) -> Result<Value> {
-    const SWITCHES: [&str; 8] = [
+    const SWITCHES: [&str; 9] = [
         "discovery.enabled",
         "discovery.text",
         "prover.enabled",
@@ -205,6 +209,7 @@ fn parse(key: &str, name: &str, value: &str) -> Result<Value> {
         "catalog.server_planning",
         "auth.insecure_bind",
         "auth.open_metrics",
+        "audit.log",
     ];
     if SWITCHES.contains(&key) {
         let switch = value.trim().parse::<bool>();
@@ -220,7 +225,7 @@ fn parse(key: &str, name: &str, value: &str) -> Result<Value> {
         return Ok(Value::Array(patterns.map(|p| Value::String(p.to_owned())).collect()));
     }
     let is_number = key.ends_with("port")
-        || matches!(key, "auth.token_seconds" | "auth.key_seconds")
+        || matches!(key, "auth.token_seconds" | "auth.key_seconds" | "audit.gather_seconds")
         || ["limits.", "prover.", "follow.", "history.", "discovery."]
             .iter()
             .any(|section| key.starts_with(section));

@@ -38,6 +38,8 @@ pub(crate) struct DescribedTopic {
     pub(crate) internal: bool,
     pub(crate) partitions: Vec<i32>,
     pub(crate) error: Option<Code>,
+    /// Whether its records may be read, where that was asked for and answered.
+    pub(crate) readable: bool,
 }
 
 /// A queue for the answer to one question. Dropping it abandons the question.
@@ -185,13 +187,15 @@ impl AdminQueue {
         Ok(())
     }
 
-    /// Asks what the topics of these names are. Unknown ones carry an error each.
+    /// Asks what the topics of these names are, and `with_rights` what may be done with them. Unknown ones carry an
+    /// error each.
     pub(crate) async fn describe_topics(
         &self,
         names: &[&str],
+        with_rights: bool,
         timeout: Duration,
     ) -> Result<Vec<DescribedTopic>, Code> {
-        self.ask_describe_topics(names, timeout)?;
+        self.ask_describe_topics(names, with_rights, timeout)?;
         let event = self.answer(timeout).await?;
         // SAFETY: everything reached from the result lives as long as the event.
         unsafe {
@@ -205,13 +209,26 @@ impl AdminQueue {
         }
     }
 
-    fn ask_describe_topics(&self, names: &[&str], timeout: Duration) -> Result<(), Code> {
+    fn ask_describe_topics(
+        &self,
+        names: &[&str],
+        with_rights: bool,
+        timeout: Duration,
+    ) -> Result<(), Code> {
         let names: Vec<CString> = names.iter().map(|n| c_string(n)).collect::<Result<_, _>>()?;
         let mut pointers: Vec<*const c_char> = names.iter().map(|n| n.as_ptr()).collect();
         let op = rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
         let options = self.options(op, timeout);
         // SAFETY: the names live during the calls; librdkafka copies them; the collection is freed.
         unsafe {
+            let refused = rd::rd_kafka_AdminOptions_set_include_authorized_operations(
+                options.0,
+                c_int::from(with_rights),
+            );
+            if !refused.is_null() {
+                rd::rd_kafka_error_destroy(refused);
+                return Err(Code::new(code::UNSUPPORTED_FEATURE));
+            }
             let collection =
                 rd::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
             rd::rd_kafka_DescribeTopics(
@@ -373,7 +390,14 @@ unsafe fn described(topic: *const rd::rd_kafka_TopicDescription_t) -> DescribedT
         };
         let mut count = 0;
         let infos = rd::rd_kafka_TopicDescription_partitions(topic, &mut count);
+        let mut rights = 0;
+        let operations = rd::rd_kafka_TopicDescription_authorized_operations(topic, &mut rights);
+        let read = rd::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_READ as i32;
+        // They are read as integers: a later broker may name one that the binding does not know.
+        let readable = !operations.is_null()
+            && (0..rights).any(|i| operations.add(i).cast::<i32>().read() == read);
         DescribedTopic {
+            readable,
             name: text(rd::rd_kafka_TopicDescription_name(topic)),
             id,
             internal: rd::rd_kafka_TopicDescription_is_internal(topic) != 0,

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use isk_model::ColumnRules;
 use isk_s3_http::ObjectService;
 use isk_virtual_table::{ListedObject, Listing, ObjectInfo, ObjectStream, ServiceError};
 use tokio::sync::Notify;
@@ -105,7 +106,12 @@ impl ObjectService for Memory {
         vec![(bucket.to_owned(), topic.to_owned())]
     }
 
-    async fn head_object(&self, bucket: &str, key: &str) -> Result<ObjectInfo, ServiceError> {
+    async fn head_object(
+        &self,
+        bucket: &str,
+        key: &str,
+        _: Option<&Arc<ColumnRules>>,
+    ) -> Result<ObjectInfo, ServiceError> {
         self.find(bucket, key).map(|(content, size)| info(content, size))
     }
 
@@ -113,6 +119,7 @@ impl ObjectService for Memory {
         &self,
         bucket: &str,
         key: &str,
+        _: Option<&Arc<ColumnRules>>,
         range: Range<u64>,
     ) -> Result<ObjectStream, ServiceError> {
         let (content, size) = self.find(bucket, key)?;

@@ -176,7 +176,7 @@ impl Next {
         let snapshots = self.records.iter().map(|record| &record.snapshot);
         let metadata = build_metadata(head, &self.line.schemas, snapshots)
             .map_err(|e| build_error(inputs, &e))?;
-        book.put(&inputs.topic, &metadata.name, &metadata.bytes)?;
+        book.put(inputs, &metadata.name, &metadata.bytes)?;
         Ok(metadata)
     }
 }
@@ -211,7 +211,7 @@ fn all_added(
     let parent = unknown_parent(head, in_place_of);
     let (snapshot, list) = build_snapshot(head, manifests, Operation::Append, Some(parent))
         .map_err(|e| build_error(inputs, &e))?;
-    book.put(&inputs.topic, &list.name, &list.bytes)?;
+    book.put(inputs, &list.name, &list.bytes)?;
     let files = names(&snapshot, added.iter());
     Ok((snapshot, files))
 }
