@@ -7,7 +7,7 @@ ifeq ($(ONCE),1)
 override DEMO_FLAGS += --once
 endif
 
-.PHONY: lint-deploy help setup build demo test test-rust test-clients test-kafka lint deny fmt bench fuzz differential clean
+.PHONY: lint-deploy help setup build demo test test-rust test-clients test-kafka lint deny fmt bench fuzz fuzz-http differential clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,12 @@ bench: build ## ISK beside what one would use without it; docs/benchmarks.md (BE
 
 fuzz: setup ## Ten minutes of fuzzing for each decoder and parser (FUZZ_SECONDS)
 	fuzz/run
+
+fuzz-http: build ## A million requests, bent in many ways, over both ports (FUZZ_REQUESTS, FUZZ_SEED)
+	@deploy/setup.sh --tests
+	tests/stack/run setup
+	$(CARGO) build --release --locked -p isk-fuzz-http
+	tests/stack/run python tests/fuzz_http.py target/release/fuzz-http --requests $${FUZZ_REQUESTS:-1000000} --seed $${FUZZ_SEED:-1}
 
 differential: setup ## Records of 1,500 random schemas against the producers' own libraries
 	@deploy/setup.sh --tests

@@ -120,7 +120,7 @@ def test_a_table_for_each_type(broker, registry, served, policy, refunds):
     assert payments.scan(row_filter="id < 10").to_arrow().num_rows == 10
     for name in (f"{topic}$Nobody", f"{topic}$files"):
         assert requests.head(f"{served.catalog_uri}/v1/namespaces/hotset/tables/{name}", timeout=30).status_code == 404
-        with pytest.raises(NoSuchTableError):
+        with pytest.raises(NoSuchTableError, match="no type of record of this name"):
             catalog(served).load_table(f"hotset.{name}")
     assert requests.head(f"{served.catalog_uri}/v1/namespaces/hotset/tables/{topic}$Payment", timeout=30).status_code == 204
 

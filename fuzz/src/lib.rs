@@ -4,10 +4,15 @@
 //! them all.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is what a fuzzer is told by")]
 
+mod discovery;
+mod json_text;
+mod record_types;
+
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::thread::LocalKey;
 
-use isk_decode::{TopicDecoder, WriterSchema};
+use isk_decode::{DecodedBatch, TopicDecoder, WriterSchema};
 use isk_model::{
     KafkaPartition, Offset, RecordBlock, RecordHeader, RegistrySchemaId, SchemaFormat,
     TimestampType,
@@ -15,14 +20,20 @@ use isk_model::{
 use isk_schema::{CONFIGURED, FieldIdMap, SchemaText, table_schema};
 
 /// The targets.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 14] = [
     "avro",
     "json",
     "protobuf",
     "framing",
+    "avro-text",
+    "protobuf-json",
+    "json-text",
+    "record-types",
+    "discovery",
     "avro-schema",
     "json-schema",
     "protobuf-schema",
+    "record-types-schema",
     "registry",
 ];
 
@@ -33,16 +44,29 @@ pub fn target(name: &str) -> Option<fn(&[u8])> {
         "json" => |data| with(&JSON_DECODER, data),
         "protobuf" => |data| with(&PROTOBUF_DECODER, data),
         "framing" => framing,
+        "avro-text" => json_text::avro,
+        "protobuf-json" => json_text::protobuf,
+        "json-text" => json_text::layout,
+        "record-types" => record_types::records,
+        "discovery" => discovery::sample,
         "avro-schema" => |data| schema(SchemaFormat::Avro, data),
         "json-schema" => |data| schema(SchemaFormat::Json, data),
         "protobuf-schema" => {
-            // libFuzzer would end at panics of the compiler's, which are caught; others still end it.
-            std::panic::set_hook(Box::new(|_| {}));
+            let_caught_panics_pass();
             |data| schema(SchemaFormat::Protobuf, data)
+        }
+        "record-types-schema" => {
+            let_caught_panics_pass();
+            record_types::schemas
         }
         "registry" => isk_kafka::read_any_answer,
         _ => return None,
     })
+}
+
+/// libFuzzer would end at panics of the Protobuf compiler's, which are caught; others still end it.
+fn let_caught_panics_pass() {
+    std::panic::set_hook(Box::new(|_| {}));
 }
 
 const AVRO: &str = r#"{"type":"record","name":"R","fields":[
@@ -98,7 +122,11 @@ thread_local! {
 }
 
 /// Decodes the bytes as a framed value's payload and as a bare key, a good record on both sides.
-fn with(decoder: &'static std::thread::LocalKey<RefCell<TopicDecoder>>, data: &[u8]) {
+fn with(decoder: &'static LocalKey<RefCell<TopicDecoder>>, data: &[u8]) {
+    decode(decoder, data);
+}
+
+fn decode(decoder: &'static LocalKey<RefCell<TopicDecoder>>, data: &[u8]) -> DecodedBatch {
     let mut framed = vec![0];
     framed.extend(ID.0.to_be_bytes());
     framed.extend(data);
@@ -114,7 +142,8 @@ fn with(decoder: &'static std::thread::LocalKey<RefCell<TopicDecoder>>, data: &[
         let again = decoder.decode(&block).unwrap();
         assert!(once.batch == again.batch || format!("{:?}", once.batch).contains("NaN"));
         assert_eq!(once.failures, again.failures);
-    });
+        once
+    })
 }
 
 /// Cuts the bytes into records with keys, values and headers that may name schemas.

@@ -255,3 +255,17 @@ fn subjects_say_which_types_they_have() {
     let table = record_types_schema(&all, &[], &mut ids);
     assert_eq!(columns(&table.unwrap()).len(), 2);
 }
+
+#[test]
+fn what_has_no_column_is_in_the_rest_of_its_type() {
+    let note = r#"{"title":"Note","type":"object","isk.rest":"_rest","properties":{
+        "text":{"type":"string"},"at":{"type":"object","properties":{"x":{"type":"integer"}}}}}"#;
+    let all = texts(&[(SchemaFormat::Avro, PAYMENT), (SchemaFormat::Json, note)]);
+    let record = framed(2, br#"{"text":"t","at":{"x":1,"y":2},"more":[3]}"#);
+    let shown = vec![text("t"), Plain::Struct(vec![int(1)]), text(r#"{"at":{"y":2},"more":[3]}"#)];
+    let several = decoder_of(table(&all), &all).decode(&block([Some(&record)])).unwrap();
+    assert_eq!(rows(&several), [vec![Plain::Null, Plain::Struct(shown.clone())]]);
+    let alone = table(&all).of_type("note").unwrap().unwrap();
+    let alone = decoder_of(alone, &all).decode(&block([Some(&record)])).unwrap();
+    assert_eq!(rows(&alone), [shown]);
+}

@@ -357,3 +357,32 @@ async fn a_fresh_history_is_not_asked_for_again() {
     }
     assert_eq!(server.asked(), 1);
 }
+
+/// In a context ids, subjects and references are those of the context: it is a part of the URL, or of a subject's name.
+#[tokio::test]
+async fn a_context_is_a_part_of_the_url_or_of_a_subjects_name() {
+    let server = Server::start().await;
+    let outside = json(r#"{"schema":"OUTSIDE"}"#);
+    server.on("/schemas/ids/7", outside);
+    for subject in ["/contexts/.lab/subjects/t-value", "/subjects/:.lab:t-value"] {
+        server.on(&format!("{subject}/versions"), json("[1]"));
+        let version = r#"{"subject":":.lab:t-value","version":1,"id":7,"schema":"S",
+            "references":[{"name":"n","subject":":.lab:n-value","version":2}]}"#;
+        server.on(&format!("{subject}/versions/1"), json(version));
+    }
+    for context in ["", "/contexts/.lab"] {
+        let reference = r#"{"subject":":.lab:n-value","version":2,"id":8,"schema":"N"}"#;
+        server.on(&format!("{context}/subjects/:.lab:n-value/versions/2"), json(reference));
+    }
+    server.on("/contexts/.lab/schemas/ids/7", json(r#"{"schema":"INSIDE"}"#));
+
+    let inside =
+        SchemaRegistry::new(RegistryConfig::new(&format!("{}/contexts/.lab", server.url())));
+    let inside = inside.unwrap();
+    assert_eq!(inside.schema(ID).await.unwrap().unwrap().text, "INSIDE");
+    for (registry, subject) in [(inside, "t-value"), (server.registry(), ":.lab:t-value")] {
+        let history = registry.subject_history(subject).await.unwrap();
+        let seen: Vec<_> = history.iter().map(|s| (s.id.0, s.text.as_str(), texts(s))).collect();
+        assert_eq!(seen, [(7, "S", vec!["N"])], "{subject}");
+    }
+}

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use isk_coldset::ColdsetError;
 
+use crate::table_names::names_a_type;
+
 /// The namespace, and the bucket, of live topics.
 pub const HOTSET: &str = "hotset";
 /// The namespace of the upstream catalog's tables.
@@ -25,7 +27,7 @@ pub enum ServiceError {
     )]
     NoSuchNamespace(String),
     /// There is no such table: no such topic or cold table, or one that the configuration leaves out.
-    #[error("table {namespace}.{table} does not exist: {}", absent(namespace))]
+    #[error("table {namespace}.{table} does not exist: {}", absent(namespace, table))]
     NoSuchTable {
         /// The namespace asked in.
         namespace: String,
@@ -101,8 +103,13 @@ pub enum ServiceError {
     Internal(String),
 }
 
-fn absent(namespace: &str) -> &'static str {
+fn absent(namespace: &str, table: &str) -> &'static str {
     match namespace {
+        HOTSET if names_a_type(table) => {
+            "its topic is not served, or has no type of record of this name; behind a topic's name may stand $flat, \
+             $raw, $json, $unmoved, or a type's name where the configuration says that the topic has several \
+             (section [formats])"
+        }
         COLDSET => "the upstream catalog has no table of this name",
         MERGED => "there is neither a served topic nor a cold table of this name",
         _ => "no topic of this name is served",

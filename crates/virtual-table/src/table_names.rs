@@ -31,6 +31,11 @@ pub(crate) fn topic_of(table: &str) -> &str {
     hot_table(&TableRules::default(), table).1
 }
 
+/// Whether a name of a hotset's table is that of a table of one type of record.
+pub(crate) fn names_a_type(table: &str) -> bool {
+    matches!(hot_table(&TableRules::default(), table), (View::Type(_), _))
+}
+
 fn hot_table<'t>(rules: &TableRules, table: &'t str) -> (View, &'t str) {
     let Some((topic, suffix)) = table.split_once(['$', '~']) else { return (View::Hot, table) };
     if suffix == "unmoved" {

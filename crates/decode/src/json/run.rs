@@ -23,6 +23,9 @@ pub(crate) fn row(rows: &JsonRows, scanner: &mut Scanner<'_>, sink: &mut Sink) -
         }
         JsonRows::One { at, name, plan } => {
             let column = columns.columns.get_mut(*at).ok_or_else(unfit)?;
+            if let JsonPlan::Record(record) = plan {
+                scanner.rest = record.rest_text.map(|_| Rest::default());
+            }
             run(plan, scanner, column).map_err(|fault| fault.within(name))?;
             columns.end_beside(*at);
         }
