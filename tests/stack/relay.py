@@ -67,7 +67,7 @@ class Relay:
             while True:
                 client, _ = listener.accept()
                 try:
-                    server = socket.create_connection(self._upstream)
+                    server = self._connect()
                 except OSError:
                     client.close()
                     continue
@@ -75,6 +75,9 @@ class Relay:
                     self._open |= {client, server}
                 for source, target, counts in ((client, server, False), (server, client, True)):
                     threading.Thread(target=self._pass, args=(source, target, counts), daemon=True).start()
+
+    def _connect(self) -> socket.socket:
+        return socket.create_connection(self._upstream)
 
     def _pass(self, source: socket.socket, target: socket.socket, counts: bool) -> None:
         with contextlib.suppress(OSError):

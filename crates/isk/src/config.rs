@@ -12,7 +12,7 @@ mod topics;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use isk_coldset::ColdsetConfig;
@@ -36,6 +36,8 @@ pub struct Config {
     pub external_hostname: String,
     /// Where pins, facts and metadata files live.
     pub data_dir: PathBuf,
+    /// Where metadata files, and secrets that are made here, live instead, for several isks that serve together.
+    pub shared_dir: Option<PathBuf>,
     /// TLS on both ports.
     pub tls: connections::Tls,
     /// Who may in.
@@ -81,6 +83,7 @@ impl Default for Config {
             bind: IpAddr::from([127, 0, 0, 1]),
             external_hostname: "127.0.0.1".into(),
             data_dir: PathBuf::from("isk-data"),
+            shared_dir: None,
             tls: connections::Tls::default(),
             auth: auth::Auth::default(),
             audit: auth::AuditLog::default(),
@@ -108,6 +111,11 @@ impl Config {
     pub fn upstream(&self) -> Result<Option<ColdsetConfig>> {
         ColdsetConfig::from_properties(&self.coldset.0)
             .context("configuration section [coldset] (ISK_COLDSET_CLIENT_*)")
+    }
+
+    /// Where secrets are kept that nobody configured.
+    pub fn secrets_dir(&self) -> &Path {
+        self.shared_dir.as_ref().unwrap_or(&self.data_dir)
     }
 }
 

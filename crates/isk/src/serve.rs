@@ -344,6 +344,7 @@ fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Service> {
         errors: config.errors.policies()?,
         rules,
         data_dir: config.data_dir.clone(),
+        shared_dir: config.shared_dir.clone(),
         cache_bytes: config.limits.cache_bytes,
         render_concurrency: config.limits.render_concurrency,
         encoding_memory_bytes: config.limits.encoding_memory_bytes,
@@ -358,13 +359,13 @@ fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Service> {
     Ok(service)
 }
 
-/// The key pair clients sign with. A secret that is not configured is made once and kept below data_dir:
+/// The key pair clients sign with. A secret that is not configured is made once and kept below data_dir (or shared_dir):
 /// clients that loaded a table before a restart go on reading after it. The session token follows from
 /// the secret, so that replicas with the same secret take each other's clients.
 fn credentials(config: &Config) -> Result<GatewayCredentials> {
     let secret_access_key = match &config.s3.secret_access_key {
         Some(secret) => secret.expose().to_owned(),
-        None => auth::kept_secret(&config.data_dir, "s3-secret-access-key")?,
+        None => auth::kept_secret(config.secrets_dir(), "s3-secret-access-key")?,
     };
     let mut token = Sha256::new();
     for part in ["isk session token", &config.s3.access_key_id, &secret_access_key] {

@@ -8,6 +8,7 @@ use isk_model::{ColumnMetrics, DataFileKey, KafkaPartition, Offset, OffsetRange,
 use serde::{Deserialize, Serialize};
 
 use crate::api::ServiceError;
+use crate::shared_names::SharedNames;
 use crate::store::{Changes, Kind, Store};
 
 /// What one encoding of a chunk has shown.
@@ -166,6 +167,31 @@ impl ChunkFacts {
     }
 }
 
+impl ChunkFacts {
+    /// Binds the names that are new since `known`, by their sizes. One that `bind` knows with other bytes is dead here, too.
+    fn agree(
+        &mut self,
+        known: Option<&Self>,
+        bind: impl Fn(u64, [u8; 32]) -> Result<bool, ServiceError>,
+    ) -> Result<(), ServiceError> {
+        let same = known.filter(|known| known.digest == self.digest);
+        let mut at = 0;
+        while let Some(&size) = self.served.get(at) {
+            if same.is_some_and(|known| known.served.contains(&size)) || bind(size, self.digest)? {
+                at += 1;
+                continue;
+            }
+            self.served.remove(at);
+            self.dead.push(size);
+            let next = self.size_to_declare();
+            if !self.served.contains(&next) {
+                self.served.push(next);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Facts of a chunk that still grows: superseded with its next record, so they are kept only for as
 /// long as a query may be planned on them.
 #[derive(Debug, Serialize, Deserialize)]
@@ -186,6 +212,8 @@ pub(crate) struct FactBook {
     generations: std::sync::Mutex<HashMap<(TopicId, KafkaPartition), BTreeMap<i64, u64>>>,
     /// Counts changes, so that what was read before one is not remembered after it.
     changes: std::sync::Mutex<u64>,
+    /// What other replicas have bound names to.
+    shared: Option<SharedNames>,
 }
 
 /// The number of the stretch of offsets that a chunk lies in: the widest chunks have 2^22 offsets.
@@ -208,8 +236,13 @@ impl FactBook {
         };
         let memory = moka::sync::Cache::builder().weigher(weight).max_capacity(MEMORY_BYTES);
         let memory = memory.build();
-        let (writing, generations, changes) = Default::default();
-        Self { store, memory, writing, generations, changes }
+        let (writing, generations, changes, shared) = Default::default();
+        Self { store, memory, writing, generations, changes, shared }
+    }
+
+    /// The same, for one of several replicas, which serve no name with different bytes.
+    pub(crate) fn among(self, shared: Option<SharedNames>) -> Self {
+        Self { shared, ..self }
     }
 
     /// The facts of a recipe, if it has been encoded.
@@ -323,7 +356,8 @@ impl FactBook {
         encoding: &Encoding,
         full: bool,
     ) -> Result<(), ServiceError> {
-        self.change(key, encoding, full, |facts| facts.prove(encoding))
+        self.change(key, encoding, full, |facts| facts.prove(encoding))?;
+        Ok(())
     }
 
     /// Takes an encoding of `key` in.
@@ -340,16 +374,20 @@ impl FactBook {
         {
             return Ok(Ok(()));
         }
-        self.change(key, encoding, full, |facts| facts.learn(encoding, declared))
+        let facts = self.change(key, encoding, full, |facts| {
+            // What is dead is seen below: it may have died in another replica.
+            let _ = facts.learn(encoding, declared);
+        })?;
+        Ok(if facts.dead.contains(&declared) { Err(BytesChanged) } else { Ok(()) })
     }
 
-    fn change<T>(
+    fn change(
         &self,
         key: &DataFileKey,
         encoding: &Encoding,
         full: bool,
-        change: impl FnOnce(&mut ChunkFacts) -> T,
-    ) -> Result<T, ServiceError> {
+        change: impl FnOnce(&mut ChunkFacts),
+    ) -> Result<ChunkFacts, ServiceError> {
         let _one_at_a_time = self.writing.lock().unwrap_or_else(|e| e.into_inner());
         let recipe = recipe(key);
         let known = self.get(&recipe);
@@ -357,7 +395,12 @@ impl FactBook {
             Some(facts) => (**facts).clone(),
             None => ChunkFacts::first(encoding),
         };
-        let outcome = change(&mut facts);
+        change(&mut facts);
+        if let Some(shared) = &self.shared {
+            facts.agree(known.as_deref(), |size, digest| {
+                shared.bind(&DataFileKey { declared_size: size, ..key.clone() }, digest)
+            })?;
+        }
         if known.as_deref() != Some(&facts) {
             if full {
                 self.store.put(Kind::Facts, &recipe, &facts)?;
@@ -367,13 +410,13 @@ impl FactBook {
             }
             let mut changes = self.changes();
             *changes += 1;
-            self.memory.insert(recipe, Some(Arc::new(facts)));
+            self.memory.insert(recipe, Some(Arc::new(facts.clone())));
             drop(changes);
             let mut generations = self.generations.lock().unwrap_or_else(|e| e.into_inner());
             let stretches = generations.entry((key.topic_id, key.partition)).or_default();
             *stretches.entry(stretch(key.range.start())).or_default() += 1;
         }
-        Ok(outcome)
+        Ok(facts)
     }
 }
 
@@ -452,6 +495,36 @@ pub(crate) mod tests {
         again.sweep(Duration::from_millis(1)).unwrap();
         let swept = FactBook::new(store);
         assert!(swept.get(&recipe(&full)).is_some() && swept.get(&recipe(&growing)).is_none());
+    }
+
+    #[test]
+    fn replicas_serve_no_name_with_different_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let replica = |name: &str| {
+            let store = Store::open(&dir.path().join(name)).unwrap();
+            let names = SharedNames::open(&dir.path().join("shared")).unwrap();
+            FactBook::new(Arc::new(store)).among(Some(names))
+        };
+        let (one, other) = (replica("one"), replica("other"));
+        let of = |declared_size| DataFileKey { declared_size, ..key("t") };
+        let learn = |book: &FactBook, fill, size, declared| {
+            book.learn(&of(declared), &encoding(fill, size), true).unwrap()
+        };
+        // A query reads the footer of one, and the cleaner runs before the other is asked for pages.
+        assert_eq!(learn(&one, 1, 100, 500), Ok(()));
+        assert_eq!(learn(&other, 1, 100, 500), Ok(()), "the same bytes are");
+        let late = replica("late");
+        assert_eq!(learn(&late, 2, 100, 500), Err(BytesChanged));
+        // What the first one plans by is bound, too, and the next plan has another name.
+        assert_eq!(learn(&late, 2, 100, 100), Err(BytesChanged));
+        let next = late.get(&recipe(&of(0))).unwrap().size_to_declare();
+        assert_eq!((next, learn(&late, 2, 100, next)), (101, Ok(())));
+        // Which the first takes over once it encodes again, and its own old names stay dead.
+        assert_eq!(learn(&one, 2, 100, 101), Ok(()));
+        assert_eq!(learn(&one, 2, 100, 500), Err(BytesChanged));
+        assert_eq!(learn(&one, 1, 100, 101), Err(BytesChanged));
+        drop(other);
+        assert_eq!(learn(&replica("other"), 3, 100, 101), Err(BytesChanged), "after a restart");
     }
 
     #[test]

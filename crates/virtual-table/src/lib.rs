@@ -59,6 +59,7 @@ mod scan_plan;
 mod schema_record;
 mod schema_report;
 mod service;
+mod shared_names;
 pub mod simulation;
 mod stated;
 mod store;

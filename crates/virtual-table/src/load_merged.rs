@@ -92,6 +92,15 @@ impl Service {
             Err(ServiceError::NoSuchTable { .. }) if *view == View::Unmoved => return Ok(None),
             Err(error) => return Err(error),
         };
+        if self.is_replica {
+            return Err(ServiceError::Unsupported {
+                what: format!("cold table {} beside topic {}", cold.name, topic.name),
+                reason: "what cold covers is kept by each replica for itself, so another one might show \
+                    rows again that were deleted from cold: ask an isk without shared_dir \
+                    (ISK_SHARED_DIR) for merged tables"
+                    .into(),
+            });
+        }
         let asked = begun.elapsed();
         let manifests = match cold.current() {
             Some(snapshot) => self.coverages.manifests(&cold, snapshot, upstream.store()).await?,

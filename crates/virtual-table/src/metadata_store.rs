@@ -1,7 +1,7 @@
 //! Metadata files: immutable objects under names that hold a digest of their content.
 //!
-//! They are plain files below `<data_dir>/metadata/<folder of the topic's objects>/`. A file that is named again is touched;
-//! one that no plan has named for the retention time is swept away.
+//! They are plain files below `<data_dir>/metadata/<folder of the topic's objects>/`, or below `<shared_dir>`, where several
+//! replicas share one. A file that is named again is touched; one that no plan has named for the retention time is swept away.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -110,11 +110,14 @@ impl MetadataStore {
     }
 }
 
-/// A number no other call of this process gets.
+/// A number no other call gets, in this process or, but for an accident of one in 2^64, in one that shares the folder.
 pub(crate) fn unique() -> u64 {
-    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    n << 32 | u64::from(std::process::id())
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: LazyLock<AtomicU64> =
+        LazyLock::new(|| AtomicU64::new(RandomState::new().build_hasher().finish()));
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn failed(path: &Path, error: &std::io::Error) -> ServiceError {

@@ -32,6 +32,7 @@ use crate::plan::View;
 use crate::prover::{Prover, ProverConfig};
 use crate::render::Renders;
 use crate::round_times::{LoadedTopics, RoundTimes};
+use crate::shared_names::SharedNames;
 use crate::store::Store;
 use crate::table_mapping::TableMapping;
 use crate::table_rules::TableRules;
@@ -74,6 +75,8 @@ pub struct ServiceConfig {
     pub rules: TableRules,
     /// Where the store, metadata files and the cache live. One process at a time.
     pub data_dir: PathBuf,
+    /// Where metadata files live instead, and what names stand for, when several processes serve together.
+    pub shared_dir: Option<PathBuf>,
     /// Encoded files kept on disk, in bytes.
     pub cache_bytes: u64,
     /// Chunks encoded at the same time.
@@ -115,6 +118,8 @@ pub struct Service {
     pub(crate) manifests: Arc<ManifestBook>,
     pub(crate) renders: Arc<Renders>,
     pub(crate) metadata: Arc<MetadataStore>,
+    /// Whether others share the metadata files.
+    pub(crate) is_replica: bool,
     pub(crate) parsed: moka::sync::Cache<String, Arc<Manifest>>,
     pub(crate) histories: Histories,
     pub(crate) loaded_topics: LoadedTopics,
@@ -139,14 +144,16 @@ impl Service {
             reason: format!("{e}; name a folder that can be written to (ISK_DATA_DIR)"),
         })?;
         let store = Arc::new(Store::open(&data_dir.join("isk.redb"))?);
-        let metadata = Arc::new(MetadataStore::open(data_dir)?);
+        let shared_dir = config.shared_dir.as_deref();
+        let names = shared_dir.map(SharedNames::open).transpose()?;
+        let metadata = Arc::new(MetadataStore::open(shared_dir.unwrap_or(data_dir))?);
         let metrics = Arc::new(Metrics::default());
         let discovery = Discovery::new(config.discovery, Arc::clone(&store));
         let schemas =
             TopicSchemas::new(config.registry, config.formats, discovery, Arc::clone(&store))?;
         let schemas = Arc::new(schemas);
         let kafka = config.kafka;
-        let facts = Arc::new(FactBook::new(Arc::clone(&store)));
+        let facts = Arc::new(FactBook::new(Arc::clone(&store)).among(names));
         let known = |recipe: &str| facts.get(recipe);
         let cache = FileCache::open(&data_dir.join("cache"), config.cache_bytes, known)?;
         let renders = Renders::new(
@@ -165,6 +172,7 @@ impl Service {
             tables: config.tables,
             error_policies: config.errors,
             rules: config.rules,
+            is_replica: shared_dir.is_some(),
             coverages: Arc::new(Coverages::new(Arc::clone(&store))),
             cold_views: moka::sync::Cache::new(1000),
             layouts: moka::sync::Cache::new(10_000),

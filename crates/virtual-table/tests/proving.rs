@@ -83,6 +83,7 @@ impl Fixture {
                 errors: ErrorPolicies::default(),
                 rules: TableRules::default(),
                 data_dir: self.dir.path().to_owned(),
+                shared_dir: None,
                 cache_bytes: 1 << 30,
                 render_concurrency: 2,
                 encoding_memory_bytes: 256 << 20,

@@ -195,7 +195,7 @@ fn callers(config: &Config) -> Result<Access> {
         token_lifetime: Duration::from_secs(auth.token_seconds),
         key_lifetime: Duration::from_secs(auth.key_seconds),
         concurrent_requests: concurrent,
-        ..AccessSettings::new(signing_key(auth, &config.data_dir)?)
+        ..AccessSettings::new(signing_key(auth, config.secrets_dir())?)
     };
     Access::new(settings).context("configuration section [auth]: a file that it names")
 }
@@ -228,12 +228,12 @@ fn oidc(auth: &Auth) -> Result<Option<Oidc>> {
     Ok(Some(Oidc::new(settings).context("configuration key \"auth.oidc_ca_file\"")?))
 }
 
-fn signing_key(auth: &Auth, data_dir: &Path) -> Result<SigningKey> {
+fn signing_key(auth: &Auth, folder: &Path) -> Result<SigningKey> {
     let text = match (&auth.signing_key, &auth.signing_key_file) {
         (Some(key), None) => key.expose().to_owned(),
         // The file's keys take this one's place.
         (None, Some(_)) => uuid::Uuid::new_v4().simple().to_string(),
-        (None, None) => kept_secret(data_dir, "auth-signing-key")?,
+        (None, None) => kept_secret(folder, "auth-signing-key")?,
         (Some(_), Some(_)) => {
             bail!("configuration keys auth.signing_key and auth.signing_key_file: give one")
         }
@@ -241,23 +241,33 @@ fn signing_key(auth: &Auth, data_dir: &Path) -> Result<SigningKey> {
     SigningKey::new(&text).context("configuration key \"auth.signing_key\" (ISK_AUTH_SIGNING_KEY)")
 }
 
-/// A secret that was made at the first start, and is kept below `data_dir`.
-pub fn kept_secret(data_dir: &Path, name: &str) -> Result<String> {
+/// A secret that was made at the first start, and is kept in a folder.
+pub fn kept_secret(folder: &Path, name: &str) -> Result<String> {
     use std::os::unix::fs::OpenOptionsExt;
-    let path = data_dir.join(name);
+    let path = folder.join(name);
     let failed = || format!("a secret cannot be kept in {}", path.display());
     match std::fs::read_to_string(&path) {
         Ok(secret) if !secret.is_empty() => return Ok(secret),
-        Ok(_) => {}
+        Ok(_) => std::fs::remove_file(&path).with_context(failed)?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(failed),
     }
     let secret = uuid::Uuid::new_v4().simple().to_string();
-    std::fs::create_dir_all(data_dir).with_context(failed)?;
+    std::fs::create_dir_all(folder).with_context(failed)?;
+    let part = folder.join(format!(".{name}.{}.part", uuid::Uuid::new_v4().simple()));
     let mut options = std::fs::OpenOptions::new();
-    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
+    let file = options.write(true).create_new(true).mode(0o600).open(&part);
     file.and_then(|mut file| file.write_all(secret.as_bytes())).with_context(failed)?;
-    Ok(secret)
+    // A link takes no other's place: of replicas that start at the same time, one makes the secret of all.
+    let linked = std::fs::hard_link(&part, &path);
+    let _ = std::fs::remove_file(&part);
+    match linked {
+        Ok(()) => Ok(secret),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            std::fs::read_to_string(&path).with_context(failed)
+        }
+        Err(error) => Err(error).with_context(failed),
+    }
 }
 
 #[cfg(test)]

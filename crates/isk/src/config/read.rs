@@ -17,6 +17,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ISK_EXTERNAL_URL", "s3.external_url"),
     ("ISK_BIND", "bind"),
     ("ISK_DATA_DIR", "data_dir"),
+    ("ISK_SHARED_DIR", "shared_dir"),
     ("ISK_TLS_CERT_FILE", "tls.cert_file"),
     ("ISK_TLS_KEY_FILE", "tls.key_file"),
     ("ISK_TLS_CLIENT_CA_FILE", "tls.client_ca_file"),
