@@ -12,6 +12,7 @@ mod topics;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -247,7 +248,7 @@ const LEAST_ENCODING_MEMORY: u64 = 96 << 20;
 pub struct Limits {
     /// Encoded files kept on disk below `data_dir`, in bytes.
     pub cache_bytes: u64,
-    /// Chunks encoded at the same time for readers.
+    /// Chunks encoded at the same time for readers: one for each core, unless it is set.
     pub render_concurrency: usize,
     /// What all encodings together hold in memory at the most, in bytes: records, columns and pages. Those for
     /// which there is no room wait.
@@ -280,7 +281,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             cache_bytes: 8 << 30,
-            render_concurrency: 2,
+            render_concurrency: std::thread::available_parallelism().map_or(2, NonZero::get),
             encoding_memory_bytes: 256 << 20,
             metadata_retention_seconds: 24 * 3600,
             request_timeout_ms: 10_000,

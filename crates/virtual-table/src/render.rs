@@ -29,6 +29,7 @@ const TRIES_ON_A_FULL_DISK: usize = 4;
 const ROOM: u64 = 64 << 20;
 
 /// A file that somebody wants.
+#[derive(Clone)]
 pub(crate) struct Order {
     pub key: DataFileKey,
     pub rows: Rows,
@@ -37,8 +38,8 @@ pub(crate) struct Order {
     pub errand: Errand,
 }
 
-/// A file that is being found or made, whoever waits for it.
-type Flight = Shared<BoxFuture<'static, Result<Arc<EncodedFile>, ServiceError>>>;
+/// A file that is being found or made, whoever waits for it; none where no reader waited any more when it was its turn.
+type Flight = Shared<BoxFuture<'static, Result<Option<Arc<EncodedFile>>, ServiceError>>>;
 
 /// Makes and keeps encoded files.
 pub(crate) struct Renders {
@@ -94,7 +95,8 @@ impl Renders {
     }
 
     /// The file of a recipe: from disk, or encoded now. Concurrent callers share one encoding, which
-    /// goes on when they leave. What it has shown is among the facts when this returns.
+    /// goes on when they leave; one that has not begun by then does not begin. What it has shown is among the facts
+    /// when this returns.
     pub(crate) async fn get(
         self: &Arc<Self>,
         order: Order,
@@ -108,26 +110,33 @@ impl Renders {
             self.open.close(&recipe);
         }
         let _waiting = matches!(order.errand, Errand::Read).then(|| self.readers.wait_for(&recipe));
-        let flight = self.flight(recipe, order);
-        flight.await
+        loop {
+            // Who comes just when the readers before have been found gone asks anew.
+            if let Some(file) = self.flight(&recipe, &order).await? {
+                return Ok(file);
+            }
+        }
     }
 
     /// The flight that brings a file: the one that is under way, or a new one.
-    fn flight(self: &Arc<Self>, recipe: String, order: Order) -> Flight {
+    fn flight(self: &Arc<Self>, recipe: &str, order: &Order) -> Flight {
         let mut flights = self.flights();
-        if let Some(flight) = flights.get(&recipe) {
+        if let Some(flight) = flights.get(recipe) {
             return flight.clone();
         }
-        let landing = Landing { renders: Arc::clone(self), recipe: recipe.clone() };
+        let landing = Landing { renders: Arc::clone(self), recipe: recipe.to_owned() };
+        let order = order.clone();
         let task = tokio::spawn(async move {
             let Landing { renders, recipe } = &landing;
             let file = renders.find_or_make(recipe, &order).await?;
-            renders.open.insert(recipe, Arc::clone(&file));
+            if let Some(file) = &file {
+                renders.open.insert(recipe, Arc::clone(file));
+            }
             Ok(file)
         });
         let ended = |e| Err(ServiceError::Internal(format!("an encoding task failed: {e}")));
         let flight = async move { task.await.unwrap_or_else(ended) }.boxed().shared();
-        flights.insert(recipe, flight.clone());
+        flights.insert(recipe.to_owned(), flight.clone());
         flight
     }
 
@@ -139,7 +148,7 @@ impl Renders {
         &self,
         recipe: &str,
         order: &Order,
-    ) -> Result<Arc<EncodedFile>, ServiceError> {
+    ) -> Result<Option<Arc<EncodedFile>>, ServiceError> {
         // What was never encoded is declared with more than its records' bytes, what was with its own size.
         let mut records = order.key.declared_size;
         if let Some(facts) = self.facts.get(recipe) {
@@ -147,11 +156,14 @@ impl Renders {
             let (cache, name) = (Arc::clone(&self.cache), recipe.to_owned());
             let found = tokio::task::spawn_blocking(move || cache.find(&name, &facts)).await;
             if let Ok(Some(file)) = found {
-                return Ok(Arc::new(file));
+                return Ok(Some(Arc::new(file)));
             }
         }
         let _slot = self.slot(recipe, &order.errand).await;
         let _share = self.memory.share(self.most_memory(records)).await;
+        if matches!(order.errand, Errand::Read) && !self.readers.wait_for_this(recipe) {
+            return Ok(None);
+        }
         let begun = std::time::Instant::now();
         match self.make(recipe, order).await {
             Ok(file) => {
@@ -162,7 +174,7 @@ impl Renders {
                     key = %order.key, rows = file.encoding.rows, bytes = file.encoding.file_size,
                     ms = begun.elapsed().as_millis() as u64, "chunk encoded"
                 );
-                Ok(Arc::new(file))
+                Ok(Some(Arc::new(file)))
             }
             Err(error) => {
                 add(&self.metrics.render_errors, 1);
@@ -289,11 +301,14 @@ mod tests {
     use std::time::Duration;
 
     use isk_kafka::KafkaConfig;
+    use isk_model::ObjectKey;
 
     use super::*;
     use crate::discovery::{Discovery, DiscoveryConfig};
     use crate::formats::TopicFormats;
     use crate::store::Store;
+    use crate::undecoded::{Decoding, ErrorPolicy, Undecoded};
+    use crate::writers::WriterState;
 
     fn schemas(store: &Arc<Store>) -> TopicSchemas {
         let discovery = Discovery::new(DiscoveryConfig::off(), Arc::clone(store));
@@ -330,5 +345,39 @@ mod tests {
         };
         let (second, _reader) = tokio::join!(second, reader);
         assert!(second.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_is_not_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let renders = Arc::new(renders(dir.path()));
+        let name = "t/data/00000000000000000000000000000001/00000/0000000000000000000-0000000000000000010\
+                    -e0-v1.0-r0000000000000000-s1000000.parquet";
+        let ObjectKey::Data(key) = name.parse().unwrap() else { panic!("{name}") };
+        let decoding = Decoding {
+            undecoded: Undecoded::By(ErrorPolicy::Keep),
+            writers: WriterState::default(),
+        };
+        let table = Arc::clone(&renders.schemas.raw);
+        let rows = Rows { table, row_ids: false, left_out: None, decoding };
+        let order = Order { key, rows, full: true, errand: Errand::Read };
+        let others = renders.slots[0].acquire().await.unwrap();
+        let reads = [(); 2].map(|()| Box::pin(renders.get(order.clone())));
+        let [mut first, mut second] = reads;
+        assert!(futures::poll!(first.as_mut()).is_pending());
+        assert!(futures::poll!(second.as_mut()).is_pending());
+        drop((first, second));
+        drop(others);
+        let ended = async {
+            while !renders.flights().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), ended).await.unwrap();
+        let errors = renders.metrics.render_errors.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(errors, 0, "it asked its broker, which is not there");
+        // Who waits has it begun, and is told what is wrong.
+        let read = renders.get(order).await;
+        assert!(matches!(read, Err(ServiceError::Unavailable { .. })));
     }
 }
