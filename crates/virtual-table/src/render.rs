@@ -359,7 +359,7 @@ mod tests {
             writers: WriterState::default(),
         };
         let table = Arc::clone(&renders.schemas.raw);
-        let rows = Rows { table, row_ids: false, left_out: None, decoding };
+        let rows = Rows { table, row_ids: false, left_out: None, decoding, columns: None };
         let order = Order { key, rows, full: true, errand: Errand::Read };
         let others = renders.slots[0].acquire().await.unwrap();
         let reads = [(); 2].map(|()| Box::pin(renders.get(order.clone())));
