@@ -3,11 +3,12 @@
 CARGO ?= cargo
 DEMO_FLAGS ?=
 BENCH_FLAGS ?=
+SOAK_FLAGS ?=
 ifeq ($(ONCE),1)
 override DEMO_FLAGS += --once
 endif
 
-.PHONY: lint-deploy help setup build demo test test-rust test-clients test-kafka lint deny fmt bench fuzz fuzz-http differential clean
+.PHONY: lint-deploy help setup build demo test test-rust test-clients test-kafka lint deny fmt bench soak fuzz fuzz-http differential clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +46,10 @@ test: lint deny test-rust test-clients ## Everything CI runs
 bench: build ## ISK beside what one would use without it; docs/benchmarks.md (BENCH_FLAGS, tests/bench/run --help)
 	@deploy/setup.sh --tests
 	tests/bench/run --docs $(BENCH_FLAGS)
+
+soak: build ## 32 clients for 20 minutes while servers go and come; docs/RELIABILITY.md (SOAK_FLAGS, tests/soak/run --help)
+	@deploy/setup.sh --tests
+	tests/soak/run --docs $(SOAK_FLAGS)
 
 fuzz: setup ## Ten minutes of fuzzing for each decoder and parser (FUZZ_SECONDS)
 	fuzz/run
