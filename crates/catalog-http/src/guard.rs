@@ -3,6 +3,7 @@
 //! What a request's body names, and what a listing shows, is for the handlers to look at.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Extension;
 use axum::body::Body;
@@ -13,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
 use isk_access::{Caller, Claimed, Permit, Right, TableName};
 use isk_listen::ClientCertificate;
-use isk_model::ColumnRules;
+use isk_model::{ColumnRules, Histogram};
 use isk_virtual_table::{COLDSET, HOTSET, ServiceError};
 use tokio::sync::Semaphore;
 
@@ -102,22 +103,26 @@ impl Need {
 pub(crate) struct Guarded<S> {
     pub app: App<S>,
     pub operation: Operation,
+    /// How long the route's requests take.
+    pub took: Arc<Histogram>,
     pub need: Need,
 }
 
 impl<S> Clone for Guarded<S> {
     fn clone(&self) -> Self {
-        Self { app: self.app.clone(), operation: self.operation, need: self.need }
+        let (operation, took) = (self.operation, Arc::clone(&self.took));
+        Self { app: self.app.clone(), operation, took, need: self.need }
     }
 }
 
 /// Lets a request through, with its caller, or refuses it; and has it written down.
 pub(crate) async fn guard<S: CatalogService>(
-    State(Guarded { app, operation, need }): State<Guarded<S>>,
+    State(Guarded { app, operation, took, need }): State<Guarded<S>>,
     params: Result<RawPathParams, RawPathParamsRejection>,
     mut request: Request,
     next: Next,
 ) -> Response {
+    let _took = Took(took, Instant::now());
     if need == Need::Nothing
         || (need == (Need::Everything(Right::List)) && app.settings.open_metrics)
     {
@@ -134,6 +139,15 @@ pub(crate) async fn guard<S: CatalogService>(
         audited.ended(caller.as_ref(), let_in, response.status());
     }
     response
+}
+
+/// Counts how long a request took, also one whose client has left.
+struct Took(Arc<Histogram>, Instant);
+
+impl Drop for Took {
+    fn drop(&mut self) {
+        self.0.observe(self.1.elapsed());
+    }
 }
 
 /// The namespace and the table that a route's path names.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use isk_access::Access;
 use isk_coldset::{ColdsetError, DirectAccess};
+use isk_model::Histogram;
 use isk_virtual_table::{ERRORS, HOTSET, MERGED, ServiceError};
 use serde::Deserialize;
 
@@ -36,6 +37,8 @@ pub(crate) struct App<S> {
     pub plans: Plans,
     /// Who may in, and who may what.
     pub access: Access,
+    /// How long requests take, by route.
+    pub routes: Arc<[(String, Arc<Histogram>)]>,
 }
 
 impl<S> Clone for App<S> {
@@ -46,6 +49,7 @@ impl<S> Clone for App<S> {
             cold: self.cold.clone(),
             plans: self.plans.clone(),
             access: self.access.clone(),
+            routes: Arc::clone(&self.routes),
         }
     }
 }
@@ -362,14 +366,6 @@ pub(crate) async fn healthz() -> &'static str {
 pub(crate) async fn readyz<S: CatalogService>(State(app): State<App<S>>) -> Answer {
     app.service.ready().await?;
     Ok("ready\n".into_response())
-}
-
-/// `GET /metrics`.
-pub(crate) async fn metrics<S: CatalogService>(State(app): State<App<S>>) -> Response {
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    let more = (app.settings.more_metrics.0)();
-    let text = app.service.metrics_text() + &app.access.metrics_text() + &more;
-    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
 /// `GET /openapi.yaml`.

@@ -19,6 +19,7 @@ mod error;
 mod guard;
 mod handlers;
 mod load;
+mod measures;
 mod names;
 mod paging;
 mod plan;

@@ -9,6 +9,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
 use isk_access::Access;
 use isk_coldset::Upstream;
+use isk_model::Histogram;
 
 use crate::cold::Cold;
 use crate::coldset::{self, ColdWrite};
@@ -18,7 +19,7 @@ use crate::plan::{self, Plans};
 use crate::service::CatalogService;
 use crate::settings::CatalogSettings;
 use crate::trace::trace;
-use crate::{tokens, topic_schema, warehouse};
+use crate::{measures, tokens, topic_schema, warehouse};
 
 /// One route of the catalog.
 #[derive(Debug)]
@@ -204,14 +205,20 @@ pub fn router<S: CatalogService>(
 ) -> Router {
     let mut router = Router::new();
     let cold = upstream.map(|upstream| Arc::new(Cold::new(upstream)));
-    let app = App { service, settings: Arc::new(settings), cold, plans: Plans::new(), access };
-    for route in ROUTES {
+    let routes =
+        ROUTES.iter().map(|route| (format!("{} {}", route.method, route.path), Arc::default()));
+    let routes: Arc<[(String, Arc<Histogram>)]> = routes.collect();
+    let took = Arc::clone(&routes);
+    let settings = Arc::new(settings);
+    let app = App { service, settings, cold, plans: Plans::new(), access, routes };
+    for (route, (_, took)) in ROUTES.iter().zip(took.iter()) {
         let path = match route.operation {
             Operation::Upstream => route.path.replace("{path}", "{*path}"),
             _ => route.path.to_owned(),
         };
         let operation = route.operation;
-        let guarded = Guarded { app: app.clone(), operation, need: Need::of(operation) };
+        let took = Arc::clone(took);
+        let guarded = Guarded { app: app.clone(), operation, took, need: Need::of(operation) };
         let guard = from_fn_with_state(guarded, guard::<S>);
         router = router.route(&path, method_router::<S>(route).route_layer(guard));
     }
@@ -256,7 +263,7 @@ fn method_router<S: CatalogService>(route: &Route) -> MethodRouter<App<S>> {
         }
         Operation::Healthz => on(method, h::healthz),
         Operation::Readyz => on(method, h::readyz::<S>),
-        Operation::Metrics => on(method, h::metrics::<S>),
+        Operation::Metrics => on(method, measures::metrics::<S>),
         Operation::OpenApi => on(method, h::openapi),
         Operation::TopicSchema => on(method, topic_schema::get::<S>),
         Operation::PinSchema => on(method, topic_schema::put::<S>),

@@ -4,6 +4,7 @@ mod check;
 mod config;
 mod coverage;
 mod demo;
+mod doctor;
 mod formats;
 mod pass_through;
 mod serve;
@@ -31,6 +32,8 @@ enum Command {
     /// Try every part of a configuration, and say what cannot be reached and why
     #[command(after_long_help = SETTINGS)]
     Check(Configuration),
+    /// Explain why a topic's table is slow or fails: everything on the way from the brokers to a file
+    Doctor(doctor::Options),
     /// Look at what cold tables cover of their topics, and take some of it back
     #[command(subcommand)]
     Coverage(coverage::Coverage),
@@ -53,7 +56,7 @@ fn main() -> ExitCode {
     // What `check` and the demo have to say they print themselves.
     init_logging(match cli.command {
         Command::Serve(_) => "info",
-        Command::Check(_) | Command::Coverage(_) => "error",
+        Command::Check(_) | Command::Coverage(_) | Command::Doctor(_) => "error",
         Command::Demo(_) => "warn",
     });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Serve(c) => serve::run(&load(&c)?).await,
             Command::Check(c) => check::run(&load(&c)?).await,
+            Command::Doctor(o) => doctor::run(&load(&o.configuration)?, &o).await,
             Command::Coverage(command) => command.run(&load(command.configuration())?),
             Command::Demo(options) => demo::run(options).await,
         }

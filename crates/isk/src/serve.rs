@@ -12,7 +12,7 @@ use isk_kafka::{
     KafkaCluster, KafkaConfig, RegistryAuth, RegistryConfig, SchemaRegistry, SecretFile,
 };
 use isk_listen::{Counters, Port, Tls};
-use isk_s3_http::{ColdBuckets, GatewayCredentials, GatewaySettings};
+use isk_s3_http::{ColdBuckets, Gateway, GatewayCredentials, GatewaySettings};
 use isk_virtual_table::{
     ProverConfig, RoundTimes, Service, ServiceConfig, TableMapping, TableRules, TopicFilter,
 };
@@ -88,18 +88,6 @@ impl Server {
         let mut tasks = tokio::task::JoinSet::new();
         let ports = Ports::new(config)?;
 
-        let router = isk_catalog_http::router(
-            Arc::clone(&service),
-            CatalogSettings {
-                more_metrics: ports.metrics(),
-                ..catalog_settings(config, &s3_endpoint, &credentials)
-            },
-            cold.clone(),
-            access.clone(),
-        );
-        let stopped = stop.clone().cancelled_owned();
-        tasks.spawn(isk_catalog_http::serve(catalog, router, ports.catalog, stopped));
-
         let gateway = isk_s3_http::gateway(
             Arc::clone(&service),
             &GatewaySettings {
@@ -108,14 +96,27 @@ impl Server {
                 credentials: credentials.clone(),
                 access: access.clone(),
             },
-            cold.map(|cold| ColdBuckets {
+            cold.clone().map(|cold| ColdBuckets {
                 store: cold.store().clone(),
                 writable: cold.is_writable(),
             }),
         );
         let gateway = gateway.context("the S3 gateway cannot be set up")?;
+        let more_metrics = ports.metrics(gateway.clone());
         let stopped = stop.clone().cancelled_owned();
         tasks.spawn(isk_s3_http::serve(s3, gateway, ports.s3, stopped));
+
+        let router = isk_catalog_http::router(
+            Arc::clone(&service),
+            CatalogSettings {
+                more_metrics,
+                ..catalog_settings(config, &s3_endpoint, &credentials)
+            },
+            cold,
+            access.clone(),
+        );
+        let stopped = stop.clone().cancelled_owned();
+        tasks.spawn(isk_catalog_http::serve(catalog, router, ports.catalog, stopped));
 
         let stopped = stop.clone();
         tasks.spawn(async move {
@@ -166,12 +167,12 @@ impl Ports {
         Ok(Self { catalog: port(), s3: port(), tls })
     }
 
-    fn metrics(&self) -> MoreMetrics {
+    fn metrics(&self, gateway: Gateway) -> MoreMetrics {
         let (catalog, s3) = (Arc::clone(&self.catalog.counters), Arc::clone(&self.s3.counters));
         let tls = self.tls.clone();
         MoreMetrics(Arc::new(move || {
             let connections = Counters::text(&[("catalog", &catalog), ("s3", &s3)]);
-            connections + &Tls::metrics_text(tls.as_deref())
+            connections + &Tls::metrics_text(tls.as_deref()) + &gateway.metrics_text()
         }))
     }
 }
@@ -324,7 +325,7 @@ fn prover(config: &Config) -> Result<ProverConfig> {
     })
 }
 
-fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Service> {
+pub fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Service> {
     let topics = TopicFilter::new(&config.topics.include, &config.topics.exclude)
         .context("configuration section [topics]")?;
     let tables: Vec<_> =

@@ -6,6 +6,7 @@
 pub mod chunk;
 pub mod columns;
 pub mod facts;
+pub mod histogram;
 pub mod left_out;
 pub mod object_key;
 pub mod offset;
@@ -17,6 +18,7 @@ pub mod topic;
 pub use chunk::{ChunkExponent, OffsetChunk, chunks};
 pub use columns::{ColumnRule, ColumnRules, InvalidColumns, Seen};
 pub use facts::ColumnMetrics;
+pub use histogram::Histogram;
 pub use left_out::{Boundary, LeftOut};
 pub use object_key::{
     ContentDigest, DataFileKey, DeleteFileKey, KeyError, ObjectKey, RenderDigest, SchemaVersion,

@@ -35,6 +35,7 @@ use crate::guard::guarded;
 use crate::host::ExternalHost;
 use crate::listing::Source;
 use crate::objects::ObjectService;
+use crate::request_times::RequestTimes;
 use crate::scope::{Owners, check_keys};
 use crate::settings::{GatewaySettings, InvalidSettings};
 use crate::{cold, cold_writing, listing, reading};
@@ -74,7 +75,11 @@ pub fn gateway<S: ObjectService>(
     builder.set_access(Gate::new(&settings.credentials, rights, owners));
     builder.set_host(ExternalHost::new(&settings.external_hostname));
     builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits(writable)))));
-    Ok(Gateway { service: builder.build(), audit: settings.access.audit().clone() })
+    Ok(Gateway {
+        service: builder.build(),
+        audit: settings.access.audit().clone(),
+        took: Arc::default(),
+    })
 }
 
 /// What may be done in each bucket.
@@ -111,9 +116,15 @@ fn limits(writable: bool) -> S3Config {
 pub struct Gateway {
     service: S3Service,
     audit: Audit,
+    took: Arc<RequestTimes>,
 }
 
 impl Gateway {
+    /// How long requests took, in the Prometheus text format.
+    pub fn metrics_text(&self) -> String {
+        self.took.render()
+    }
+
     async fn answer(self, mut request: Request<WatchedBody>) -> Result<Response<Body>, HttpError> {
         let start = Instant::now();
         let id = Uuid::new_v4().simple().to_string();
@@ -127,6 +138,7 @@ impl Gateway {
             }
             None => self.service.call(guarded(request)).await?,
         };
+        self.took.observe(&method, &path, start.elapsed());
         if let Some(audited) = audited {
             audited.ended(response.status());
         }

@@ -22,6 +22,7 @@ mod host;
 mod listing;
 mod objects;
 mod reading;
+mod request_times;
 mod scope;
 mod server;
 mod settings;

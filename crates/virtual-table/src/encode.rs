@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, TimestampMicrosecondType};
@@ -109,9 +110,15 @@ impl Job {
             .map_err(|e| self.failed(&sink, &e))?;
         let mut errors = 0;
         let mut notice = Notice::of(&self.rows.table);
+        let (mut fetching, mut decoding, mut encoding) =
+            (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+        let mut mark = Instant::now();
         while let Some(block) = blocks.blocking_next() {
+            fetching += lap(&mut mark);
             let block = block.map_err(|e| fetch_error(&self.key, &e))?;
             self.manners.give_way(block.payload_bytes() as u64);
+            // How long others were given way is nobody's work.
+            lap(&mut mark);
             let decoded = self.decoded(&mut decoder, &block)?;
             if let Some(notice) = &mut notice {
                 notice.look(&block, &decoded);
@@ -121,6 +128,7 @@ impl Job {
                 self.notice(notice.take())?;
             }
             let (mut batch, failed) = shown?;
+            decoding += lap(&mut mark);
             errors += failed;
             if self.rows.row_ids {
                 batch = self.identified(&batch, &schema)?;
@@ -133,12 +141,18 @@ impl Job {
             if batch.num_rows() > 0 {
                 renderer.write(&batch).map_err(|e| self.failed(&sink, &e))?;
             }
+            encoding += lap(&mut mark);
         }
+        fetching += lap(&mut mark);
         self.notice(notice)?;
         let mut rendered = renderer.finish().map_err(|e| self.failed(&sink, &e))?;
         // They are no column of the table.
         rendered.columns.remove(&ROW_ID_FIELD);
         let (file, digest) = finish(rendered.sink).map_err(|e| self.failed(&sink, &e))?;
+        encoding += lap(&mut mark);
+        self.metrics.stages.fetch.observe(fetching);
+        self.metrics.stages.decode.observe(decoding);
+        self.metrics.stages.encode.observe(encoding);
         Ok(Made {
             file,
             path,
@@ -310,6 +324,12 @@ impl Job {
         let state = &self.rows.decoding.writers;
         self.runtime.block_on(self.schemas.writer(topic, state, id))
     }
+}
+
+/// The time since the mark, which is set anew.
+fn lap(mark: &mut Instant) -> Duration {
+    let now = Instant::now();
+    now - std::mem::replace(mark, now)
 }
 
 /// What a failed fetch means to the reader of a planned file.

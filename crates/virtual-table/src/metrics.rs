@@ -5,6 +5,8 @@ use std::fmt::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use isk_model::Histogram;
+
 use crate::failures::DecodeFailures;
 
 /// Counters of one service. They only grow.
@@ -19,12 +21,25 @@ pub(crate) struct Metrics {
     pub(crate) bytes_rendered: AtomicU64,
     pub(crate) objects_read: AtomicU64,
     pub(crate) decode_failures: DecodeFailures,
+    /// Of chunks: how long they took in each stage.
+    pub(crate) stages: Stages,
     /// By cold table: of offsets that neither it nor Kafka has.
     holes: Mutex<BTreeMap<String, u64>>,
     /// By topic: of partitions with a record that is dated ahead.
     dated_ahead: Mutex<BTreeMap<String, u64>>,
     /// By topic: of offsets between the last stable offset and the high watermark.
     behind_transactions: Mutex<BTreeMap<String, u64>>,
+}
+
+/// How long chunks took to be made.
+#[derive(Debug, Default)]
+pub(crate) struct Stages {
+    /// Waiting for records.
+    pub(crate) fetch: Histogram,
+    /// From records to columns.
+    pub(crate) decode: Histogram,
+    /// From columns to a file.
+    pub(crate) encode: Histogram,
 }
 
 impl Metrics {
@@ -87,6 +102,10 @@ impl Metrics {
             "# HELP isk_cache_bytes Encoded files kept on disk.\n# TYPE isk_cache_bytes gauge\n\
              isk_cache_bytes {cached}"
         );
+        let Stages { fetch, decode, encode } = &self.stages;
+        let stages = [("fetch", fetch), ("decode", decode), ("encode", encode)];
+        let about = "How long chunks took to be made: waiting for records, decoding, encoding.";
+        Histogram::render(&mut out, ("isk_chunk_seconds", about), "stage", stages);
         self.decode_failures.render(&mut out);
         for (name, help, values) in [
             (
