@@ -91,3 +91,19 @@ class SparkEngine:
 
     def __exit__(self, *_: object) -> None:
         self.session.stop()
+
+
+class DuckdbEngine:
+    """A connection with one catalog attached. What it has read of files it forgets: they are to be read anew."""
+
+    name = "duckdb"
+
+    def __init__(self, catalog: str, uri: str) -> None:
+        self.connection = clients.duckdb_connection(uri, catalog)
+        self.connection.execute("SET enable_external_file_cache = false")
+
+    def sql(self, text: str) -> list[tuple]:
+        return self.connection.execute(text).fetchall()
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()

@@ -11,8 +11,8 @@ from typing import Any
 SCANS = ("filtered aggregate", "group by", "3 columns")
 AGGREGATES = ("filtered aggregate", "group by")
 ENGINES = ("trino", "spark")
-# The two Trinos that are asked for LIMIT.
-TRINO_IS = {"default": "Trino as it comes", "set": "Trino set as docs/engines.md says"}
+# Who is asked for LIMIT.
+ASKED_FOR_LIMIT = {"default": "Trino as it comes", "set": "Trino set as docs/engines.md says", "spark": "Spark", "duckdb": "DuckDB"}
 KAFKA = {"trino": "Kafka connector", "spark": "Kafka source"}
 FIRST, PROVEN, STATIC = "ISK, first touch", "ISK, proven", "static Parquet"
 
@@ -77,7 +77,7 @@ def of_planning(planning: dict[str, Any]) -> Iterator[Goal]:
     yield Goal(what, f"{plan:.1f} ms, {seen['records_read']:.0f} read", plan < 50 and seen["records_read"] == 0)
     small, large = limit["records"]["tenth"], limit["records"]["whole"]
     for how, ratio in limit["ratio"].items():
-        what = f"LIMIT 10 on a never-seen topic of {large:,} records against one of {small:,}, {TRINO_IS[how]}: under 1.3 times the time"
+        what = f"LIMIT 10 on a never-seen topic of {large:,} records against one of {small:,}, {ASKED_FOR_LIMIT[how]}: under 1.3 times the time"
         yield Goal(what, f"{ratio:.2f}", ratio < 1.3)
     most = hour["matching"] + hour["partitions"]
     what = f"last hour of a never-seen topic: reads at most the matching chunks and one for each partition ({most} of {hour['chunks']})"

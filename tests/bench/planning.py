@@ -106,11 +106,11 @@ def read_manifests(catalog, topic: str) -> int:
 
 
 def limit_growth(rig: Rig, rounds: int) -> dict[str, Any]:
-    """Seconds of LIMIT 10 at first touch, through Trino as it comes and as `docs/engines.md` sets it, on a topic and on one of
-    a tenth of its records."""
+    """Seconds of LIMIT 10 at first touch, through Trino as it comes and as `docs/engines.md` sets it, Spark and DuckDB, on a
+    topic and on one of a tenth of its records."""
     large = rig.topic("narrow")
     topics = {"tenth": rig.fill("narrow", large.records // 10, "narrow_tenth"), "whole": large}
-    engines = {"default": rig.trino, "set": rig.trino_set}
+    engines = {"default": rig.trino, "set": rig.trino_set, "spark": rig.spark, "duckdb": rig.duckdb}
     seconds: dict[str, dict[str, list[float]]] = {how: {name: [] for name in topics} for how in engines}
     for number in range(rounds + 1):
         for how, engine in engines.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import chart, goals
-from .goals import ENGINES, FIRST, KAFKA, PROVEN, STATIC, TRINO_IS, Queries
+from .goals import ENGINES, FIRST, KAFKA, PROVEN, STATIC, ASKED_FOR_LIMIT, Queries
 from .queries import QUERIES, expect_agreement
 
 PARTS = ("raw", "queries_*", "planning", "stages", "formats", "cold")
@@ -183,7 +183,7 @@ def of_planning(planning: dict[str, Any]) -> str:
     text += f"\nThe first plans read {seen['records_read']:.0f} records: their sizes had been sampled in the background.\n"
     sizes = limit["records"]
     for how, both in limit["seconds"].items():
-        text += f"\nLIMIT 10 at first touch, {TRINO_IS[how]}: {shown(both['tenth'], 2)} s on {sizes['tenth']:,} records, {shown(both['whole'], 2)} s on {sizes['whole']:,}.\n"
+        text += f"\nLIMIT 10 at first touch, {ASKED_FOR_LIMIT[how]}: {shown(both['tenth'], 2)} s on {sizes['tenth']:,} records, {shown(both['whole'], 2)} s on {sizes['whole']:,}.\n"
     text += f"The last hour at first touch read {hour['read']} of {hour['chunks']} chunks; {hour['matching']} hold such records.\n"
     text += "\nPlanning imagined topics, without a broker, milliseconds:\n\n"
     kinds = {"first_ms": "first", "unchanged_ms": "nothing new", "a_record_in_one_partition_ms": "a record in one partition", "a_record_in_each_partition_ms": "a record in each"}

@@ -12,7 +12,7 @@ from stack.process import start_together
 from stack.registry import Registry
 from stack.trino import iceberg_catalog
 
-from .engines import SparkEngine, TrinoEngine
+from .engines import DuckdbEngine, SparkEngine, TrinoEngine
 from .isk_tables import WARM_UP, FirstTouch, Proven
 from .queries import WARM_UP_MOST, WARM_UP_SHARE, Contender
 from .spark_kafka import SparkKafka
@@ -91,6 +91,10 @@ class Rig:
         """Trino as `docs/engines.md` sets it for `LIMIT`."""
         catalogs = {"fresh": iceberg_catalog(self.fresh.catalog_uri, self.fresh.s3_endpoint)}
         return self._opened(TrinoEngine.of(catalogs, {"experimental.thread-per-driver-scheduler-enabled": "false"}))
+
+    @cached_property
+    def duckdb(self) -> DuckdbEngine:
+        return self._opened(DuckdbEngine("fresh", self.fresh.catalog_uri))
 
     @cached_property
     def trino_kafka(self) -> TrinoEngine:
