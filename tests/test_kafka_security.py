@@ -90,6 +90,44 @@ def test_the_cluster_decides_what_is_there(cluster, way):
         assert f"the topic's configuration is unknown; it is taken for compacted topic={UNDESCRIBED}" in server.log_text()
         log = server.log_text()
     assert PASSWORD not in log
+    # All but tokens is spoken by the fetch path of our own.
+    assert ("librdkafka fetches the records" in log) == (way == "tls-oauthbearer")
+
+
+def test_a_password_that_is_renewed_while_it_runs(authority, tmp_path):
+    """Both clients of the service, its own and librdkafka, log in with what the file says now."""
+    secret = tmp_path / "password"
+    secret.write_text(f"{PASSWORD}\n")
+    with SecureBroker(authority) as own:
+        own.add_user()
+        for topic in ("first", "second"):
+            records.create_topic(own.bootstrap, topic, 2)
+            records.produce(records.producer(own.bootstrap), topic, EXPECTED)
+            own.allow(USER, topic, "READ", "DESCRIBE_CONFIGS")
+        env = sasl(own, "SCRAM-SHA-256") | {"ISK_KAFKA_SASL_PASSWORD_FILE": str(secret), "ISK_REQUEST_TIMEOUT_MS": "4000"}
+        del env["ISK_KAFKA_SASL_PASSWORD"]
+        with Isk(env) as server:
+
+            def rows(topic):
+                return sorted(clients.pyiceberg_catalog(server.catalog_uri).load_table(f"hotset.{topic}").scan().to_arrow()["kafka_value"].to_pylist())
+
+            assert rows("first") == EXPECTED
+            renewed = "another-horse-battery"
+            own.add_user(USER, renewed)
+            # Connections that are there go on; these end with the broker.
+            own.restart()
+            table = f"{server.catalog_uri}/v1/namespaces/hotset/tables/second"
+            refused = requests.get(table, timeout=30)
+            assert refused.status_code == 503, refused.text
+            assert "refused to authenticate" in refused.json()["error"]["message"]
+            secret.write_text(f"{renewed}\n")
+            deadline = time.monotonic() + 30
+            while requests.get(table, timeout=30).status_code != 200:
+                assert time.monotonic() < deadline, "the file is not read again"
+            assert rows("second") == EXPECTED
+            log = server.log_text()
+        assert "librdkafka fetches the records" not in log
+        assert PASSWORD not in log and renewed not in log
 
 
 @pytest.mark.parametrize("what", ["password", "authority", "certificate"])

@@ -17,6 +17,8 @@ from pyiceberg.types import IntegerType, LongType, StringType
 from stack import clients
 from stack.moves import Deeds
 from stack.pair import Field, Pair
+from stack.readers import Readers
+from stack.replicas import Replicas
 
 STEPS = int(os.environ.get("ISK_TEST_HISTORY_STEPS", "40"))
 SEEDS = [int(seed) for seed in os.environ.get("ISK_TEST_HISTORY_SEEDS", "1,2").split(",")]
@@ -295,17 +297,15 @@ class Watch:
         self.queries += len(seen)
 
 
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_random_history(make_pair, readers, lake_isk, seed):
-    pair = make_pair(PARTITIONS)
+def live(pair, readers, service, seed, count):
+    """Goes through a history of so many steps."""
     deeds = Deeds(pair, readers)
     pair.produce(30)
     deeds.create(**{"write.delete.mode": "merge-on-read"})
-    history, steps = History(seed, deeds, lake_isk.restart), []
-    watch, both = Watch(lake_isk.catalog_uri, pair.topic), 0
+    history, steps = History(seed, deeds, service.restart), []
+    watch, both = Watch(service.catalog_uri, pair.topic), 0
     try:
-        for _ in range(STEPS):
+        for _ in range(count):
             steps.append("")
             with watch.watching(pair.positions) as tell:
                 steps[-1] = history.step()
@@ -317,5 +317,45 @@ def test_a_random_history(make_pair, readers, lake_isk, seed):
         done = "\n".join(f"{number:3} {step or '(failed in it)'}" for number, step in enumerate(steps, 1))
         print(f"seed {seed}, step {len(steps)}:\n{done}")
         raise
-    assert both > STEPS // 4, "hardly ever was there something in both"
-    assert watch.queries > STEPS
+    assert both > count // 4, "hardly ever was there something in both"
+    assert watch.queries > count
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_random_history(make_pair, readers, lake_isk, seed):
+    live(make_pair(PARTITIONS), readers, lake_isk, seed, STEPS)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", SEEDS[:1])
+def test_a_random_history_on_replicas(broker, registry, lake, make_pair, tmp_path, seed):
+    """Each load and each range of a file comes from one of two: what one has learnt of cold, the other goes by."""
+    with Replicas(broker, registry, tmp_path, lake.isk_environment()) as replicas, Readers(replicas, lake) as readers:
+        live(make_pair(PARTITIONS), readers, replicas, seed + 100, STEPS)
+
+
+def test_what_one_replica_saw_in_cold_does_not_come_back_on_the_other(broker, registry, lake, make_pair, tmp_path):
+    """The other sees the cold table for the first time when the rows are deleted from it, and their files from the store."""
+    with Replicas(broker, registry, tmp_path, lake.isk_environment()) as replicas, Readers(replicas, lake) as readers:
+        pair = make_pair(PARTITIONS)
+        deeds = Deeds(pair, readers)
+        pair.produce(30)
+        deeds.create()
+        one, other = (clients.pyiceberg_catalog(isk.catalog_uri) for isk in replicas.both)
+
+        def positions(catalog):
+            rows = catalog.load_table(f"merged.{pair.topic}").scan(selected_fields=("kafka_partition", "kafka_offset")).to_arrow()
+            return sorted(zip(rows["kafka_partition"].to_pylist(), rows["kafka_offset"].to_pylist(), strict=True))
+
+        # By the lake itself, and past both: hot's rows are inserted as they are.
+        rows = one.load_table(f"hotset.{pair.topic}").scan().to_arrow()
+        deeds.cold_table().append(rows)
+        pair.moved()
+        assert positions(one) == pair.positions()
+        deeds.delete([("kafka_partition", "=", 0), ("kafka_offset", ">=", 3), ("kafka_offset", "<", 9)])
+        deeds.spark(f"CALL direct.system.expire_snapshots(table => 'coldset.{pair.topic}', older_than => now(), retain_last => 1)")
+        want = pair.positions()
+        assert (0, 3) not in want
+        assert positions(other) == want
+        assert positions(one) == want

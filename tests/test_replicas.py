@@ -1,57 +1,22 @@
 """Two services with data folders of their own and one folder that they share, behind a balancer that asks them by turns."""
 
-import contextlib
-import itertools
-import socket
 import threading
-import urllib.parse
 
 import pytest
 from confluent_kafka import TopicPartition
 from stack import clients, records
-from stack.isk import Isk
-from stack.relay import Relay
+from stack.replicas import Replicas
 
 BUCKET = "hotset"
 COUNT = 3000
 ROWS = 2 * COUNT
 
 
-class Balancer(Relay):
-    """Hands each connection to the next of its upstreams, and to another where that one is gone."""
-
-    def __init__(self, *upstreams: str) -> None:
-        self._turns = itertools.cycle(upstreams)
-        self._all = len(upstreams)
-        super().__init__(upstreams[0])
-
-    def _connect(self):
-        for _ in range(self._all):
-            parts = urllib.parse.urlsplit(next(self._turns))
-            with contextlib.suppress(OSError):
-                return socket.create_connection((parts.hostname, parts.port))
-        raise OSError("nobody answers")
-
-
-class Replica(Isk):
-    """No secret is configured: replicas share the one that they make."""
-
-    def environment(self):
-        return {key: value for key, value in super().environment().items() if key != "ISK_S3_SECRET_ACCESS_KEY"}
-
-
 @pytest.fixture(scope="module")
 def replicas(broker, tmp_path_factory):
     """Both, and the balancers before their catalogs and gateways."""
-    shared = {"ISK_SHARED_DIR": str(tmp_path_factory.mktemp("shared"))}
-    with contextlib.ExitStack() as stack:
-        both = [Replica.beside(broker, None, shared) for _ in range(2)]
-        s3 = stack.enter_context(contextlib.closing(Balancer(*(isk.s3_endpoint for isk in both))))
-        catalog = stack.enter_context(contextlib.closing(Balancer(*(isk.catalog_uri for isk in both))))
-        for isk in both:
-            isk.env["ISK_EXTERNAL_URL"] = s3.url
-            stack.enter_context(isk)
-        yield both, catalog.url, s3.url
+    with Replicas(broker, None, tmp_path_factory.mktemp("shared")) as together:
+        yield together.both, together.catalog_uri, together.s3_endpoint
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """The gateway as S3 clients see it: listing, downloading, ranges, refusals."""
 
 import io
+import re
+import time
 
 import botocore.exceptions
 import botocore.session
@@ -179,3 +181,16 @@ def test_unknown_and_malformed_keys(s3, topic, data_key):
         assert refusal(s3.head_object, Bucket=BUCKET, Key=key)[0] == 404, key
     assert refusal(s3.get_object, Bucket="no-such-bucket", Key=data_key) == (404, "NoSuchBucket")
     assert s3.list_objects_v2(Bucket=BUCKET, Prefix="no_such_topic/")["KeyCount"] == 0
+
+
+def test_names_that_promise_what_the_log_does_not_have(s3, data_key):
+    """They are answered at once: nobody waits for records that no plan has seen, in the place of who reads what is there."""
+    start, end = re.search(r"/(\d{19})-(\d{19})-", data_key).groups()
+    begun = time.monotonic()
+    for end_promised in (int(end) + 1, 2**62):
+        key = data_key.replace(f"{start}-{end}", f"{start}-{end_promised:019}")
+        assert refusal(s3.get_object, Bucket=BUCKET, Key=key) == (410, "RecordsExpired"), key
+    for partition in (2, 99_999):
+        key = re.sub(r"/\d{5}/", f"/{partition:05}/", data_key)
+        assert refusal(s3.get_object, Bucket=BUCKET, Key=key) == (404, "NoSuchKey"), key
+    assert time.monotonic() - begun < 10

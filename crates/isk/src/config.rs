@@ -6,7 +6,7 @@ mod discovery;
 mod errors;
 mod merged;
 mod read;
-mod secret_files;
+pub mod secret_files;
 mod topics;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,7 @@
 //! `isk coverage`: what cold tables cover of their topics, and how an operator takes some of it back.
 //!
-//! It works on the `data_dir` of a service that is stopped, and asks neither Kafka nor the upstream.
+//! It works on the `data_dir` of a service that is stopped, or on the `shared_dir` of replicas that all are, and asks neither Kafka
+//! nor the upstream.
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
@@ -57,7 +58,8 @@ impl Coverage {
 
     /// Does what is asked, and prints it.
     pub fn run(&self, config: &Config) -> Result<()> {
-        let store = CoverageStore::open(&config.data_dir).context(
+        let shared_dir = config.shared_dir.as_deref();
+        let store = CoverageStore::open(&config.data_dir, shared_dir).context(
             "the coverage of cold tables cannot be opened; it can while no isk runs on this data_dir",
         )?;
         let tables = store.tables()?;
@@ -72,6 +74,11 @@ impl Coverage {
                 println!("{} offsets are covered no longer", table.len() - left.len());
                 print(&left);
                 println!("what the cold table holds is looked at again when it is loaded next");
+                if config.shared_dir.is_some() {
+                    println!(
+                        "a replica that ran meanwhile may bring it back: stop all of them first"
+                    );
+                }
             }
         }
         Ok(())

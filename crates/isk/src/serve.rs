@@ -1,7 +1,7 @@
 //! `isk serve`: wires the parts together and runs until told to stop.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::secret_files::RENEWED;
 use crate::config::{Config, Registry, auth, connections};
 use crate::pass_through::PassThrough;
 
@@ -222,10 +223,12 @@ pub fn kafka(config: &Config) -> Result<KafkaCluster> {
 fn kafka_config(config: &Config) -> Result<KafkaConfig> {
     let limits = &config.limits;
     let mut properties = config.kafka.0.clone();
-    // The one key of the section that is no property of librdkafka's.
+    // The keys of the section that are no properties of librdkafka's.
+    let password = properties.remove(RENEWED).map(|path| SecretFile::open(Path::new(&path)));
     let fetch_path = properties.remove("fetch").map(|path| path.parse()).transpose();
     Ok(KafkaConfig {
         properties,
+        password_file: password.transpose().context(KAFKA)?,
         fetch_path: fetch_path.context(KAFKA)?.unwrap_or_default(),
         request_timeout: Duration::from_millis(limits.request_timeout_ms),
         progress_timeout: Duration::from_millis(limits.fetch_progress_timeout_ms),

@@ -357,6 +357,7 @@ impl KafkaCluster {
         let timeout = self.0.config.request_timeout;
         let begun = Instant::now();
         loop {
+            self.0.admin.renew_login(&self.0.config);
             add(&self.0.metrics.admin_requests, 1);
             let Some(queue) = AdminQueue::new(&self.0.admin) else {
                 return Err(KafkaError::Create("no memory for a queue".into()));
@@ -385,6 +386,7 @@ impl KafkaCluster {
         what: &str,
         question: impl FnOnce() -> Result<T, Code> + Send + 'static,
     ) -> Result<T, KafkaError> {
+        self.0.admin.renew_login(&self.0.config);
         add(&self.0.metrics.admin_requests, 1);
         let begun = Instant::now();
         let answer = tokio::task::spawn_blocking(question)

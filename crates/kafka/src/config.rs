@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::KafkaError;
+use crate::secret_file::SecretFile;
 
 /// How the brokers are reached and how much may be fetched at once.
 ///
@@ -14,6 +15,8 @@ pub struct KafkaConfig {
     /// librdkafka properties as its CONFIGURATION.md names them; `bootstrap.servers` is required.
     /// Properties whose value decides whether reads are right are ISK's own and are refused.
     pub properties: BTreeMap<String, String>,
+    /// Where `sasl.password` comes from and is renewed: what the file says when a connection logs in.
+    pub password_file: Option<SecretFile>,
     /// How many fetches run at the same time; more wait. Each holds one client with its own
     /// connections and up to [`Self::fetch_buffer_bytes`].
     pub max_concurrent_fetches: usize,
@@ -32,6 +35,7 @@ impl Default for KafkaConfig {
     fn default() -> Self {
         Self {
             properties: BTreeMap::new(),
+            password_file: None,
             max_concurrent_fetches: 8,
             fetch_buffer_bytes: 8 << 20,
             request_timeout: Duration::from_secs(10),
@@ -83,6 +87,9 @@ impl std::str::FromStr for FetchPath {
         }
     }
 }
+
+/// The property that may change.
+const PASSWORD: &str = "sasl.password";
 
 /// Properties a user may not set, and why.
 const OWNED: &[(&str, &str)] = &[
@@ -162,6 +169,12 @@ impl KafkaConfig {
         config
     }
 
+    /// The user and its password as they are now, where the password may change.
+    pub(crate) fn renewed_login(&self) -> Option<(&str, String)> {
+        let user = self.properties.get("sasl.username")?;
+        Some((user, self.password_file.as_ref()?.text()))
+    }
+
     /// The brokers as configured, for messages.
     pub fn bootstrap_servers(&self) -> &str {
         ["bootstrap.servers", "metadata.broker.list"]
@@ -197,6 +210,9 @@ impl KafkaConfig {
         let owned = |(k, v): &(&str, &str)| ((*k).to_owned(), (*v).to_owned());
         let mut all: BTreeMap<String, String> = DEFAULTS.iter().map(owned).collect();
         all.extend(self.properties.iter().map(|(k, v)| (k.clone(), v.clone())));
+        if let Some(file) = &self.password_file {
+            all.insert(PASSWORD.to_owned(), file.text());
+        }
         all.extend(FIXED.iter().map(owned));
         // One fetch answer in flight besides what is queued: the two share the buffer.
         let (request, queue, min_messages) = match kind {

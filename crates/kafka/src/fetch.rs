@@ -209,12 +209,13 @@ async fn run(
 
 /// Reads the range on this thread: over the wire, or by librdkafka where that is what can.
 fn read(collector: Collector) -> Result<(), Stop> {
-    let Some(hub) = collector.cluster.hub() else { return Reader::new(collector).read() };
+    let hub = collector.cluster.hub().filter(|hub| hub.is_usable());
+    let Some(hub) = hub else { return Reader::new(collector).read() };
     let mut reader = WireReader::new(hub, collector);
     match reader.read() {
         Ok(()) => Ok(()),
         Err(Ended::Stopped(stop)) => Err(stop),
-        Err(Ended::OldFormat) => Reader::new(reader.into_collector()).read(),
+        Err(Ended::ForLibrdkafka) => Reader::new(reader.into_collector()).read(),
     }
 }
 

@@ -18,6 +18,7 @@ mod pool;
 mod reader;
 mod registry;
 mod rights;
+mod secret_file;
 mod times;
 mod topic;
 mod wire;
@@ -31,7 +32,7 @@ pub use metrics::{KafkaMetrics, KafkaMetricsSnapshot};
 pub use registry::read_any_answer;
 pub use registry::{
     RegisteredSchema, RegistryAuth, RegistryConfig, RegistryError, RegistryMetrics, SchemaRegistry,
-    SecretFile,
 };
 pub use rights::TopicRight;
+pub use secret_file::SecretFile;
 pub use topic::TopicDescription;

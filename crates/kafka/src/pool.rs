@@ -51,6 +51,7 @@ impl Pool {
             any.map(|index| idle.remove(index))
         };
         if let Some(fetcher) = taken {
+            fetcher.client.renew_login(&self.config);
             return Ok(fetcher);
         }
         let properties = self.config.client_properties(kind);

@@ -31,7 +31,7 @@ impl KafkaConfig {
         let mut properties = self.properties.clone();
         properties.retain(|key, _| !is_of_login(key));
         properties.extend(login.clone());
-        Self { properties, ..self.clone() }
+        Self { properties, password_file: None, ..self.clone() }
     }
 }
 

@@ -13,13 +13,13 @@ use isk_coldset::{
 };
 use isk_kafka::TopicDescription;
 use isk_model::{KafkaPartition, OffsetRange, TopicId};
+use uuid::Uuid;
 
 use crate::api::{ServiceError, cold_error};
 use crate::cold_view::{ColdSnapshot, ColdView};
-use crate::coverage_book::{Book, BookName, BookTitle, Learnt};
+use crate::coverage_book::{Book, BookName, BookTitle, Bookcase, FieldIds, Learnt};
 use crate::covered::{Covered, Ranges};
 use crate::stated::Stated;
-use crate::store::{Kind, Store};
 
 /// Manifests, and data files, that are read at the same time.
 const READ_AT_ONCE: usize = 8;
@@ -29,13 +29,13 @@ type Shelf = Arc<tokio::sync::Mutex<Option<Book>>>;
 
 /// The coverage of all cold tables.
 pub(crate) struct Coverages {
-    store: Arc<Store>,
+    case: Bookcase,
     books: moka::sync::Cache<BookName, Shelf>,
     lists: moka::sync::Cache<String, Arc<Vec<ManifestFile>>>,
 }
 
 impl Coverages {
-    pub(crate) fn new(store: Arc<Store>) -> Self {
+    pub(crate) fn new(case: Bookcase) -> Self {
         // A list of 100,000 manifests takes some tens of MiB; few tables have one of a thousand.
         let lists = moka::sync::Cache::builder()
             .weigher(|_, list: &Arc<Vec<ManifestFile>>| {
@@ -43,7 +43,7 @@ impl Coverages {
             })
             .max_capacity(200_000)
             .build();
-        Self { store, books: moka::sync::Cache::new(10_000), lists }
+        Self { case, books: moka::sync::Cache::new(10_000), lists }
     }
 
     /// The manifests of a snapshot.
@@ -78,7 +78,7 @@ impl Coverages {
             let mut place = shelf.lock().await;
             let mut book = this.take(&mut place, name)?;
             let learnt = this.learn(name, &mut book, &cold, &store).await;
-            let entitled = book.entitle(&this.store, name, title);
+            let entitled = book.entitle(&this.case, name, title);
             let covered = Arc::clone(&book.covered);
             *place = Some(book);
             learnt.and(entitled)?;
@@ -114,7 +114,7 @@ impl Coverages {
             learnt.changed.insert(partition);
         }
         let news = !learnt.changed.is_empty() || learnt.covered.bounded != book.covered.bounded;
-        let kept = if news { book.keep(&self.store, name, learnt) } else { Ok(()) };
+        let kept = if news { book.keep(&self.case, name, learnt) } else { Ok(()) };
         let covered = Arc::clone(&book.covered);
         *place = Some(book);
         kept?;
@@ -122,12 +122,32 @@ impl Coverages {
         Ok(covered)
     }
 
-    /// The book on its shelf, or as it was before the last restart.
+    /// The book on its shelf, with what other replicas have learnt since, or as it was before the last restart.
     fn take(&self, place: &mut Option<Book>, name: BookName) -> Result<Book, ServiceError> {
         match place.take() {
-            Some(book) => Ok(book),
-            None => Book::open(&self.store, name),
+            Some(mut book) => {
+                book.refresh(&self.case, name)?;
+                Ok(book)
+            }
+            None => Book::open(&self.case, name),
         }
+    }
+
+    /// Which cold fields a topic's fields were found to be.
+    pub(crate) fn fields(&self, topic: TopicId, table: Uuid) -> Result<FieldIds, ServiceError> {
+        self.case.fields(BookName { topic, table })
+    }
+
+    /// Notes which cold fields a topic's fields are; what holds now, which another replica may have said first.
+    pub(crate) fn keep_fields(
+        &self,
+        topic: TopicId,
+        table: Uuid,
+        fields: &FieldIds,
+    ) -> Result<FieldIds, ServiceError> {
+        let name = BookName { topic, table };
+        self.case.keep_fields(name, fields)?;
+        self.case.fields(name)
     }
 
     /// Looks at what was not seen yet; each snapshot is kept as soon as it is done.
@@ -159,14 +179,14 @@ impl Coverages {
             };
             match learn_snapshot(book, cold, snapshot, &manifests, store).await {
                 Err(ServiceError::NoSuchKey { .. }) if Some(snapshot.id) != cold.current => {}
-                learnt => book.keep(&self.store, name, learnt?)?,
+                learnt => book.keep(&self.case, name, learnt?)?,
             }
         }
         // A table's properties change without a snapshot.
         if !cold.stated.is_in(&book.covered) {
             let mut learnt = Learnt::of(book);
             take_stated(&mut learnt, &cold.stated);
-            book.keep(&self.store, name, learnt)?;
+            book.keep(&self.case, name, learnt)?;
         }
         Ok(())
     }
@@ -183,29 +203,31 @@ impl Coverages {
             let manifests = self.manifests(cold, snapshot, store).await?;
             let mut learnt = learn_snapshot(book, cold, snapshot, &manifests, store).await?;
             learnt.seen.extend(cold.lineage().map(ColdSnapshot::key));
-            book.keep(&self.store, name, learnt)?;
+            book.keep(&self.case, name, learnt)?;
         }
-        book.looked_anew(&self.store, name)
+        book.looked_anew(&self.case, name)
     }
 
     /// Notes whose rows the cold table holds, and refuses another topic's: offsets that began anew
     /// would be taken for those that were moved before.
     fn own(&self, topic: TopicId, cold: &ColdView, covered: &Covered) -> Result<(), ServiceError> {
-        let key = cold.uuid.to_string();
-        let owner: Option<String> = self.store.get(Kind::ColdOwner, &key)?;
-        match owner {
-            Some(owner) if owner == topic.to_string() => Ok(()),
-            Some(owner) => Err(ServiceError::Unsupported {
-                what: format!("cold table {}", cold.name),
-                reason: format!(
-                    "it holds rows of a topic with the id {owner}, and the topic's id is now \
-                     {topic}: the topic was recreated, and its offsets began anew. Map the new topic \
-                     to another cold table (merged.topics in the configuration)"
-                ),
-            }),
-            None if covered.is_empty() => Ok(()),
-            None => self.store.put(Kind::ColdOwner, &key, &topic.to_string()),
+        let own = topic.to_string();
+        let owner = match self.case.owner(cold.uuid)? {
+            None if covered.is_empty() => return Ok(()),
+            None => self.case.own(cold.uuid, &own)?,
+            Some(owner) => owner,
+        };
+        if owner == own {
+            return Ok(());
         }
+        Err(ServiceError::Unsupported {
+            what: format!("cold table {}", cold.name),
+            reason: format!(
+                "it holds rows of a topic with the id {owner}, and the topic's id is now \
+                 {topic}: the topic was recreated, and its offsets began anew. Map the new topic \
+                 to another cold table (merged.topics in the configuration)"
+            ),
+        })
     }
 }
 

@@ -1,20 +1,20 @@
 //! An operator's look at what cold tables cover, and the one way to take some of it back: on the local
-//! store of a service that is stopped.
+//! store of a service that is stopped, or on what replicas share while all of them are.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use isk_model::{Boundary, KafkaPartition, OffsetRange, OffsetSet};
 
 use crate::api::ServiceError;
-use crate::coverage_book::{BookTitle, offsets};
+use crate::coverage_book::{Book, BookTitle, Bookcase, offsets, text_of};
 use crate::covered::Offsets;
+use crate::shared_books::SharedBooks;
 use crate::store::{Kind, Store};
 
-/// The coverage that a stopped service has kept.
+/// The coverage that stopped services have kept.
 pub struct CoverageStore {
-    store: Store,
+    case: Bookcase,
 }
 
 /// What one cold table covers of one topic.
@@ -62,11 +62,21 @@ impl TableCoverage {
 }
 
 impl CoverageStore {
-    /// Opens the store below a service's data directory.
+    /// Opens the store below a service's data directory, or what replicas share.
     ///
     /// # Errors
-    /// There is none, or the service is running.
-    pub fn open(data_dir: &Path) -> Result<Self, ServiceError> {
+    /// There is none, or the service is running. Of replicas, nobody can tell here whether they are.
+    pub fn open(data_dir: &Path, shared_dir: Option<&Path>) -> Result<Self, ServiceError> {
+        if let Some(shared_dir) = shared_dir {
+            if !shared_dir.exists() {
+                return Err(ServiceError::Unavailable {
+                    what: format!("the folder that replicas share ({})", shared_dir.display()),
+                    reason: "there is none; name the shared_dir of your isks (ISK_SHARED_DIR)"
+                        .into(),
+                });
+            }
+            return Ok(Self { case: Bookcase::Shared(SharedBooks::open(shared_dir)?) });
+        }
         let path = data_dir.join("isk.redb");
         if !path.exists() {
             return Err(ServiceError::Unavailable {
@@ -74,7 +84,7 @@ impl CoverageStore {
                 reason: "there is none; name the data_dir of your isk (ISK_DATA_DIR)".into(),
             });
         }
-        Ok(Self { store: Store::open(&path)? })
+        Ok(Self { case: Bookcase::Own(Arc::new(Store::open(&path)?)) })
     }
 
     /// What each cold table covers.
@@ -82,13 +92,18 @@ impl CoverageStore {
     /// # Errors
     /// The store cannot be read.
     pub fn tables(&self) -> Result<Vec<TableCoverage>, ServiceError> {
-        // A table without a title was seen by an older version; one without coverage has a title.
-        let mut books: Vec<String> = Vec::new();
-        let titled = self.store.scan::<BookTitle>(Kind::ColdTitle, "")?;
-        books.extend(titled.into_iter().map(|(book, _)| book));
-        for (key, _) in self.store.scan::<String>(Kind::Coverage, "")? {
-            books.extend(key.rsplit_once('/').map(|(book, _partition)| book.to_owned()));
-        }
+        let mut books = match &self.case {
+            Bookcase::Own(store) => {
+                // A table without a title was seen by an older version; one without coverage has a title.
+                let titled = store.scan::<BookTitle>(Kind::ColdTitle, "")?;
+                let mut books: Vec<String> = titled.into_iter().map(|(book, _)| book).collect();
+                for (key, _) in store.scan::<String>(Kind::Coverage, "")? {
+                    books.extend(key.rsplit_once('/').map(|(book, _partition)| book.to_owned()));
+                }
+                books
+            }
+            Bookcase::Shared(books) => books.all()?,
+        };
         books.sort_unstable();
         books.dedup();
         books.iter().filter_map(|book| self.table(book).transpose()).collect()
@@ -96,15 +111,25 @@ impl CoverageStore {
 
     fn table(&self, book: &str) -> Result<Option<TableCoverage>, ServiceError> {
         let Some((topic_id, table_uuid)) = book.split_once('/') else { return Ok(None) };
-        let title: Option<BookTitle> = self.store.get(Kind::ColdTitle, book)?;
+        let (title, before, offsets) = match &self.case {
+            Bookcase::Own(store) => (
+                store.get::<BookTitle>(Kind::ColdTitle, book)?,
+                store.get::<i64>(Kind::Boundary, book)?.map(Boundary),
+                offsets(store, book)?,
+            ),
+            Bookcase::Shared(books) => {
+                let book = Book::of_pages(books, book)?;
+                (book.title().cloned(), book.covered.before, book.covered.offsets.clone())
+            }
+        };
         let (table, topic) = title.map(|title| (title.table, title.topic)).unzip();
         Ok(Some(TableCoverage {
             table,
             table_uuid: table_uuid.to_owned(),
             topic,
             topic_id: topic_id.to_owned(),
-            before: self.store.get::<i64>(Kind::Boundary, book)?.map(Boundary),
-            offsets: offsets(&self.store, book)?,
+            before,
+            offsets,
         }))
     }
 
@@ -118,10 +143,8 @@ impl CoverageStore {
         table: &TableCoverage,
         what: Forget,
     ) -> Result<TableCoverage, ServiceError> {
-        let book = table.book();
-        // First, since taking back alone would show rows twice that the table still has.
-        self.store.put(Kind::ColdAnew, &book, &())?;
         let mut left = table.clone();
+        let mut changed = Vec::new();
         for (&partition, set) in &mut left.offsets {
             match what {
                 Forget::All => *set = OffsetSet::new(),
@@ -129,14 +152,36 @@ impl CoverageStore {
                 Forget::Range(of, range) if of == partition => set.remove_range(range),
                 Forget::Partition(_) | Forget::Range(..) => continue,
             }
-            let key = format!("{book}/{}", partition.0);
-            self.store.put(Kind::Coverage, &key, &BASE64.encode(set.to_bytes()))?;
+            changed.push(partition);
         }
         if what == Forget::All {
-            self.store.remove(Kind::Boundary, &book)?;
             left.before = None;
         }
+        self.keep(&left, &changed)?;
         Ok(left)
+    }
+
+    fn keep(&self, left: &TableCoverage, changed: &[KafkaPartition]) -> Result<(), ServiceError> {
+        let book = left.book();
+        match &self.case {
+            Bookcase::Own(store) => {
+                // First, since taking back alone would show rows twice that the table still has.
+                store.put(Kind::ColdAnew, &book, &())?;
+                for partition in changed {
+                    let Some(set) = left.offsets.get(partition) else { continue };
+                    store.put(Kind::Coverage, &format!("{book}/{}", partition.0), &text_of(set))?;
+                }
+                if left.before.is_none() {
+                    store.remove(Kind::Boundary, &book)?;
+                }
+                Ok(())
+            }
+            Bookcase::Shared(books) => {
+                let offsets = left.offsets.iter().map(|(p, set)| (p.0, text_of(set))).collect();
+                let before = left.before.map(|Boundary(ms)| ms);
+                Book::of_pages(books, &book)?.cut_back(books, &book, offsets, before)
+            }
+        }
     }
 }
 
@@ -152,14 +197,21 @@ mod tests {
         OffsetRange::new(Offset(start), Offset(end)).unwrap()
     }
 
-    #[test]
-    fn what_is_forgotten_is_looked_at_again_and_the_rest_stays() {
+    fn case(dir: &Path, shared: bool) -> Bookcase {
+        if shared {
+            return Bookcase::Shared(SharedBooks::open(dir).unwrap());
+        }
+        Bookcase::Own(Arc::new(Store::open(&dir.join("isk.redb")).unwrap()))
+    }
+
+    /// Of one service, or of replicas.
+    fn what_is_forgotten_is_looked_at_again_and_the_rest_stays(shared: bool) {
         let dir = tempfile::tempdir().unwrap();
-        assert!(CoverageStore::open(dir.path()).is_err());
-        let path = dir.path().join("isk.redb");
+        let open = || CoverageStore::open(dir.path(), shared.then(|| dir.path()));
+        assert!(shared || open().is_err());
         let name = BookName { topic: TopicId(7), table: Uuid::from_u128(9) };
-        let store = Store::open(&path).unwrap();
-        let mut book = Book::open(&store, name).unwrap();
+        let kept = case(dir.path(), shared);
+        let mut book = Book::open(&kept, name).unwrap();
         let mut learnt = Learnt::of(&book);
         for partition in [0, 1].map(KafkaPartition) {
             learnt.covered.insert(partition, range(0, 100));
@@ -167,25 +219,69 @@ mod tests {
         }
         learnt.covered.before = Some(Boundary(5));
         learnt.seen.push("s/1".into());
-        book.keep(&store, name, learnt).unwrap();
+        book.keep(&kept, name, learnt).unwrap();
         let title = BookTitle { topic: "t".into(), table: "c".into() };
-        book.entitle(&store, name, title).unwrap();
-        assert!(CoverageStore::open(dir.path()).is_err(), "it is running");
-        drop(store);
+        book.entitle(&kept, name, title).unwrap();
+        assert!(shared || open().is_err(), "it is running");
+        drop(kept);
 
-        let admin = CoverageStore::open(dir.path()).unwrap();
+        let admin = open().unwrap();
         let [table] = &admin.tables().unwrap()[..] else { panic!("not one table") };
         assert_eq!((table.table.as_deref(), table.len()), (Some("c"), 200));
         let left = admin.forget(table, Forget::Range(KafkaPartition(0), range(20, 30))).unwrap();
         assert_eq!((left.len(), left.before), (190, Some(Boundary(5))));
         let left = admin.forget(&left, Forget::Partition(KafkaPartition(1))).unwrap();
         assert_eq!(admin.tables().unwrap().first(), Some(&left));
-        let book = Book::open(&admin.store, name).unwrap();
+        let mut book = Book::open(&admin.case, name).unwrap();
         assert!(book.anew && book.seen.contains("s/1"));
         assert!(book.covered.has(KafkaPartition(0), range(0, 20)));
         assert_eq!(book.covered.offsets[&KafkaPartition(0)].len(), 90);
         assert!(book.covered.offsets[&KafkaPartition(1)].is_empty());
+        book.looked_anew(&admin.case, name).unwrap();
+        assert!(!Book::open(&admin.case, name).unwrap().anew);
         assert!(admin.forget(&left, Forget::All).unwrap().is_empty());
-        assert!(Book::open(&admin.store, name).unwrap().covered.is_empty());
+        assert!(Book::open(&admin.case, name).unwrap().covered.is_empty());
+    }
+
+    #[test]
+    fn what_one_service_forgets_is_looked_at_again() {
+        what_is_forgotten_is_looked_at_again_and_the_rest_stays(false);
+    }
+
+    #[test]
+    fn what_replicas_forget_is_looked_at_again() {
+        what_is_forgotten_is_looked_at_again_and_the_rest_stays(true);
+    }
+
+    #[test]
+    fn what_one_replica_learns_the_others_know() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (case(dir.path(), true), case(dir.path(), true));
+        let name = BookName { topic: TopicId(7), table: Uuid::from_u128(9) };
+        let mut left = Book::open(&one, name).unwrap();
+        let mut right = Book::open(&other, name).unwrap();
+        for n in 0..100 {
+            let (case, book) = if n % 2 == 0 { (&one, &mut left) } else { (&other, &mut right) };
+            book.refresh(case, name).unwrap();
+            let mut learnt = Learnt::of(book);
+            learnt.covered.insert(KafkaPartition(n % 3), range(i64::from(n), i64::from(n) + 1));
+            learnt.changed.insert(KafkaPartition(n % 3));
+            learnt.covered.before = Some(Boundary(i64::from(n)));
+            learnt.seen.push(format!("f/{n}"));
+            book.keep(case, name, learnt).unwrap();
+        }
+        left.refresh(&one, name).unwrap();
+        right.refresh(&other, name).unwrap();
+        for book in [left, right, Book::open(&one, name).unwrap()] {
+            let sets: u64 = book.covered.offsets.values().map(OffsetSet::len).sum();
+            assert_eq!((sets, book.seen.len()), (100, 100));
+            assert_eq!(book.covered.before, Some(Boundary(99)));
+        }
+        assert_eq!(one.own(name.table, "one").unwrap(), "one");
+        assert_eq!(other.own(name.table, "two").unwrap(), "one");
+        assert_eq!(other.owner(name.table).unwrap().as_deref(), Some("one"));
+        one.keep_fields(name, &[(1, 10), (2, 20)].into()).unwrap();
+        other.keep_fields(name, &[(2, 21), (3, 30)].into()).unwrap();
+        assert_eq!(one.fields(name).unwrap(), [(1, 10), (2, 20), (3, 30)].into());
     }
 }

@@ -121,6 +121,17 @@ impl Epochs {
         })
     }
 
+    /// How far the partition's log reached when it was last looked at since the start.
+    pub(crate) fn seen_end(
+        &self,
+        topic: &TopicDescription,
+        partition: KafkaPartition,
+    ) -> Option<Offset> {
+        let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        let history = topics.get(&(topic.name.clone(), topic.id))?.get(&partition)?;
+        Some(Offset(history.seen_end))
+    }
+
     /// A file that begins at `from` could not be made as it was planned: what is there now was
     /// written under the partition's present epoch.
     pub(crate) fn rewritten(

@@ -23,11 +23,7 @@ use crate::layout::Layout;
 use crate::load_table::bucket_of;
 use crate::plan::View;
 use crate::service::Service;
-use crate::store::Kind;
 use crate::topics::kafka_error;
-
-/// Hot field id to cold field id.
-type FieldIds = BTreeMap<i32, i32>;
 
 impl Service {
     /// The upstream catalog; an error where none is configured.
@@ -92,15 +88,6 @@ impl Service {
             Err(ServiceError::NoSuchTable { .. }) if *view == View::Unmoved => return Ok(None),
             Err(error) => return Err(error),
         };
-        if self.is_replica {
-            return Err(ServiceError::Unsupported {
-                what: format!("cold table {} beside topic {}", cold.name, topic.name),
-                reason: "what cold covers is kept by each replica for itself, so another one might show \
-                    rows again that were deleted from cold: ask an isk without shared_dir \
-                    (ISK_SHARED_DIR) for merged tables"
-                    .into(),
-            });
-        }
         let asked = begun.elapsed();
         let manifests = match cold.current() {
             Some(snapshot) => self.coverages.manifests(&cold, snapshot, upstream.store()).await?,
@@ -242,19 +229,25 @@ impl Service {
         cold: &ColdView,
         manifests: Arc<Vec<iceberg::spec::ManifestFile>>,
     ) -> Result<Merged, ServiceError> {
-        let key = format!("{}/{}", topic.id, cold.uuid);
-        let known: FieldIds = self.store.get(Kind::ColdFields, &key)?.unwrap_or_default();
-        let both = merge_schemas(&cold.schema, &columns.iceberg, &known).map_err(|e| {
-            ServiceError::Unsupported {
-                what: format!("cold table {} and topic {} as one table", cold.name, topic.name),
-                reason: e.to_string(),
+        let mut known = self.coverages.fields(topic.id, cold.uuid)?;
+        let both = loop {
+            let both = merge_schemas(&cold.schema, &columns.iceberg, &known).map_err(|e| {
+                ServiceError::Unsupported {
+                    what: format!("cold table {} and topic {} as one table", cold.name, topic.name),
+                    reason: e.to_string(),
+                }
+            })?;
+            let mut matched = known.clone();
+            matched.extend(both.matched.iter().map(|(&hot, &cold)| (hot, cold)));
+            if matched == known {
+                break both;
             }
-        })?;
-        let mut matched = known.clone();
-        matched.extend(both.matched.iter().map(|(&hot, &cold)| (hot, cold)));
-        if matched != known {
-            self.store.put(Kind::ColdFields, &key, &matched)?;
-        }
+            // Another replica may have matched them first, and otherwise.
+            known = self.coverages.keep_fields(topic.id, cold.uuid, &matched)?;
+            if known == matched {
+                break both;
+            }
+        };
         Merged::new(cold, manifests, both)
     }
 

@@ -103,6 +103,7 @@ impl Service {
             _ => None,
         };
         let rows = Rows { table, row_ids, left_out, columns, decoding };
+        self.check_promise(&topic, key).await?;
         let order = Order { key: key.clone(), rows, full, errand: Errand::Read };
         let file = self.encoded(&topic, order).await?;
         self.facts.learn(key, &file.encoding, full)?.map_err(|_| {

@@ -17,6 +17,7 @@ use crate::cache::FileCache;
 use crate::cleaning::Cleanings;
 use crate::cold_view::ColdView;
 use crate::coverage::Coverages;
+use crate::coverage_book::Bookcase;
 use crate::discovery::{Discovery, DiscoveryConfig};
 use crate::epochs::Epochs;
 use crate::facts::FactBook;
@@ -32,6 +33,7 @@ use crate::plan::View;
 use crate::prover::{Prover, ProverConfig};
 use crate::render::Renders;
 use crate::round_times::{LoadedTopics, RoundTimes};
+use crate::shared_books::SharedBooks;
 use crate::shared_names::SharedNames;
 use crate::store::Store;
 use crate::table_mapping::TableMapping;
@@ -118,8 +120,6 @@ pub struct Service {
     pub(crate) manifests: Arc<ManifestBook>,
     pub(crate) renders: Arc<Renders>,
     pub(crate) metadata: Arc<MetadataStore>,
-    /// Whether others share the metadata files.
-    pub(crate) is_replica: bool,
     pub(crate) parsed: moka::sync::Cache<String, Arc<Manifest>>,
     pub(crate) histories: Histories,
     pub(crate) loaded_topics: LoadedTopics,
@@ -146,6 +146,10 @@ impl Service {
         let store = Arc::new(Store::open(&data_dir.join("isk.redb"))?);
         let shared_dir = config.shared_dir.as_deref();
         let names = shared_dir.map(SharedNames::open).transpose()?;
+        let bookcase = match shared_dir {
+            Some(shared_dir) => Bookcase::Shared(SharedBooks::open(shared_dir)?),
+            None => Bookcase::Own(Arc::clone(&store)),
+        };
         let metadata = Arc::new(MetadataStore::open(shared_dir.unwrap_or(data_dir))?);
         let metrics = Arc::new(Metrics::default());
         let discovery = Discovery::new(config.discovery, Arc::clone(&store));
@@ -172,8 +176,7 @@ impl Service {
             tables: config.tables,
             error_policies: config.errors,
             rules: config.rules,
-            is_replica: shared_dir.is_some(),
-            coverages: Arc::new(Coverages::new(Arc::clone(&store))),
+            coverages: Arc::new(Coverages::new(bookcase)),
             cold_views: moka::sync::Cache::new(1000),
             layouts: moka::sync::Cache::new(10_000),
             schemas,

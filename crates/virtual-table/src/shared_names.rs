@@ -6,7 +6,7 @@
 //!
 //! A note is a file below `<shared_dir>/names/<topic>/`, called by a digest of the name.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use isk_model::{DataFileKey, ObjectKey};
@@ -32,40 +32,45 @@ impl SharedNames {
         let folder = self.root.join(key.topic.as_str());
         let name = blake3::hash(ObjectKey::Data(key.clone()).to_string().as_bytes()).to_hex();
         let path = folder.join(name.as_str());
-        if let Some(bound) = read(&path)? {
-            return Ok(bound == digest);
-        }
-        std::fs::create_dir_all(&folder).map_err(|e| failed(&folder, &e))?;
-        let part = folder.join(format!(".{name}.{:x}.part", unique()));
-        let written = write(&part, &digest).map_err(|e| failed(&part, &e));
-        // Unlike a renamed file, a link takes no other's place: the first replica wins.
-        let linked = written.and_then(|()| match std::fs::hard_link(&part, &path) {
-            Ok(()) => Ok(Some(digest)),
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => read(&path),
-            Err(e) => Err(failed(&path, &e)),
-        });
-        let _ = std::fs::remove_file(&part);
-        Ok(linked? == Some(digest))
+        Ok(first(&path, &digest)? == digest)
     }
 }
 
-fn read(path: &Path) -> Result<Option<[u8; 32]>, ServiceError> {
-    let mut digest = [0; 32];
-    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut digest));
-    match read {
-        Ok(()) => Ok(Some(digest)),
+/// What is in a file: what it had, or what it is given now. Whoever comes first is heard.
+pub(crate) fn first(path: &Path, bytes: &[u8]) -> Result<Vec<u8>, ServiceError> {
+    if let Some(there) = read(path)? {
+        return Ok(there);
+    }
+    let folder = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(folder).map_err(|e| failed(folder, &e))?;
+    let part = folder.join(format!(".{:016x}.part", unique()));
+    let written = write(&part, bytes).map_err(|e| failed(&part, &e));
+    // Unlike a renamed file, a link takes no other's place.
+    let linked = written.and_then(|()| match std::fs::hard_link(&part, path) {
+        Ok(()) => Ok(Some(bytes.to_vec())),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => read(path),
+        Err(e) => Err(failed(path, &e)),
+    });
+    let _ = std::fs::remove_file(&part);
+    let gone = || failed(path, &std::io::Error::from(ErrorKind::NotFound));
+    linked?.ok_or_else(gone)
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, ServiceError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(failed(path, &e)),
     }
 }
 
-fn write(path: &Path, digest: &[u8; 32]) -> std::io::Result<()> {
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = std::fs::File::create(path)?;
-    file.write_all(digest)?;
+    file.write_all(bytes)?;
     file.sync_data()
 }
 
-fn failed(path: &Path, error: &std::io::Error) -> ServiceError {
+pub(crate) fn failed(path: &Path, error: &std::io::Error) -> ServiceError {
     ServiceError::Unavailable {
         what: format!("the folder that replicas share ({})", path.display()),
         reason: format!("{error}; is shared_dir there, writable and not full?"),

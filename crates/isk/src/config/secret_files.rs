@@ -19,9 +19,14 @@ const COLDSET: &[&str] = &[
     "rest.session.token",
 ];
 
-/// Puts what the files say in their places. They are read once, at the start.
+/// The file that is read again while the service runs: its name stays beside what it says.
+pub const RENEWED: &str = "sasl.password.file";
+
+/// Puts what the files say in their places.
 pub fn read(config: &mut Config) -> Result<()> {
+    let renewed = config.kafka.0.get(RENEWED).cloned();
     put("kafka", &mut config.kafka.0, KAFKA, str::to_owned)?;
+    config.kafka.0.extend(renewed.map(|path| (RENEWED.to_owned(), path)));
     put("coldset", &mut config.coldset.0, COLDSET, |key| {
         key.to_ascii_lowercase().replace(['-', '_'], ".")
     })
@@ -79,7 +84,8 @@ mod tests {
         read(&mut config).unwrap();
         let kafka = &config.kafka.0;
         assert_eq!(kafka.get("sasl.password").map(String::as_str), Some("hush"));
-        assert_eq!(kafka.len(), 2);
+        assert_eq!(kafka.get(RENEWED), Some(&path));
+        assert_eq!(kafka.len(), 3);
         let coldset = &config.coldset.0;
         assert_eq!(coldset.get("s3.secret.access.key").map(String::as_str), Some("hush"));
         assert_eq!(coldset.get("ca-file").map(String::as_str), Some("untouched"));

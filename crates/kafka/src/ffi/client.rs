@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rdkafka::bindings as rd;
 
 use super::{Code, buffer_text, code, text};
-use crate::config::is_secret;
+use crate::config::{KafkaConfig, is_secret};
 use crate::error::KafkaError;
 use crate::metrics::{KafkaMetrics, add};
 
@@ -64,6 +64,8 @@ impl ClientState {
 pub(crate) struct Client {
     rk: NonNull<rd::rd_kafka_t>,
     state: Arc<ClientState>,
+    /// The password that it was last given, where that may change.
+    password: Mutex<Option<String>>,
 }
 
 // SAFETY: librdkafka's client handle may be used from any thread and from several at once.
@@ -101,8 +103,40 @@ impl Client {
             )
         };
         match NonNull::new(rk) {
-            Some(rk) => Ok(Self { rk, state }),
+            Some(rk) => {
+                let password = Mutex::new(properties.get("sasl.password").cloned());
+                Ok(Self { rk, state, password })
+            }
             None => Err(KafkaError::Create(buffer_text(&reason))),
+        }
+    }
+
+    /// Logs in with the password as it is now, from the next connection on.
+    pub(crate) fn renew_login(&self, config: &KafkaConfig) {
+        let Some((user, password)) = config.renewed_login() else { return };
+        let mut given = self.password.lock().unwrap_or_else(PoisonError::into_inner);
+        if given.as_deref() == Some(password.as_str()) {
+            return;
+        }
+        let (Ok(c_user), Ok(c_password)) = (CString::new(user), CString::new(password.as_str()))
+        else {
+            tracing::warn!(
+                "the new password of the brokers contains a NUL character; the old one holds"
+            );
+            return;
+        };
+        // SAFETY: the handle and both texts are valid for the call, which copies the texts.
+        let error = unsafe {
+            rd::rd_kafka_sasl_set_credentials(self.raw(), c_user.as_ptr(), c_password.as_ptr())
+        };
+        if error.is_null() {
+            *given = Some(password);
+        } else {
+            // SAFETY: the error is ours to free.
+            unsafe { rd::rd_kafka_error_destroy(error) };
+            tracing::warn!(
+                "the brokers' new password was not taken by librdkafka; the old one holds"
+            );
         }
     }
 

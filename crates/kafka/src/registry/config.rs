@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::secret_file::SecretFile;
+use crate::secret_file::SecretFile;
 
 /// Who we are to the registry.
 #[derive(Clone, Default)]

@@ -7,7 +7,6 @@
 mod config;
 mod http;
 mod resolve;
-mod secret_file;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +19,6 @@ use moka::Expiry;
 use moka::future::Cache;
 
 pub use config::{RegistryAuth, RegistryConfig};
-pub use secret_file::SecretFile;
 
 use http::Http;
 

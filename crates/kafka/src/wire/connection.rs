@@ -12,6 +12,8 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 
+use super::tls::{Encryption, Stream, is_about_tls, is_pause};
+
 /// How often a waiting read looks whether it is still wanted.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
 /// The buffer grows with what has arrived, not with what was promised, by at least so much.
@@ -43,6 +45,9 @@ pub(crate) enum Broken {
     Silent { address: Address, after: Duration },
     #[error("{address}: {what}")]
     Protocol { address: Address, what: String },
+    /// No terms about TLS, or the broker's certificate is not believed.
+    #[error("{address}: {reason}")]
+    Untrusted { address: Address, reason: String },
     /// Who we are was refused.
     #[error("{address}: {reason}")]
     Refused { address: Address, reason: String },
@@ -73,7 +78,7 @@ impl Frame {
 type Offered = Vec<(i16, i16, i16)>;
 
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     address: Address,
     client_id: StrBytes,
     max_answer: usize,
@@ -91,8 +96,15 @@ impl Connection {
         client_id: &str,
         max_answer: usize,
         timeout: Duration,
+        encryption: Option<&Encryption>,
     ) -> Result<Self, Broken> {
-        let stream = connect(address, timeout).map_err(|e| io_error(address, e))?;
+        let socket = connect(address, timeout).map_err(|e| io_error(address, e))?;
+        let stream = match encryption {
+            None => Stream::Plain(socket),
+            Some(encryption) => encryption
+                .around(socket, &address.host, timeout)
+                .map_err(|e| io_error(address, e))?,
+        };
         let mut connection = Self {
             stream,
             address: address.clone(),
@@ -176,7 +188,8 @@ impl Connection {
         let len = u32::try_from(out.len() - 4)
             .map_err(|_| self.protocol("the request is too long".into()))?;
         out[..4].copy_from_slice(&len.to_be_bytes());
-        self.stream.write_all(&out).map_err(|e| io_error(&self.address, e))
+        let sent = self.stream.write_all(&out).and_then(|()| self.stream.flush());
+        sent.map_err(|e| io_error(&self.address, e))
     }
 
     /// Receives the answer to the last request. `go_on` is asked now and then while nothing comes;
@@ -251,7 +264,7 @@ impl Connection {
                 }
                 Ok(n) => into = &mut into[n..],
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Err(e) if is_pause(&e) => {
                     if !go_on() {
                         return Ok(false);
                     }
@@ -274,9 +287,10 @@ impl Connection {
         }
         // Nothing was asked: the broker has nothing to say but that it hung up.
         let mut byte = [0];
-        let quiet = self.stream.set_nonblocking(true).is_ok()
-            && self.stream.peek(&mut byte).is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
-        quiet && self.stream.set_nonblocking(false).is_ok()
+        let socket = self.stream.socket();
+        let quiet = socket.set_nonblocking(true).is_ok()
+            && socket.peek(&mut byte).is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
+        quiet && socket.set_nonblocking(false).is_ok()
     }
 
     pub(crate) fn protocol(&self, what: String) -> Broken {
@@ -289,7 +303,11 @@ impl Connection {
 }
 
 fn io_error(address: &Address, source: io::Error) -> Broken {
-    Broken::Io { address: address.clone(), source }
+    let address = address.clone();
+    if is_about_tls(&source) {
+        return Broken::Untrusted { address, reason: source.to_string() };
+    }
+    Broken::Io { address, source }
 }
 
 fn connect(address: &Address, timeout: Duration) -> io::Result<TcpStream> {

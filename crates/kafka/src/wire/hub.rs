@@ -4,16 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use isk_model::{TopicName, TopicPartition};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::{
-    ApiKey, MetadataRequest, SaslAuthenticateRequest, SaslHandshakeRequest,
-};
+use kafka_protocol::messages::{ApiKey, MetadataRequest};
 use kafka_protocol::protocol::StrBytes;
 
 use super::connection::{Address, Broken, Connection};
-use super::settings::{Login, Settings};
+use super::settings::Settings;
 use crate::config::{FetchPath, KafkaConfig};
 use crate::ffi::code;
 use crate::metrics::{KafkaMetrics, add};
@@ -26,6 +23,9 @@ const BELIEVED: Duration = Duration::from_secs(300);
 const MOST_TOPICS: usize = 4096;
 /// Waiting for one broker to let us in or to answer takes no longer: there may be others.
 const LONGEST_STEP: Duration = Duration::from_secs(5);
+
+/// How long librdkafka fetches before TLS is tried here again.
+const ASIDE: Duration = Duration::from_secs(300);
 
 /// The versions of Metadata that are spoken.
 const METADATA: (i16, i16) = (4, 12);
@@ -75,6 +75,8 @@ pub(crate) struct Hub {
     topics: Mutex<HashMap<TopicName, Arc<Topology>>>,
     /// Brokers that were told of, for when none of the configured ones is there.
     known: Mutex<Vec<Address>>,
+    /// When librdkafka was last left to try what does not go here.
+    put_aside: Mutex<Option<Instant>>,
 }
 
 impl Hub {
@@ -83,7 +85,7 @@ impl Hub {
         if config.fetch_path == FetchPath::Librdkafka {
             return None;
         }
-        let settings = Settings::of(&config.properties)
+        let settings = Settings::of(config)
             .inspect_err(|property| {
                 tracing::info!(
                     property,
@@ -99,7 +101,26 @@ impl Hub {
             idle: Mutex::default(),
             topics: Mutex::default(),
             known: Mutex::default(),
+            put_aside: Mutex::default(),
         })
+    }
+
+    /// No terms about TLS were found: for a while librdkafka fetches, which takes some certificates that are not taken
+    /// here, and says by itself what is wrong where it does not.
+    pub(crate) fn put_aside(&self, reason: &str) {
+        let mut aside = self.put_aside.lock().unwrap_or_else(PoisonError::into_inner);
+        if aside.replace(Instant::now()).is_none_or(|at| at.elapsed() >= ASIDE) {
+            tracing::warn!(
+                reason,
+                "librdkafka fetches the records: a broker's TLS is not taken here"
+            );
+        }
+    }
+
+    /// Whether fetches may be tried here.
+    pub(crate) fn is_usable(&self) -> bool {
+        let aside = self.put_aside.lock().unwrap_or_else(PoisonError::into_inner);
+        aside.is_none_or(|at| at.elapsed() >= ASIDE)
     }
 
     /// Who leads the topic's partitions, as far as is known or can be learnt.
@@ -205,38 +226,15 @@ impl Hub {
     }
 
     fn open(&self, address: &Address) -> Result<Connection, Broken> {
-        let Settings { client_id, max_answer, .. } = &self.settings;
-        let mut connection = Connection::open(address, client_id, *max_answer, self.timeout)?;
-        self.log_in(&mut connection)?;
+        let Settings { client_id, max_answer, encryption, login, .. } = &self.settings;
+        let (timeout, encryption) = (self.timeout, encryption.as_ref());
+        let mut connection =
+            Connection::open(address, client_id, *max_answer, timeout, encryption)?;
+        if let Some(login) = login {
+            login.log_in(&mut connection, timeout)?;
+        }
         add(&self.metrics.clients_opened, 1);
         Ok(connection)
-    }
-
-    fn log_in(&self, connection: &mut Connection) -> Result<(), Broken> {
-        let Login::Plain { user, password } = &self.settings.login else { return Ok(()) };
-        let version = connection.version(ApiKey::SaslHandshake, (1, 1))?;
-        let request =
-            SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str("PLAIN"));
-        let answer = connection.ask(&request, version, self.timeout)?;
-        if answer.error_code != 0 {
-            let known: Vec<&str> = answer.mechanisms.iter().map(StrBytes::as_str).collect();
-            let reason = format!("the broker takes no PLAIN, but {}", known.join(", "));
-            return Err(connection.refused(reason));
-        }
-        let version = connection.version(ApiKey::SaslAuthenticate, (0, 2))?;
-        let proof = Bytes::from(format!("\0{user}\0{password}"));
-        let request = SaslAuthenticateRequest::default().with_auth_bytes(proof);
-        let answer = connection.ask(&request, version, self.timeout)?;
-        if answer.error_code != 0 {
-            let reason = answer.error_message.map(|m| m.to_string());
-            let reason = reason.unwrap_or_else(|| format!("error {}", answer.error_code));
-            return Err(connection.refused(reason));
-        }
-        // The broker hangs up on sessions that outlive this (KIP-368).
-        if let Ok(lifetime @ 1..) = u64::try_from(answer.session_lifetime_ms) {
-            connection.expire_after(Duration::from_millis(lifetime / 10 * 8));
-        }
-        Ok(())
     }
 
     /// Gives a connection back on which no answer is due.

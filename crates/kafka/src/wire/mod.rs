@@ -10,6 +10,7 @@ mod batch;
 mod connection;
 mod cursor;
 mod hub;
+mod login;
 mod pace;
 mod question;
 mod reader;
@@ -17,6 +18,7 @@ mod records;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod unpack;
 
 pub(crate) use hub::Hub;

@@ -14,8 +14,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// How a fetch over the wire ended, other than well.
 pub(crate) enum Ended {
     Stopped(Stop),
-    /// A batch of an old format: librdkafka can go on from where this fetch is.
-    OldFormat,
+    /// A batch of an old format, or TLS that is not taken here: librdkafka can go on from where this fetch is.
+    ForLibrdkafka,
 }
 
 impl From<Stop> for Ended {

@@ -182,6 +182,10 @@ impl WireReader {
                 let source = KafkaError::Authentication { brokers, reason: broken.to_string() };
                 FetchError::Kafka { tp: self.collector.tp.clone(), source }.into()
             }
+            Broken::Untrusted { .. } => {
+                self.hub.put_aside(&broken.to_string());
+                Trouble::Ended(Ended::ForLibrdkafka)
+            }
             passing => Trouble::Passing(passing.to_string()),
         }
     }
@@ -196,7 +200,7 @@ impl WireReader {
     fn corrupt(&self, error: &BatchError) -> Ended {
         let (tp, offset) = (self.collector.tp.clone(), Offset(self.position));
         match error {
-            BatchError::Magic(0 | 1) => Ended::OldFormat,
+            BatchError::Magic(0 | 1) => Ended::ForLibrdkafka,
             error => FetchError::Corrupt { tp, offset, reason: error.to_string() }.into(),
         }
     }

@@ -1,9 +1,9 @@
 //! What of the librdkafka properties the wire path understands; whoever sets more is served by librdkafka.
 
-use std::collections::BTreeMap;
-use std::fmt;
-
 use super::connection::Address;
+use super::login::Login;
+use super::tls::Encryption;
+use crate::config::KafkaConfig;
 
 /// Answers with records are never longer unless `receive.message.max.bytes` allows it: librdkafka's default.
 const MAX_ANSWER: usize = 100_000_000;
@@ -45,39 +45,34 @@ const WITHOUT_EFFECT: &[&str] = &[
     "topic.metadata.refresh.sparse",
 ];
 
-/// How brokers are told who we are. `Debug` shows no secret.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Login {
-    None,
-    Plain { user: String, password: String },
-}
-
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::None => f.write_str("None"),
-            Self::Plain { user, .. } => f.debug_struct("Plain").field("user", user).finish(),
-        }
-    }
-}
-
 /// What the wire path goes by.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) bootstrap: Vec<Address>,
     pub(crate) client_id: String,
     /// Empty where none is told.
     pub(crate) rack: String,
-    pub(crate) login: Login,
+    pub(crate) encryption: Option<Encryption>,
+    pub(crate) login: Option<Login>,
     pub(crate) check_crcs: bool,
     pub(crate) max_answer: usize,
 }
 
 impl Settings {
     /// `Err` names the property that only librdkafka can serve.
-    pub(crate) fn of(properties: &BTreeMap<String, String>) -> Result<Self, String> {
+    pub(crate) fn of(config: &KafkaConfig) -> Result<Self, String> {
+        let properties = &config.properties;
         let get = |key: &str| properties.get(key).map(String::as_str);
-        let login = login(properties)?;
+        let protocol = get("security.protocol").unwrap_or_default().to_ascii_lowercase();
+        let (encrypts, logs_in) = match protocol.as_str() {
+            "" | "plaintext" => (false, false),
+            "sasl_plaintext" => (false, true),
+            "ssl" => (true, false),
+            "sasl_ssl" => (true, true),
+            _ => return Err("security.protocol".into()),
+        };
+        let login =
+            logs_in.then(|| Login::of(properties, config.password_file.as_ref())).transpose()?;
         let bootstrap = get("bootstrap.servers").or(get("metadata.broker.list"));
         let addresses = bootstrap.unwrap_or("").split(',').map(str::trim).filter(|a| !a.is_empty());
         let bootstrap: Option<Vec<Address>> = addresses.map(address).collect();
@@ -86,15 +81,18 @@ impl Settings {
             .ok_or_else(|| "bootstrap.servers".to_owned())?;
         let known = ["bootstrap.servers", "metadata.broker.list", "client.id", "client.rack"];
         let others = ["check.crcs", "receive.message.max.bytes", "security.protocol"];
-        for key in properties.keys().map(String::as_str) {
+        for (key, value) in properties {
+            let key = key.as_str();
             let understood = known.contains(&key)
                 || others.contains(&key)
                 || WITHOUT_EFFECT.contains(&key)
-                || (login != Login::None && key.starts_with("sasl."));
+                || (logs_in && key.starts_with("sasl."))
+                || (encrypts && Encryption::understands(key, value));
             if !understood {
                 return Err(key.to_owned());
             }
         }
+        let encryption = encrypts.then(|| Encryption::of(properties)).transpose()?;
         let max_answer = match get("receive.message.max.bytes").map(str::parse) {
             None => MAX_ANSWER,
             Some(Ok(bytes)) => bytes,
@@ -104,31 +102,11 @@ impl Settings {
             bootstrap,
             client_id: get("client.id").unwrap_or("isk").to_owned(),
             rack: get("client.rack").unwrap_or("").to_owned(),
+            encryption,
             login,
             check_crcs: !matches!(get("check.crcs"), Some("false" | "f" | "0")),
             max_answer,
         })
-    }
-}
-
-fn login(properties: &BTreeMap<String, String>) -> Result<Login, String> {
-    let get = |key: &str| properties.get(key).cloned();
-    let protocol = get("security.protocol").unwrap_or_default().to_ascii_lowercase();
-    match protocol.as_str() {
-        "" | "plaintext" => return Ok(Login::None),
-        "sasl_plaintext" => {}
-        _ => return Err("security.protocol".into()),
-    }
-    let mechanism = get("sasl.mechanism").or(get("sasl.mechanisms")).unwrap_or_default();
-    let (Some(user), Some(password)) = (get("sasl.username"), get("sasl.password")) else {
-        return Err("sasl.mechanism".into());
-    };
-    let known = ["sasl.mechanism", "sasl.mechanisms", "sasl.username", "sasl.password"];
-    let other = properties.keys().find(|k| k.starts_with("sasl.") && !known.contains(&k.as_str()));
-    match (mechanism.as_str(), other) {
-        (_, Some(other)) => Err(other.clone()),
-        ("PLAIN", None) => Ok(Login::Plain { user, password }),
-        _ => Err("sasl.mechanism".into()),
     }
 }
 
@@ -159,7 +137,7 @@ mod tests {
 
     fn of(properties: &[(&str, &str)]) -> Result<Settings, String> {
         let all = properties.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Settings::of(&all)
+        Settings::of(&KafkaConfig { properties: all, ..KafkaConfig::default() })
     }
 
     #[test]
@@ -168,29 +146,49 @@ mod tests {
             of(&[("bootstrap.servers", "a, PLAINTEXT://b:1,[::1]:2,::1,[::2]")]).unwrap();
         let shown: Vec<_> = settings.bootstrap.iter().map(|a| (a.host.as_str(), a.port)).collect();
         assert_eq!(shown, [("a", 9092), ("b", 1), ("::1", 2), ("::1", 9092), ("::2", 9092)]);
-        assert_eq!(of(&[("bootstrap.servers", "a:port")]), Err("bootstrap.servers".into()));
-        assert_eq!(of(&[]), Err("bootstrap.servers".into()));
+        assert_eq!(of(&[("bootstrap.servers", "a:port")]).unwrap_err(), "bootstrap.servers");
+        assert_eq!(of(&[]).unwrap_err(), "bootstrap.servers");
     }
 
     #[test]
     fn what_is_not_understood_is_named() {
         let base = ("bootstrap.servers", "a");
         for (key, value) in [
-            ("security.protocol", "ssl"),
-            ("security.protocol", "SASL_SSL"),
+            ("security.protocol", "gssapi"),
             ("ssl.ca.location", "/x"),
             ("socket.receive.buffer.bytes", "1"),
             ("sasl.username", "u"),
             ("an.invention", "1"),
         ] {
-            assert_eq!(of(&[base, (key, value)]), Err(key.to_owned()));
+            assert_eq!(of(&[base, (key, value)]).unwrap_err(), key);
         }
+        for (key, value) in [
+            ("ssl.ca.location", "/no/such/file"),
+            ("ssl.ca.pem", "no certificate"),
+            ("ssl.key.password", "x"),
+            ("ssl.keystore.location", "/x"),
+            ("ssl.endpoint.identification.algorithm", "none"),
+            ("enable.ssl.certificate.verification", "false"),
+        ] {
+            let tls = ("security.protocol", "ssl");
+            assert_eq!(of(&[base, tls, (key, value)]).unwrap_err(), key);
+        }
+    }
+
+    #[test]
+    fn logins_are_shown_without_their_secrets() {
+        let base = ("bootstrap.servers", "a");
         let sasl = [base, ("security.protocol", "SASL_PLAINTEXT"), ("sasl.username", "u")];
         let [a, b, c] = sasl;
         let mechanism = |m| of(&[a, b, c, ("sasl.password", "hunter2"), ("sasl.mechanism", m)]);
-        let plain = mechanism("PLAIN").unwrap();
-        assert!(matches!(&plain.login, Login::Plain { user, .. } if user == "u"));
-        assert!(!format!("{plain:?}").contains("hunter2"));
-        assert_eq!(mechanism("GSSAPI"), Err("sasl.mechanism".into()));
+        for known in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
+            let shown = format!("{:?}", mechanism(known).unwrap());
+            assert!(shown.contains(known) && !shown.contains("hunter2"), "{shown}");
+        }
+        for other in ["GSSAPI", "OAUTHBEARER", "SCRAM-SHA-1"] {
+            assert_eq!(mechanism(other).unwrap_err(), "sasl.mechanism");
+        }
+        let more = ("sasl.oauthbearer.config", "x");
+        assert_eq!(of(&[a, b, c, more]).unwrap_err(), "sasl.oauthbearer.config");
     }
 }

@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::RegistryError;
-
 /// How old the text may be.
 const FRESH: Duration = Duration::from_secs(2);
 
@@ -21,9 +19,10 @@ impl SecretFile {
     ///
     /// # Errors
     /// Where it cannot be read, or is empty.
-    pub fn open(path: &Path) -> Result<Self, RegistryError> {
+    pub fn open(path: &Path) -> std::io::Result<Self> {
         let text = read(path).map_err(|e| {
-            RegistryError::Config(format!("the secret's file {}: {e}", path.display()))
+            let what = format!("the secret's file {}: {e}", path.display());
+            std::io::Error::new(e.kind(), what)
         })?;
         Ok(Self { path: path.to_owned(), kept: Arc::new(Mutex::new((Instant::now(), text))) })
     }
