@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use isk_schema::{AvroType, Kind, Logical, RecordType};
+use isk_schema::{Kind, Logical, RecordType, ValueType};
 
 use crate::cursor::Cursor;
 use crate::error::{Fault, Read};
@@ -27,13 +27,13 @@ pub(crate) struct Definitions(HashMap<String, Arc<RecordType>>);
 
 impl Definitions {
     /// Those of a whole schema.
-    pub(crate) fn of(root: &AvroType) -> Self {
+    pub(crate) fn of(root: &ValueType) -> Self {
         let mut all = Self::default();
         all.add(root);
         all
     }
 
-    fn add(&mut self, ty: &AvroType) {
+    fn add(&mut self, ty: &ValueType) {
         match &ty.kind {
             Kind::Array(inner) | Kind::Map(inner) => self.add(inner),
             Kind::Union(branches) => branches.iter().for_each(|branch| self.add(branch)),
@@ -54,7 +54,7 @@ impl Definitions {
 
 /// How values of a type become text.
 pub(crate) struct TextPlan {
-    pub ty: AvroType,
+    pub ty: ValueType,
     pub definitions: Arc<Definitions>,
 }
 
@@ -79,7 +79,7 @@ struct Text<'d> {
 impl Text<'_> {
     fn value(
         &self,
-        ty: &AvroType,
+        ty: &ValueType,
         cur: &mut Cursor<'_>,
         out: &mut Vec<u8>,
         depth: usize,
@@ -174,7 +174,7 @@ fn text(bytes: &[u8], out: &mut Vec<u8>) -> Read<()> {
     json_write::string(out, text.map_err(|e| Fault::new(format!("a text is not UTF-8: {e}")))?)
 }
 
-fn scalar(ty: &AvroType, cur: &mut Cursor<'_>, out: &mut Vec<u8>) -> Read<()> {
+fn scalar(ty: &ValueType, cur: &mut Cursor<'_>, out: &mut Vec<u8>) -> Read<()> {
     match &ty.kind {
         Kind::Null => out.extend_from_slice(b"null"),
         Kind::Boolean => print(out, format_args!("{}", cur.boolean()?)),

@@ -8,7 +8,7 @@ use arrow_schema::{Fields, SchemaRef};
 use isk_model::{
     KafkaPartition, KafkaRecord, Offset, RecordBlock, RegistrySchemaId, SchemaFormat, WriterId,
 };
-use isk_schema::{AvroType, KeyKind, SchemaText, TableSchema, ValueKind};
+use isk_schema::{KeyKind, SchemaText, TableSchema, ValueKind, ValueType};
 
 use crate::columns::arrow_schema;
 use crate::error::{DecodeError, FailureStage};
@@ -188,7 +188,7 @@ impl PartDecoder {
     fn framed(
         part: RecordPart,
         format: SchemaFormat,
-        reader: &Arc<AvroType>,
+        reader: &Arc<ValueType>,
         fields: Fields,
     ) -> Result<Self, DecodeError> {
         Ok(Self::Framed(Box::new(FramedDecoder::new(part, format, reader, fields)?)))
@@ -197,7 +197,7 @@ impl PartDecoder {
     fn bare(
         part: RecordPart,
         text: &SchemaText,
-        reader: &Arc<AvroType>,
+        reader: &Arc<ValueType>,
         fields: Fields,
     ) -> Result<Self, DecodeError> {
         Ok(Self::Framed(Box::new(FramedDecoder::bare(part, text, reader, fields)?)))

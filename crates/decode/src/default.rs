@@ -1,17 +1,17 @@
 //! Defaults of a reader's fields, encoded as the reader would encode them.
 
-use isk_schema::{AvroType, Kind};
+use isk_schema::{Kind, ValueType};
 use serde_json::Value;
 
 /// Encodes a default from its JSON form (Avro 1.12 specification, "Complex Types"), or gives `None` where
 /// it does not fit the type.
-pub(crate) fn encode(json: &Value, ty: &AvroType) -> Option<Vec<u8>> {
+pub(crate) fn encode(json: &Value, ty: &ValueType) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     write(json, ty, &mut out)?;
     Some(out)
 }
 
-fn write(json: &Value, ty: &AvroType, out: &mut Vec<u8>) -> Option<()> {
+fn write(json: &Value, ty: &ValueType, out: &mut Vec<u8>) -> Option<()> {
     match &ty.kind {
         Kind::Null => json.as_null()?,
         Kind::Boolean => out.push(u8::from(json.as_bool()?)),

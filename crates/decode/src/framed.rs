@@ -7,7 +7,7 @@ use arrow_array::ArrayRef;
 use arrow_schema::{ArrowError, Fields};
 use isk_model::{KafkaRecord, RecordBlock, SchemaFormat, WriterId};
 use isk_schema::{
-    AvroType, CONFIGURED, Kind, PlainKind, ProtoSchema, RecordKind, SchemaError, SchemaText,
+    CONFIGURED, Kind, PlainKind, ProtoSchema, RecordKind, SchemaError, SchemaText, ValueType,
     json_title,
 };
 
@@ -41,7 +41,7 @@ pub(crate) struct FramedDecoder {
 /// What the columns are.
 enum Reader {
     /// Those of one type.
-    One(SchemaFormat, Arc<AvroType>),
+    One(SchemaFormat, Arc<ValueType>),
     /// Each those of a type of record.
     Several(Arc<[RecordKind]>),
     /// Those of one of several types of record: those of others have no rows.
@@ -74,9 +74,9 @@ enum Rows {
 
 /// A writer's schema, read.
 pub(crate) enum Parsed {
-    Avro(AvroType),
+    Avro(ValueType),
     /// And its title.
-    Json(AvroType, Option<String>),
+    Json(ValueType, Option<String>),
     Protobuf(ProtoSchema),
     Plain(PlainKind),
 }
@@ -119,7 +119,7 @@ impl FramedDecoder {
     pub(crate) fn bare(
         part: RecordPart,
         text: &SchemaText,
-        reader: &Arc<AvroType>,
+        reader: &Arc<ValueType>,
         fields: Fields,
     ) -> Result<Self, DecodeError> {
         let reader = Reader::One(text.format, Arc::clone(reader));
@@ -146,7 +146,7 @@ impl FramedDecoder {
     pub(crate) fn new(
         part: RecordPart,
         format: SchemaFormat,
-        reader: &Arc<AvroType>,
+        reader: &Arc<ValueType>,
         fields: Fields,
     ) -> Result<Self, DecodeError> {
         Self::reading(part, Reader::One(format, Arc::clone(reader)), fields)
@@ -217,8 +217,8 @@ impl FramedDecoder {
     }
 
     fn plan(&self, writer: &Parsed) -> Result<Rows, Mismatch> {
-        let spread = |ty: &AvroType| self.spread && matches!(ty.kind, Kind::Record(_));
-        let whole = |ty: &AvroType, name: &str| match spread(ty) {
+        let spread = |ty: &ValueType| self.spread && matches!(ty.kind, Kind::Record(_));
+        let whole = |ty: &ValueType, name: &str| match spread(ty) {
             true => Place::Spread,
             false => Place::Column { at: 0, of: 1, name: name.to_owned() },
         };
@@ -330,7 +330,7 @@ impl FramedDecoder {
 fn rows(
     writer: &Parsed,
     format: SchemaFormat,
-    reader: &AvroType,
+    reader: &ValueType,
     place: Place,
 ) -> Result<Rows, String> {
     if writer.format() != format {

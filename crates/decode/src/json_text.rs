@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow_array::ArrayRef;
 use arrow_schema::Fields;
 use isk_model::{KafkaRecord, Offset, RecordBlock, WriterId};
-use isk_schema::{AvroType, FieldIdMap, SchemaText, ValueKind, table_schema};
+use isk_schema::{FieldIdMap, SchemaText, ValueKind, ValueType, table_schema};
 
 use crate::budget::MAX_BLOCK_CELLS;
 use crate::columns::arrow_schema;
@@ -40,12 +40,12 @@ enum Writer {
 /// The columns of one writer's records.
 struct Columns {
     decoder: FramedDecoder,
-    ty: Arc<AvroType>,
+    ty: Arc<ValueType>,
 }
 
 /// The rows of one writer in a block.
 struct Decoded<'w> {
-    ty: &'w AvroType,
+    ty: &'w ValueType,
     columns: Vec<ArrayRef>,
 }
 

@@ -10,7 +10,7 @@ use arrow_array::types::{
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
 use base64::Engine as _;
-use isk_schema::{AvroType, Branches, Kind, Logical, RecordType};
+use isk_schema::{Branches, Kind, Logical, RecordType, ValueType};
 
 use crate::error::{Fault, Read};
 use crate::sink::unfit;
@@ -19,7 +19,7 @@ use crate::sink::unfit;
 #[derive(Clone, Copy)]
 pub(crate) struct Row<'r> {
     pub columns: &'r [ArrayRef],
-    pub ty: &'r AvroType,
+    pub ty: &'r ValueType,
 }
 
 impl Row<'_> {
@@ -69,7 +69,7 @@ fn object(
     Ok(())
 }
 
-fn value(out: &mut Vec<u8>, array: &dyn Array, at: usize, ty: &AvroType, end: usize) -> Read<()> {
+fn value(out: &mut Vec<u8>, array: &dyn Array, at: usize, ty: &ValueType, end: usize) -> Read<()> {
     if out.len() > end {
         return Err(Fault::new("it is too long as JSON text"));
     }
@@ -138,7 +138,7 @@ fn value(out: &mut Vec<u8>, array: &dyn Array, at: usize, ty: &AvroType, end: us
     }
 }
 
-fn scalar(out: &mut Vec<u8>, array: &dyn Array, at: usize, ty: &AvroType) -> Read<()> {
+fn scalar(out: &mut Vec<u8>, array: &dyn Array, at: usize, ty: &ValueType) -> Read<()> {
     match array.data_type() {
         DataType::Boolean => print(out, format_args!("{}", array.as_boolean().value(at))),
         DataType::Int32 => {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use isk_schema::{AvroType, Branches, Kind, Logical, RecordField, RecordType, TimeUnit};
+use isk_schema::{Branches, Kind, Logical, RecordField, RecordType, TimeUnit, ValueType};
 
 use crate::avro_text::{Definitions, TextPlan};
 use crate::default;
@@ -14,7 +14,7 @@ use crate::skip::{Skip, min_size};
 type Mismatch = String;
 
 /// The plan for values of type `w`, within a schema of these definitions, in columns of type `r`.
-fn resolve(w: &AvroType, r: &AvroType, env: &Arc<Definitions>) -> Result<Plan, Mismatch> {
+fn resolve(w: &ValueType, r: &ValueType, env: &Arc<Definitions>) -> Result<Plan, Mismatch> {
     if let Kind::Union(branches) = &w.kind {
         return writer_union(branches, r, env);
     }
@@ -31,7 +31,7 @@ fn resolve(w: &AvroType, r: &AvroType, env: &Arc<Definitions>) -> Result<Plan, M
         // The reader's ends elsewhere.
         (Kind::Recursive(named), _) => {
             let record = env.get(&named.name).ok_or_else(|| describe(w))?;
-            let record = AvroType { kind: Kind::Record(Arc::clone(record)), logical: None };
+            let record = ValueType { kind: Kind::Record(Arc::clone(record)), logical: None };
             return resolve(&record, r, env);
         }
         _ => {}
@@ -86,12 +86,12 @@ fn resolve(w: &AvroType, r: &AvroType, env: &Arc<Definitions>) -> Result<Plan, M
     }
 }
 
-fn describe(ty: &AvroType) -> String {
+fn describe(ty: &ValueType) -> String {
     ty.full_name().map_or_else(|| ty.short_name().to_owned(), |name| format!("type {name}"))
 }
 
 /// Decimals and uuids match whatever they are encoded on.
-fn same_logical(w: &AvroType, r: &AvroType) -> Option<Plan> {
+fn same_logical(w: &ValueType, r: &ValueType) -> Option<Plan> {
     let size = match &w.kind {
         Kind::Fixed(t) => Some(t.size),
         _ => None,
@@ -109,7 +109,7 @@ fn same_logical(w: &AvroType, r: &AvroType) -> Option<Plan> {
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
 /// An int or long, in a column of int, long, date, time or timestamp.
-fn integer(w: &AvroType, wire: Wire, r: &AvroType) -> Plan {
+fn integer(w: &ValueType, wire: Wire, r: &ValueType) -> Plan {
     let (unit, time) = match r.logical {
         Some(Logical::Time(unit)) => (unit, true),
         Some(Logical::Timestamp(unit) | Logical::LocalTimestamp(unit)) => (unit, false),
@@ -139,8 +139,8 @@ pub(crate) fn micros(unit: TimeUnit) -> (i64, i64) {
 }
 
 fn elements(
-    w: &AvroType,
-    r: &AvroType,
+    w: &ValueType,
+    r: &ValueType,
     key_size: usize,
     env: &Arc<Definitions>,
 ) -> Result<ElementPlan, Mismatch> {
@@ -153,7 +153,7 @@ fn elements(
 
 /// How many cells one value of a reader's type unfolds to at most, defaults' bytes included, the
 /// elements of lists in it aside.
-pub(crate) fn cells(r: &AvroType) -> u64 {
+pub(crate) fn cells(r: &ValueType) -> u64 {
     match &r.kind {
         Kind::Union(branches) => branches.iter().map(cells).fold(1, u64::saturating_add),
         Kind::Record(record) => record.fields.iter().fold(1u64, |sum, field| {
@@ -166,13 +166,13 @@ pub(crate) fn cells(r: &AvroType) -> u64 {
 }
 
 fn writer_union(
-    branches: &[AvroType],
-    r: &AvroType,
+    branches: &[ValueType],
+    r: &ValueType,
     env: &Arc<Definitions>,
 ) -> Result<Plan, Mismatch> {
     let plans: Vec<Result<Plan, Mismatch>> = branches.iter().map(|w| resolve(w, r, env)).collect();
     let shown = branches.iter().zip(&plans).any(|(w, plan)| plan.is_ok() && !w.is_null());
-    let only_null = branches.iter().all(AvroType::is_null);
+    let only_null = branches.iter().all(ValueType::is_null);
     if !shown && !only_null {
         if let Some(Err(mismatch)) = plans.into_iter().find(Result::is_err) {
             return Err(mismatch);
@@ -185,12 +185,12 @@ fn writer_union(
 /// The reader's branch for a writer's type: the same type by full name, else by an alias, else by short
 /// name, else the first it can be promoted to.
 fn reader_union(
-    w: &AvroType,
-    branches: &[AvroType],
+    w: &ValueType,
+    branches: &[ValueType],
     env: &Arc<Definitions>,
 ) -> Result<Plan, Mismatch> {
     let many = matches!(Branches::of(branches), Branches::Many);
-    let real: Vec<&AvroType> = branches.iter().filter(|b| !b.is_null()).collect();
+    let real: Vec<&ValueType> = branches.iter().filter(|b| !b.is_null()).collect();
     // Each branch is tried once, best first: trying it again for each rank would double the work with
     // each level of nesting.
     let mut order: Vec<usize> = (0..real.len()).collect();
@@ -206,8 +206,8 @@ fn reader_union(
 }
 
 /// How well a reader's branch matches a writer's type, 0 best.
-fn rank(w: &AvroType, r: &AvroType) -> u8 {
-    let is_record = |ty: &AvroType| matches!(ty.kind, Kind::Record(_) | Kind::Recursive(_));
+fn rank(w: &ValueType, r: &ValueType) -> u8 {
+    let is_record = |ty: &ValueType| matches!(ty.kind, Kind::Record(_) | Kind::Recursive(_));
     let same_kind = std::mem::discriminant(&w.kind) == std::mem::discriminant(&r.kind)
         || is_record(w) && is_record(r);
     if same_kind && w.full_name() == r.full_name() {
@@ -222,7 +222,7 @@ fn rank(w: &AvroType, r: &AvroType) -> u8 {
 }
 
 /// The plan for values of type `w` as whole rows of a table.
-pub(crate) fn rows(w: &AvroType, r: &AvroType, place: Place) -> Result<Plan, Mismatch> {
+pub(crate) fn rows(w: &ValueType, r: &ValueType, place: Place) -> Result<Plan, Mismatch> {
     let plan = resolve(w, r, &Arc::new(Definitions::of(w)))?;
     let Place::Column { at, of, name } = place else { return Ok(plan) };
     let missing = (0..of).filter(|column| *column != at).map(|column| (column, Plan::Null));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use isk_schema::{AvroType, Kind};
+use isk_schema::{Kind, ValueType};
 
 use crate::avro_text::{Definitions, TextPlan};
 use crate::cursor::Cursor;
@@ -31,7 +31,7 @@ pub(crate) enum Skip {
 
 impl Skip {
     /// For values of a type within a schema.
-    pub(crate) fn of(ty: &AvroType, definitions: &Arc<Definitions>) -> Self {
+    pub(crate) fn of(ty: &ValueType, definitions: &Arc<Definitions>) -> Self {
         let of = |ty| Self::of(ty, definitions);
         match &ty.kind {
             Kind::Null => Self::Bytes(0),
@@ -76,7 +76,7 @@ impl Skip {
 }
 
 /// The least bytes a value takes. Where it is 0, every value takes none.
-pub(crate) fn min_size(ty: &AvroType) -> usize {
+pub(crate) fn min_size(ty: &ValueType) -> usize {
     match &ty.kind {
         Kind::Null => 0,
         Kind::Float => 4,

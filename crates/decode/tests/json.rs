@@ -5,7 +5,7 @@ mod support;
 
 use isk_decode::TopicDecoder;
 use isk_model::{RegistrySchemaId, SchemaFormat};
-use isk_schema::{AvroType, FieldIdMap, Kind, Logical, SchemaText, table_schema};
+use isk_schema::{FieldIdMap, Kind, Logical, SchemaText, ValueType, table_schema};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::{Plain, block, decoder_of, framed, row, rows, sorted};
@@ -381,7 +381,7 @@ fn at(seconds: i64, micros: u32) -> String {
 }
 
 /// A value as serde_json has it, under a type, as columns show it. Times are checked by their own text.
-fn expected(value: &Value, ty: &AvroType) -> Plain {
+fn expected(value: &Value, ty: &ValueType) -> Plain {
     match (value, &ty.kind, ty.logical) {
         (Value::Null, ..) => Plain::Null,
         (_, _, Some(Logical::Json)) => Plain::Text(value.to_string()),
@@ -419,8 +419,8 @@ fn expected(value: &Value, ty: &AvroType) -> Plain {
 }
 
 /// Dates and timestamps of a row as the text they came from.
-fn with_times(value: Plain, ty: &AvroType) -> Plain {
-    let inner = |items: Vec<Plain>, ty: &AvroType| {
+fn with_times(value: Plain, ty: &ValueType) -> Plain {
+    let inner = |items: Vec<Plain>, ty: &ValueType| {
         items.into_iter().map(|item| with_times(item, ty)).collect()
     };
     match (value, &ty.kind, ty.logical) {

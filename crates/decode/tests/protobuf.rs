@@ -6,7 +6,7 @@ mod support;
 use isk_decode::{DecodedBatch, TopicDecoder};
 use isk_model::{RegistrySchemaId, SchemaFormat};
 use isk_schema::{
-    AvroType, FieldIdMap, Kind, Logical, RecordField, RecordType, SchemaText, table_schema,
+    FieldIdMap, Kind, Logical, RecordField, RecordType, SchemaText, ValueType, table_schema,
 };
 use proptest::prelude::*;
 use prost_reflect::prost::Message;
@@ -400,7 +400,7 @@ fn in_order(row: Vec<Plain>, record: &RecordType) -> Vec<Plain> {
     row.into_iter().zip(&record.fields).map(ordered).collect()
 }
 
-fn one(value: &Value, field: &FieldDescriptor, ty: &AvroType) -> Plain {
+fn one(value: &Value, field: &FieldDescriptor, ty: &ValueType) -> Plain {
     match value {
         Value::Bool(b) => Plain::Bool(*b),
         Value::I32(i) => Plain::Int((*i).into()),

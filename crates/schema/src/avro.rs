@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use crate::protobuf::ProtoField;
 
-/// An Avro type: how it is encoded, and what that means.
+/// The type of a value in any format: an Avro type, since JSON Schema and Protobuf are read into these, too. How it is
+/// encoded where it is Avro, and what that means.
 #[derive(Debug, Clone, PartialEq)]
-pub struct AvroType {
+pub struct ValueType {
     /// How values are encoded.
     pub kind: Kind,
     /// The logical type, where there is one that is valid on `kind`.
@@ -40,11 +41,11 @@ pub enum Kind {
     /// An int that indexes the symbols.
     Enum(Arc<EnumType>),
     /// Blocks of elements.
-    Array(Arc<AvroType>),
+    Array(Arc<ValueType>),
     /// Blocks of string keys and values.
-    Map(Arc<AvroType>),
+    Map(Arc<ValueType>),
     /// A branch index and the branch's value.
-    Union(Arc<[AvroType]>),
+    Union(Arc<[ValueType]>),
     /// The fields in order.
     Record(Arc<RecordType>),
     /// A record within itself, which is defined further out. It is shown as JSON text.
@@ -146,7 +147,7 @@ pub struct RecordField {
     /// Its documentation.
     pub doc: Option<String>,
     /// Its type.
-    pub ty: AvroType,
+    pub ty: ValueType,
     /// What a reader takes when a writer has no such field, in Avro's JSON form.
     pub default: Option<Value>,
     /// Where it is on Protobuf's wire, if it is of a Protobuf message.
@@ -159,12 +160,12 @@ pub enum Branches<'a> {
     /// No branch but `null`.
     Nothing,
     /// One branch, `null` aside: an optional column of that type.
-    One(&'a AvroType),
+    One(&'a ValueType),
     /// A struct with one column per branch that is not `null`, in order.
     Many,
 }
 
-impl AvroType {
+impl ValueType {
     pub(crate) fn plain(kind: Kind) -> Self {
         Self { kind, logical: None }
     }
@@ -221,7 +222,7 @@ impl AvroType {
 /// How the branches of a union become columns.
 impl<'a> Branches<'a> {
     /// Looks at the branches of one union.
-    pub fn of(branches: &'a [AvroType]) -> Self {
+    pub fn of(branches: &'a [ValueType]) -> Self {
         let mut real = branches.iter().filter(|b| !b.is_null());
         match (real.next(), real.next()) {
             (None, _) => Self::Nothing,

@@ -1,6 +1,6 @@
 //! What Kafka Connect's JSON Schemas say beyond JSON Schema: widths of numbers, bytes, logical types.
 
-use crate::avro::{AvroType, Kind, Logical, TimeUnit};
+use crate::avro::{Kind, Logical, TimeUnit, ValueType};
 use crate::json_document::Node;
 
 const DATE: &str = "org.apache.kafka.connect.data.Date";
@@ -18,7 +18,7 @@ pub(crate) fn index(node: &Node) -> i64 {
 }
 
 /// The type of an `integer`.
-pub(crate) fn integer(node: &Node) -> AvroType {
+pub(crate) fn integer(node: &Node) -> ValueType {
     let (kind, logical) = match (node.text("title"), node.text("connect.type")) {
         (Some(DATE), Some("int32")) => (Kind::Int, Some(Logical::Date)),
         (Some(TIME), Some("int32")) => (Kind::Int, Some(Logical::Time(TimeUnit::Millis))),
@@ -28,22 +28,22 @@ pub(crate) fn integer(node: &Node) -> AvroType {
         (_, Some("int8" | "int16" | "int32")) => (Kind::Int, None),
         _ => (Kind::Long, None),
     };
-    AvroType { kind, logical }
+    ValueType { kind, logical }
 }
 
 /// The type of a `number`.
-pub(crate) fn number(node: &Node) -> AvroType {
+pub(crate) fn number(node: &Node) -> ValueType {
     match node.text("connect.type") {
-        Some("float32") => AvroType::plain(Kind::Float),
-        Some("bytes") => AvroType { kind: Kind::Double, logical: decimal(node) },
-        _ => AvroType::plain(Kind::Double),
+        Some("float32") => ValueType::plain(Kind::Float),
+        Some("bytes") => ValueType { kind: Kind::Double, logical: decimal(node) },
+        _ => ValueType::plain(Kind::Double),
     }
 }
 
 /// The type of a `string` that holds bytes as Base64.
-pub(crate) fn bytes(node: &Node) -> Option<AvroType> {
+pub(crate) fn bytes(node: &Node) -> Option<ValueType> {
     let is_bytes = node.text("connect.type") == Some("bytes");
-    is_bytes.then(|| AvroType { kind: Kind::Bytes, logical: decimal(node) })
+    is_bytes.then(|| ValueType { kind: Kind::Bytes, logical: decimal(node) })
 }
 
 fn decimal(node: &Node) -> Option<Logical> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::avro::{AvroType, Kind, Logical, RecordField, RecordType};
+use crate::avro::{Kind, Logical, RecordField, RecordType, ValueType};
 
 /// What a schema says of the type of its values, whether they may be null aside.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,27 +11,27 @@ pub(crate) enum Meaning {
     Any,
     /// That they are null.
     Null,
-    Type(AvroType),
+    Type(ValueType),
 }
 
 impl Meaning {
     /// The type of the column.
-    pub(crate) fn ty(self) -> AvroType {
+    pub(crate) fn ty(self) -> ValueType {
         match self {
             Self::Any => json(),
-            Self::Null => AvroType::plain(Kind::Null),
+            Self::Null => ValueType::plain(Kind::Null),
             Self::Type(ty) => ty,
         }
     }
 
     pub(crate) fn is_record(&self) -> bool {
-        matches!(self, Self::Type(AvroType { kind: Kind::Record(_), .. }))
+        matches!(self, Self::Type(ValueType { kind: Kind::Record(_), .. }))
     }
 }
 
 /// Values that have no one type: their JSON text.
-pub(crate) fn json() -> AvroType {
-    AvroType { kind: Kind::String, logical: Some(Logical::Json) }
+pub(crate) fn json() -> ValueType {
+    ValueType { kind: Kind::String, logical: Some(Logical::Json) }
 }
 
 /// A record of JSON: equal fields make it equal, so it has no name of its own.
@@ -41,18 +41,18 @@ pub(crate) fn record(fields: Vec<RecordField>) -> Kind {
 }
 
 /// The field of the members that `fields` do not name.
-pub(crate) fn rest_field(fields: &[RecordField], value: AvroType) -> RecordField {
+pub(crate) fn rest_field(fields: &[RecordField], value: ValueType) -> RecordField {
     let mut name = "additionalProperties".to_owned();
     while fields.iter().any(|field| field.name == name) {
         name.push('_');
     }
-    let ty = AvroType { kind: Kind::Map(Arc::new(value)), logical: Some(Logical::Rest) };
+    let ty = ValueType { kind: Kind::Map(Arc::new(value)), logical: Some(Logical::Rest) };
     RecordField { name, aliases: Vec::new(), doc: None, ty, default: None, proto: None }
 }
 
 /// The field of a record's JSON text that holds all that has no field, however deep it lies.
 pub(crate) fn rest_text_field(name: &str) -> RecordField {
-    let ty = AvroType { kind: Kind::String, logical: Some(Logical::Rest) };
+    let ty = ValueType { kind: Kind::String, logical: Some(Logical::Rest) };
     RecordField {
         name: name.to_owned(),
         aliases: Vec::new(),
@@ -64,18 +64,18 @@ pub(crate) fn rest_text_field(name: &str) -> RecordField {
 }
 
 /// The one type that values of any of these types can be shown under.
-pub(crate) fn unify(types: Vec<AvroType>) -> AvroType {
+pub(crate) fn unify(types: Vec<ValueType>) -> ValueType {
     let mut types = types.into_iter().filter(|ty| !ty.is_null());
-    let Some(first) = types.next() else { return AvroType::plain(Kind::Null) };
+    let Some(first) = types.next() else { return ValueType::plain(Kind::Null) };
     types.fold(first, |a, b| match (&a, &b) {
         _ if a == b => a,
-        _ if is_number(&a) && is_number(&b) => AvroType::plain(wider(&a.kind, &b.kind)),
-        _ if is_text(&a) && is_text(&b) => AvroType::plain(Kind::String),
+        _ if is_number(&a) && is_number(&b) => ValueType::plain(wider(&a.kind, &b.kind)),
+        _ if is_text(&a) && is_text(&b) => ValueType::plain(Kind::String),
         _ => json(),
     })
 }
 
-fn is_number(ty: &AvroType) -> bool {
+fn is_number(ty: &ValueType) -> bool {
     ty.logical.is_none() && matches!(ty.kind, Kind::Int | Kind::Long | Kind::Float | Kind::Double)
 }
 
@@ -86,7 +86,7 @@ fn wider(a: &Kind, b: &Kind) -> Kind {
     }
 }
 
-fn is_text(ty: &AvroType) -> bool {
+fn is_text(ty: &ValueType) -> bool {
     ty.kind == Kind::String && ty.logical != Some(Logical::Json)
 }
 
@@ -99,16 +99,16 @@ pub(crate) fn meet(a: Meaning, b: Meaning) -> Meaning {
     }
 }
 
-fn both(a: AvroType, b: AvroType) -> AvroType {
+fn both(a: ValueType, b: ValueType) -> ValueType {
     match (&a.kind, &b.kind) {
         _ if a == b => a,
         // One leaves the type open, the other says it.
         _ if a.logical == Some(Logical::Json) => b,
         _ if b.logical == Some(Logical::Json) => a,
-        (Kind::Record(x), Kind::Record(y)) => AvroType::plain(merged(x, y, both)),
+        (Kind::Record(x), Kind::Record(y)) => ValueType::plain(merged(x, y, both)),
         (Kind::Array(x), Kind::Array(y)) => {
             let element = both(x.as_ref().clone(), y.as_ref().clone());
-            AvroType::plain(Kind::Array(Arc::new(element)))
+            ValueType::plain(Kind::Array(Arc::new(element)))
         }
         // The narrower one holds for both.
         (Kind::Int | Kind::Long, Kind::Float | Kind::Double) => a,
@@ -120,7 +120,7 @@ fn both(a: AvroType, b: AvroType) -> AvroType {
 }
 
 /// The fields of two records as those of one. What both have becomes what `same` makes of it.
-fn merged(a: &RecordType, b: &RecordType, same: fn(AvroType, AvroType) -> AvroType) -> Kind {
+fn merged(a: &RecordType, b: &RecordType, same: fn(ValueType, ValueType) -> ValueType) -> Kind {
     let is_rest = |field: &&RecordField| field.ty.logical == Some(Logical::Rest);
     let named = |record: &RecordType| -> Vec<RecordField> {
         record.fields.iter().filter(|field| !is_rest(field)).cloned().collect()
@@ -131,7 +131,7 @@ fn merged(a: &RecordType, b: &RecordType, same: fn(AvroType, AvroType) -> AvroTy
     for field in named(b) {
         match places.get(&field.name) {
             Some(&at) => {
-                let had = std::mem::replace(&mut fields[at].ty, AvroType::plain(Kind::Null));
+                let had = std::mem::replace(&mut fields[at].ty, ValueType::plain(Kind::Null));
                 fields[at].ty = same(had, field.ty);
             }
             None => fields.push(field),
@@ -144,7 +144,7 @@ fn merged(a: &RecordType, b: &RecordType, same: fn(AvroType, AvroType) -> AvroTy
         fields.push(text.clone());
         return record(fields);
     }
-    let values: Vec<AvroType> = rests
+    let values: Vec<ValueType> = rests
         .filter_map(|field| match &field.ty.kind {
             Kind::Map(value) => Some(value.as_ref().clone()),
             _ => None,
@@ -160,11 +160,11 @@ fn merged(a: &RecordType, b: &RecordType, same: fn(AvroType, AvroType) -> AvroTy
 pub(crate) fn alternatives(base: Meaning, parts: Vec<Meaning>) -> Meaning {
     let had_null = parts.contains(&Meaning::Null);
     let any = parts.contains(&Meaning::Any);
-    let types: Vec<AvroType> = parts
+    let types: Vec<ValueType> = parts
         .into_iter()
         .filter_map(|part| if let Meaning::Type(ty) = part { Some(ty) } else { None })
         .collect();
-    if let Meaning::Type(AvroType { kind: Kind::Record(record), .. }) = &base {
+    if let Meaning::Type(ValueType { kind: Kind::Record(record), .. }) = &base {
         // It is an object in any case: the parts only add columns that are sometimes there.
         let mut fields = Arc::clone(record);
         for ty in types {
@@ -173,7 +173,7 @@ pub(crate) fn alternatives(base: Meaning, parts: Vec<Meaning>) -> Meaning {
                 fields = more;
             }
         }
-        return Meaning::Type(AvroType::plain(Kind::Record(fields)));
+        return Meaning::Type(ValueType::plain(Kind::Record(fields)));
     }
     match (types.is_empty(), any) {
         (true, _) if had_null && !any => meet(base, Meaning::Null),
@@ -189,8 +189,8 @@ mod tests {
 
     #[test]
     fn types_unify_to_what_shows_both() {
-        let plain = AvroType::plain;
-        let date = AvroType { kind: Kind::String, logical: Some(Logical::Date) };
+        let plain = ValueType::plain;
+        let date = ValueType { kind: Kind::String, logical: Some(Logical::Date) };
         let text = plain(Kind::String);
         for (a, b, shown) in [
             (plain(Kind::Int), plain(Kind::Int), plain(Kind::Int)),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use isk_model::{SchemaFormat, SchemaReference};
 
-use crate::avro::{AvroType, Kind, Logical, RecordField, TimeUnit};
+use crate::avro::{Kind, Logical, RecordField, TimeUnit, ValueType};
 use crate::error::SchemaError;
 use crate::json_connect as connect;
 use crate::json_document::{Documents, Node, Scope};
@@ -25,7 +25,7 @@ const MAX_OPEN: usize = 200;
 const MAX_DEPTH: usize = 64;
 
 /// Reads one JSON Schema and the schemas it refers to by name.
-pub(crate) fn parse(text: &str, references: &[SchemaReference]) -> Result<AvroType, SchemaError> {
+pub(crate) fn parse(text: &str, references: &[SchemaReference]) -> Result<ValueType, SchemaError> {
     let main = document(text, "the top")?;
     let references: Vec<(String, Node)> = references
         .iter()
@@ -145,7 +145,7 @@ impl<'a> Mapper<'a> {
             return Ok(Meaning::Null);
         }
         let meanings = real.into_iter().map(|ty| self.typed(ty, node, place));
-        let types: Vec<AvroType> =
+        let types: Vec<ValueType> =
             meanings.map(|m| m.map(Meaning::ty)).collect::<Result<_, _>>()?;
         Ok(Meaning::Type(unify(types)))
     }
@@ -157,7 +157,7 @@ impl<'a> Mapper<'a> {
         place: Place<'_, 'a>,
     ) -> Result<Meaning, SchemaError> {
         Ok(Meaning::Type(match ty {
-            "boolean" => AvroType::plain(Kind::Boolean),
+            "boolean" => ValueType::plain(Kind::Boolean),
             "integer" => connect::integer(node),
             "number" => connect::number(node),
             "string" => string(node),
@@ -184,7 +184,7 @@ impl<'a> Mapper<'a> {
         Ok(Meaning::Any)
     }
 
-    fn array(&mut self, node: &'a Node, place: Place<'_, 'a>) -> Result<AvroType, SchemaError> {
+    fn array(&mut self, node: &'a Node, place: Place<'_, 'a>) -> Result<ValueType, SchemaError> {
         let path = place.below("element");
         let place = Place { path: &path, depth: place.depth + 1, ..place };
         let mut elements = Vec::new();
@@ -202,17 +202,17 @@ impl<'a> Mapper<'a> {
             }
         }
         let element = if elements.is_empty() { json() } else { unify(elements) };
-        Ok(AvroType::plain(Kind::Array(Arc::new(element))))
+        Ok(ValueType::plain(Kind::Array(Arc::new(element))))
     }
 
     /// The members of an object: columns, a map, or its JSON text where nothing is said of them.
-    fn members(&mut self, node: &'a Node, place: Place<'_, 'a>) -> Result<AvroType, SchemaError> {
+    fn members(&mut self, node: &'a Node, place: Place<'_, 'a>) -> Result<ValueType, SchemaError> {
         let properties = node.get("properties").map_or(&[][..], Node::members);
         if let (Some(rest), true) = (node.text(REST_WORD), place.path.is_empty()) {
             let mut fields = self.fields(properties, place)?;
             fields.retain(|field| field.name != rest);
             fields.push(rest_text_field(rest));
-            return Ok(AvroType::plain(record(fields)));
+            return Ok(ValueType::plain(record(fields)));
         }
         let patterns = node.get("patternProperties").map_or(&[][..], Node::members);
         let additional = node.get("additionalProperties");
@@ -236,7 +236,7 @@ impl<'a> Mapper<'a> {
             if open {
                 return Ok(json());
             }
-            return Ok(AvroType::plain(match others.is_empty() {
+            return Ok(ValueType::plain(match others.is_empty() {
                 true => record(Vec::new()),
                 false => Kind::Map(Arc::new(unify(others))),
             }));
@@ -245,7 +245,7 @@ impl<'a> Mapper<'a> {
         if !others.is_empty() {
             fields.push(rest_field(&fields, unify(others)));
         }
-        Ok(AvroType::plain(record(fields)))
+        Ok(ValueType::plain(record(fields)))
     }
 
     fn fields(
@@ -276,7 +276,7 @@ impl<'a> Mapper<'a> {
     }
 }
 
-fn string(node: &Node) -> AvroType {
+fn string(node: &Node) -> ValueType {
     if let Some(bytes) = connect::bytes(node) {
         return bytes;
     }
@@ -286,18 +286,18 @@ fn string(node: &Node) -> AvroType {
         Some("uuid") => Some(Logical::Uuid),
         _ => None,
     };
-    AvroType { kind: Kind::String, logical }
+    ValueType { kind: Kind::String, logical }
 }
 
 /// What the listed values have in common.
 fn of_values<'n>(values: impl Iterator<Item = &'n Node>) -> Meaning {
-    let types: Vec<AvroType> = values
+    let types: Vec<ValueType> = values
         .filter_map(|value| match value {
             Node::Null => None,
-            Node::Bool(_) => Some(AvroType::plain(Kind::Boolean)),
-            Node::Whole(_) => Some(AvroType::plain(Kind::Long)),
-            Node::Number => Some(AvroType::plain(Kind::Double)),
-            Node::Text(_) => Some(AvroType::plain(Kind::String)),
+            Node::Bool(_) => Some(ValueType::plain(Kind::Boolean)),
+            Node::Whole(_) => Some(ValueType::plain(Kind::Long)),
+            Node::Number => Some(ValueType::plain(Kind::Double)),
+            Node::Text(_) => Some(ValueType::plain(Kind::String)),
             Node::List(_) | Node::Object(_) => Some(json()),
         })
         .collect();

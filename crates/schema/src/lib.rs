@@ -118,8 +118,8 @@ mod shape;
 mod table;
 
 pub use avro::{
-    AvroType, Branches, EnumType, FixedType, Kind, Logical, RecordField, RecordType, RecursiveType,
-    TimeUnit,
+    Branches, EnumType, FixedType, Kind, Logical, RecordField, RecordType, RecursiveType, TimeUnit,
+    ValueType,
 };
 pub use error::SchemaError;
 pub use errors::{

@@ -7,7 +7,7 @@ use iceberg::spec::{
     ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, StructType, Type,
 };
 
-use crate::avro::{AvroType, Branches, Kind, Logical, RecordType};
+use crate::avro::{Branches, Kind, Logical, RecordType, ValueType};
 use crate::error::SchemaError;
 use crate::ids::{Candidate, Shape, Walk, child};
 use crate::names;
@@ -17,8 +17,8 @@ pub(crate) enum Layout<'a> {
     Primitive(PrimitiveType),
     /// A struct of these parts; the name tells kinds of structs apart.
     Struct(&'static str, Vec<Part<'a>>),
-    List(&'a AvroType),
-    Map(&'a AvroType),
+    List(&'a ValueType),
+    Map(&'a ValueType),
 }
 
 /// One field of a struct of columns.
@@ -34,7 +34,7 @@ pub(crate) struct Part<'a> {
 }
 
 pub(crate) enum PartType<'a> {
-    Avro(&'a AvroType),
+    Avro(&'a ValueType),
     Long,
 }
 
@@ -42,7 +42,7 @@ pub(crate) enum PartType<'a> {
 const DURATION_PARTS: [&str; 3] = ["months", "days", "milliseconds"];
 
 /// What columns a type has.
-pub(crate) fn layout(ty: &AvroType) -> Layout<'_> {
+pub(crate) fn layout(ty: &ValueType) -> Layout<'_> {
     if let Some(layout) = ty.logical.and_then(logical_layout) {
         return layout;
     }
@@ -100,7 +100,7 @@ pub(crate) fn record_parts(record: &RecordType) -> Vec<Part<'_>> {
         .collect()
 }
 
-fn branch_parts(branches: &[AvroType]) -> Vec<Part<'_>> {
+fn branch_parts(branches: &[ValueType]) -> Vec<Part<'_>> {
     let real = branches.iter().filter(|b| !b.is_null());
     real.map(|branch| Part {
         name: branch.full_name().unwrap_or(branch.short_name()),

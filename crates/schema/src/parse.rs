@@ -1,4 +1,4 @@
-//! Avro schema texts to [`AvroType`]s.
+//! Avro schema texts to [`ValueType`]s.
 //!
 //! The parser is lenient where producers are (names outside Avro's character rules, unknown
 //! attributes, misplaced logical types) and strict where a table's shape depends on it.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use isk_model::SchemaReference;
 use serde_json::{Map, Value};
 
-use crate::avro::{AvroType, EnumType, FixedType, Kind, RecordField, RecordType, RecursiveType};
+use crate::avro::{EnumType, FixedType, Kind, RecordField, RecordType, RecursiveType, ValueType};
 use crate::error::SchemaError;
 use crate::logical::logical_type;
 
@@ -20,7 +20,7 @@ const MAX_TYPES: usize = 20_000;
 const MAX_DEPTH: usize = 64;
 
 /// Parses one Avro schema. `references` are the schemas it names, each after those it names itself.
-pub fn parse(text: &str, references: &[SchemaReference]) -> Result<AvroType, SchemaError> {
+pub fn parse(text: &str, references: &[SchemaReference]) -> Result<ValueType, SchemaError> {
     let mut parser = Parser::default();
     for reference in references {
         parser.text(&reference.text)?;
@@ -31,7 +31,7 @@ pub fn parse(text: &str, references: &[SchemaReference]) -> Result<AvroType, Sch
 /// A type, and how large it is with every named type in place.
 #[derive(Clone)]
 struct Sized {
-    ty: AvroType,
+    ty: ValueType,
     types: usize,
     depth: usize,
 }
@@ -69,7 +69,7 @@ impl Place<'_> {
 }
 
 impl Parser {
-    fn text(&mut self, text: &str) -> Result<AvroType, SchemaError> {
+    fn text(&mut self, text: &str) -> Result<ValueType, SchemaError> {
         let json: Value = serde_json::from_str(text)
             .map_err(|e| SchemaError::invalid("the top", e.to_string()))?;
         Ok(self.schema(&json, Place { namespace: "", path: "" })?.ty)
@@ -86,7 +86,7 @@ impl Parser {
 
     fn reference(&self, name: &str, place: Place<'_>) -> Result<Sized, SchemaError> {
         if let Some(kind) = primitive(name) {
-            return Ok(Sized { ty: AvroType::plain(kind), types: 1, depth: 1 });
+            return Ok(Sized { ty: ValueType::plain(kind), types: 1, depth: 1 });
         }
         let full = qualify(name, place.namespace);
         // A short name may also mean a type without namespace, as older producers write.
@@ -95,7 +95,7 @@ impl Parser {
             Some((_, Named::Done(sized))) => Ok(sized.clone()),
             Some((name, Named::Open(aliases))) => {
                 let ty = RecursiveType { name: name.clone(), aliases: aliases.clone() };
-                let ty = AvroType::plain(Kind::Recursive(Arc::new(ty)));
+                let ty = ValueType::plain(Kind::Recursive(Arc::new(ty)));
                 Ok(Sized { ty, types: 1, depth: 1 })
             }
             None => Err(place.invalid(format!("type {full} is not defined"))),
@@ -118,7 +118,7 @@ impl Parser {
             seen.insert(name);
             types.push(size.add(branch, place)?);
         }
-        size.over(AvroType::plain(Kind::Union(types.into())))
+        size.over(ValueType::plain(Kind::Union(types.into())))
     }
 
     fn object(
@@ -154,7 +154,7 @@ impl Parser {
         object: &Map<String, Value>,
         attribute: &str,
         segment: &str,
-        kind: impl FnOnce(Arc<AvroType>) -> Kind,
+        kind: impl FnOnce(Arc<ValueType>) -> Kind,
         place: Place<'_>,
     ) -> Result<Sized, SchemaError> {
         let inner = object
@@ -164,7 +164,7 @@ impl Parser {
         let inner = self.schema(inner, Place { path: &path, ..place })?;
         let mut size = Size::default();
         let inner = size.add(inner, place)?;
-        size.over(AvroType::plain(kind(Arc::new(inner))))
+        size.over(ValueType::plain(kind(Arc::new(inner))))
     }
 
     fn define(
@@ -175,7 +175,7 @@ impl Parser {
     ) -> Result<Sized, SchemaError> {
         let (name, aliases) = self.claim_name(object, place)?;
         let kind = build(name.clone(), aliases)?;
-        let sized = Sized { ty: AvroType::plain(kind), types: 1, depth: 1 };
+        let sized = Sized { ty: ValueType::plain(kind), types: 1, depth: 1 };
         self.named.insert(name, Named::Done(sized.clone()));
         Ok(sized)
     }
@@ -237,7 +237,7 @@ impl Parser {
             });
         }
         let record = RecordType { name: name.clone(), aliases, fields: out };
-        let sized = size.over(AvroType::plain(Kind::Record(Arc::new(record))))?;
+        let sized = size.over(ValueType::plain(Kind::Record(Arc::new(record))))?;
         self.named.insert(name, Named::Done(sized.clone()));
         Ok(sized)
     }
@@ -251,7 +251,7 @@ struct Size {
 }
 
 impl Size {
-    fn add(&mut self, inner: Sized, place: Place<'_>) -> Result<AvroType, SchemaError> {
+    fn add(&mut self, inner: Sized, place: Place<'_>) -> Result<ValueType, SchemaError> {
         self.types += inner.types;
         self.depth = self.depth.max(inner.depth);
         if self.types > MAX_TYPES {
@@ -267,7 +267,7 @@ impl Size {
         Ok(inner.ty)
     }
 
-    fn over(self, ty: AvroType) -> Result<Sized, SchemaError> {
+    fn over(self, ty: ValueType) -> Result<Sized, SchemaError> {
         Ok(Sized { ty, types: self.types + 1, depth: self.depth + 1 })
     }
 }

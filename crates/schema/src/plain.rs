@@ -2,7 +2,7 @@
 
 use isk_model::SchemaFormat;
 
-use crate::avro::{AvroType, Kind, Logical};
+use crate::avro::{Kind, Logical, ValueType};
 use crate::error::SchemaError;
 
 /// What one plain value is. Numbers are big-endian.
@@ -40,7 +40,7 @@ impl PlainKind {
         Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, kind)| kind)
     }
 
-    fn ty(self) -> AvroType {
+    fn ty(self) -> ValueType {
         let kind = match self {
             Self::String | Self::Uuid => Kind::String,
             Self::Short | Self::Int => Kind::Int,
@@ -48,12 +48,12 @@ impl PlainKind {
             Self::Float => Kind::Float,
             Self::Double => Kind::Double,
         };
-        AvroType { kind, logical: (self == Self::Uuid).then_some(Logical::Uuid) }
+        ValueType { kind, logical: (self == Self::Uuid).then_some(Logical::Uuid) }
     }
 }
 
 /// The type of plain values of a name.
-pub(crate) fn parse(name: &str) -> Result<AvroType, SchemaError> {
+pub(crate) fn parse(name: &str) -> Result<ValueType, SchemaError> {
     PlainKind::of_name(name).map(PlainKind::ty).ok_or_else(|| {
         SchemaError::of(SchemaFormat::Plain, "the top", format!("{name:?} is none of its types"))
     })

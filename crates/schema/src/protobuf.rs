@@ -11,7 +11,7 @@ use prost_reflect::{
 };
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
-use crate::avro::{AvroType, EnumType, Kind, Logical, RecordField, RecordType, TimeUnit};
+use crate::avro::{EnumType, Kind, Logical, RecordField, RecordType, TimeUnit, ValueType};
 use crate::error::SchemaError;
 use crate::protobuf_json::ProtoMessage;
 
@@ -111,7 +111,7 @@ impl ProtoSchema {
     ///
     /// # Errors
     /// It is too large.
-    pub fn root(&self) -> Result<AvroType, SchemaError> {
+    pub fn root(&self) -> Result<ValueType, SchemaError> {
         match self.message(&self.root) {
             Some(message) => message,
             None => Err(invalid("it has no message")),
@@ -119,10 +119,10 @@ impl ProtoSchema {
     }
 
     /// The type of the message at a path: its index among those at the top, then among those in it.
-    pub fn message(&self, path: &[i32]) -> Option<Result<AvroType, SchemaError>> {
+    pub fn message(&self, path: &[i32]) -> Option<Result<ValueType, SchemaError>> {
         let message = self.descriptor(path)?;
         let mut mapper = Mapper { open: Vec::new(), fields: 0 };
-        Some(mapper.record(&message).map(AvroType::plain))
+        Some(mapper.record(&message).map(ValueType::plain))
     }
 
     /// The full name of the message at a path.
@@ -155,7 +155,7 @@ impl ProtoSchema {
     }
 
     /// The type of the message of a full name.
-    pub(crate) fn named(&self, name: &str) -> Result<AvroType, SchemaError> {
+    pub(crate) fn named(&self, name: &str) -> Result<ValueType, SchemaError> {
         let message = self.path(name).and_then(|path| self.message(&path));
         message.unwrap_or_else(|| Err(invalid(format!("it has no message {name}"))))
     }
@@ -281,12 +281,12 @@ impl Mapper {
                 };
                 let key = self.value(&part(1)?)?.1;
                 let (ty, value) = self.value(&part(2)?)?;
-                (AvroType::plain(Kind::Map(Arc::new(ty))), value, Some(key))
+                (ValueType::plain(Kind::Map(Arc::new(ty))), value, Some(key))
             }
             _ => {
                 let (ty, value) = self.value(field)?;
                 let list = field.is_list();
-                (if list { AvroType::plain(Kind::Array(Arc::new(ty))) } else { ty }, value, None)
+                (if list { ValueType::plain(Kind::Array(Arc::new(ty))) } else { ty }, value, None)
             }
         };
         Ok(RecordField {
@@ -307,12 +307,12 @@ impl Mapper {
     }
 
     /// The type of one value of a field.
-    fn value(&mut self, field: &FieldDescriptor) -> Result<(AvroType, ProtoValue), SchemaError> {
-        let uint64 = || AvroType {
+    fn value(&mut self, field: &FieldDescriptor) -> Result<(ValueType, ProtoValue), SchemaError> {
+        let uint64 = || ValueType {
             kind: Kind::Bytes,
             logical: Some(Logical::Decimal { precision: 20, scale: 0 }),
         };
-        let plain = AvroType::plain;
+        let plain = ValueType::plain;
         Ok(match field.kind() {
             Wire::Double => (plain(Kind::Double), ProtoValue::Double),
             Wire::Float => (plain(Kind::Float), ProtoValue::Float),
@@ -347,7 +347,7 @@ impl Mapper {
         &mut self,
         message: &MessageDescriptor,
         group: bool,
-    ) -> Result<(AvroType, ProtoValue), SchemaError> {
+    ) -> Result<(ValueType, ProtoValue), SchemaError> {
         let name = message.full_name();
         let known = name.strip_prefix("google.protobuf.").unwrap_or_default();
         let recursive = self.open.iter().any(|open| open == name);
@@ -355,7 +355,7 @@ impl Mapper {
         match known {
             "Timestamp" => {
                 let logical = Some(Logical::Timestamp(TimeUnit::Micros));
-                return Ok((AvroType { kind: Kind::Long, logical }, ProtoValue::Timestamp));
+                return Ok((ValueType { kind: Kind::Long, logical }, ProtoValue::Timestamp));
             }
             "DoubleValue" | "FloatValue" | "Int64Value" | "UInt64Value" | "Int32Value"
             | "UInt32Value" | "BoolValue" | "StringValue" | "BytesValue" => {
@@ -369,7 +369,7 @@ impl Mapper {
         // What holds itself has no columns, a `google.protobuf.Struct` for one.
         let as_text = recursive || too_deep || matches!(known, "Struct" | "Value" | "ListValue");
         if as_text && !group {
-            let ty = AvroType { kind: Kind::String, logical: Some(Logical::Json) };
+            let ty = ValueType { kind: Kind::String, logical: Some(Logical::Json) };
             return Ok((ty, ProtoValue::Json(ProtoMessage(message.clone()))));
         }
         if as_text {
@@ -378,6 +378,6 @@ impl Mapper {
         }
         let kind = self.record(message)?;
         let value = if group { ProtoValue::Group } else { ProtoValue::Message };
-        Ok((AvroType::plain(kind), value))
+        Ok((ValueType::plain(kind), value))
     }
 }

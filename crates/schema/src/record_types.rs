@@ -10,7 +10,7 @@ use std::sync::Arc;
 use iceberg::spec::{NestedField, NestedFieldRef, Schema, Type};
 use isk_model::{SchemaFormat, SchemaVersion};
 
-use crate::avro::{AvroType, Kind, last_segment};
+use crate::avro::{Kind, ValueType, last_segment};
 use crate::error::SchemaError;
 use crate::ids::{FieldIdMap, Part};
 use crate::mapping::{self, Columns, PartType};
@@ -38,7 +38,7 @@ pub struct RecordKind {
     /// What its schema is written in.
     pub format: SchemaFormat,
     /// The type of its records.
-    pub ty: Arc<AvroType>,
+    pub ty: Arc<ValueType>,
 }
 
 impl RecordKind {
@@ -97,7 +97,7 @@ pub fn json_title(text: &str) -> Option<String> {
 }
 
 impl TypedSchema {
-    fn parse(&self) -> Result<AvroType, SchemaError> {
+    fn parse(&self) -> Result<ValueType, SchemaError> {
         match self.schema.format {
             SchemaFormat::Protobuf => {
                 ProtoSchema::parse(&self.schema.text, &self.schema.references)?
@@ -107,7 +107,7 @@ impl TypedSchema {
         }
     }
 
-    fn part<'a>(&'a self, ty: &'a AvroType) -> mapping::Part<'a> {
+    fn part<'a>(&'a self, ty: &'a ValueType) -> mapping::Part<'a> {
         mapping::Part {
             name: &self.record_type,
             column: last_segment(&self.record_type),
@@ -118,7 +118,10 @@ impl TypedSchema {
     }
 
     /// Its type, and the ids of its fields.
-    fn walk(&self, ids: &mut FieldIdMap) -> Result<(AvroType, BTreeMap<String, i32>), SchemaError> {
+    fn walk(
+        &self,
+        ids: &mut FieldIdMap,
+    ) -> Result<(ValueType, BTreeMap<String, i32>), SchemaError> {
         let ty = self.parse()?;
         let name = format!("{} {}", digest(&self.schema, Part::Value), self.record_type);
         if ids.walked(&name).is_none() {
@@ -136,7 +139,7 @@ impl TypedSchema {
 /// One type as of its last version.
 struct Shown<'a> {
     version: &'a TypedSchema,
-    ty: Arc<AvroType>,
+    ty: Arc<ValueType>,
     ids: BTreeMap<String, i32>,
 }
 

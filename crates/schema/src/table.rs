@@ -8,7 +8,7 @@ use iceberg::spec::{PrimitiveType, Schema, SchemaRef, Type};
 use isk_model::{RegistrySchemaId, SchemaFormat, SchemaReference, SchemaVersion};
 use sha2::{Digest, Sha256};
 
-use crate::avro::{AvroType, Kind};
+use crate::avro::{Kind, ValueType};
 use crate::error::SchemaError;
 use crate::ids::{FieldIdMap, Part, Walk};
 use crate::json_schema;
@@ -42,7 +42,7 @@ impl SchemaText {
     ///
     /// # Errors
     /// The text is no schema of its format, or one that no table can follow.
-    pub fn parse(&self) -> Result<AvroType, SchemaError> {
+    pub fn parse(&self) -> Result<ValueType, SchemaError> {
         match self.format {
             SchemaFormat::Avro => parse(&self.text, &self.references),
             SchemaFormat::Json => json_schema::parse(&self.text, &self.references),
@@ -60,9 +60,9 @@ pub enum ValueKind {
     /// One column `kafka_value` of JSON text, whatever schema a value was written with.
     JsonText,
     /// Records of a format in Confluent framing, shown under this type.
-    Framed(SchemaFormat, Arc<AvroType>),
+    Framed(SchemaFormat, Arc<ValueType>),
     /// Written with this schema, and nothing else in the bytes.
-    Bare(SchemaText, Arc<AvroType>),
+    Bare(SchemaText, Arc<ValueType>),
     /// Of several types in Confluent framing, each in a column of its own.
     Several(Arc<[RecordKind]>),
     /// The values of one of several types alone.
@@ -77,9 +77,9 @@ pub enum KeyKind {
     /// `kafka_key` is JSON text, whatever schema a key was written with.
     JsonText,
     /// A format in Confluent framing, shown under this type in `kafka_key`.
-    Framed(SchemaFormat, Arc<AvroType>),
+    Framed(SchemaFormat, Arc<ValueType>),
     /// Written with this schema, and nothing else in the bytes.
-    Bare(SchemaText, Arc<AvroType>),
+    Bare(SchemaText, Arc<ValueType>),
 }
 
 /// A table's columns as of one version of its topic's subjects.
@@ -108,7 +108,7 @@ impl TableSchema {
     }
 }
 
-fn columns_of(value: &AvroType) -> usize {
+fn columns_of(value: &ValueType) -> usize {
     match &value.kind {
         Kind::Record(record) => record.fields.len(),
         _ => 1,
@@ -194,7 +194,7 @@ pub fn json_text_schema() -> Result<TableSchema, SchemaError> {
 const WHOLE_VALUE: &str = "whole value";
 
 fn value_fields(
-    ty: &AvroType,
+    ty: &ValueType,
     ids: &BTreeMap<String, i32>,
 ) -> Result<Vec<iceberg::spec::NestedFieldRef>, SchemaError> {
     let columns = Columns { ids };
@@ -213,7 +213,7 @@ fn value_fields(
     }
 }
 
-fn whole_value(ty: &AvroType) -> mapping::Part<'_> {
+fn whole_value(ty: &ValueType) -> mapping::Part<'_> {
     mapping::Part {
         name: "value",
         column: "value",
@@ -223,7 +223,7 @@ fn whole_value(ty: &AvroType) -> mapping::Part<'_> {
     }
 }
 
-type Newest<'a> = Option<(&'a SchemaText, Arc<AvroType>, BTreeMap<String, i32>)>;
+type Newest<'a> = Option<(&'a SchemaText, Arc<ValueType>, BTreeMap<String, i32>)>;
 
 /// Walks a subject's history; gives the last version's type and the ids of its fields.
 fn newest<'a>(
@@ -241,7 +241,7 @@ fn newest<'a>(
     Ok(Some((last, Arc::new(ty), given)))
 }
 
-fn walk(version: &SchemaText, part: Part, ids: &mut FieldIdMap) -> Result<AvroType, SchemaError> {
+fn walk(version: &SchemaText, part: Part, ids: &mut FieldIdMap) -> Result<ValueType, SchemaError> {
     let ty = version.parse()?;
     let digest = digest(version, part);
     if ids.walked(&digest).is_none() {
@@ -252,7 +252,7 @@ fn walk(version: &SchemaText, part: Part, ids: &mut FieldIdMap) -> Result<AvroTy
     Ok(ty)
 }
 
-fn assign(ty: &AvroType, part: Part, walk: &mut Walk) -> Result<(), SchemaError> {
+fn assign(ty: &ValueType, part: Part, walk: &mut Walk) -> Result<(), SchemaError> {
     match (part, &ty.kind) {
         (Part::Value, Kind::Record(record)) => {
             mapping::assign_parts(&mapping::record_parts(record), part.root(), walk)

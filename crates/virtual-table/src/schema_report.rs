@@ -5,7 +5,7 @@ use std::sync::Arc;
 use iceberg::spec::{NestedField, Type};
 use isk_kafka::TopicDescription;
 use isk_model::{SchemaFormat, SchemaVersion};
-use isk_schema::{AvroType, Branches, JsonKind, Kind, Logical, Observed, TableSchema, ValueKind};
+use isk_schema::{Branches, JsonKind, Kind, Logical, Observed, TableSchema, ValueKind, ValueType};
 
 use crate::api::ServiceError;
 use crate::discovery::{PinError, Sample};
@@ -204,7 +204,7 @@ impl Service {
 }
 
 /// The field of a record behind a column, by its place; of another type, the type itself.
-fn part(ty: &AvroType, at: usize) -> Option<(Option<&str>, &AvroType)> {
+fn part(ty: &ValueType, at: usize) -> Option<(Option<&str>, &ValueType)> {
     match &ty.kind {
         Kind::Record(record) => {
             record.fields.get(at).map(|field| (Some(field.name.as_str()), &field.ty))
@@ -220,7 +220,7 @@ fn part(ty: &AvroType, at: usize) -> Option<(Option<&str>, &AvroType)> {
 
 fn column(
     field: &NestedField,
-    ty: Option<&AvroType>,
+    ty: Option<&ValueType>,
     seen: Option<(&Observed, u64)>,
     above: &[String],
     out: &mut Vec<ColumnReport>,

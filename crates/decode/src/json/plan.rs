@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use isk_schema::{AvroType, Kind, Logical, RecordType};
+use isk_schema::{Kind, Logical, RecordType, ValueType};
 
 use super::rest::Brackets;
 use crate::plan::Place;
@@ -97,7 +97,7 @@ pub(crate) struct JsonField {
 }
 
 /// The plan for payloads as whole rows of a table.
-pub(crate) fn rows(w: &AvroType, r: &AvroType, place: Place) -> JsonRows {
+pub(crate) fn rows(w: &ValueType, r: &ValueType, place: Place) -> JsonRows {
     match (&r.kind, place) {
         (_, Place::Column { at, name, .. }) => JsonRows::One { at, name, plan: plan(Some(w), r) },
         (Kind::Record(record), Place::Spread) => JsonRows::Spread(fields(Some(w), record)),
@@ -111,7 +111,7 @@ pub(crate) enum JsonRows {
     One { at: usize, name: String, plan: JsonPlan },
 }
 
-fn plan(w: Option<&AvroType>, r: &AvroType) -> JsonPlan {
+fn plan(w: Option<&ValueType>, r: &ValueType) -> JsonPlan {
     let w = w.unwrap_or(r);
     if let Some(logical) = r.logical {
         match logical {
@@ -158,11 +158,11 @@ fn plan(w: Option<&AvroType>, r: &AvroType) -> JsonPlan {
 }
 
 /// Whether a number is a time of some kind: without being told, it cannot be seen.
-fn has_logical(w: &AvroType) -> bool {
+fn has_logical(w: &ValueType) -> bool {
     w.logical.is_some() && matches!(w.kind, Kind::Int | Kind::Long)
 }
 
-fn decimal(w: &AvroType, precision: u32, scale: u32) -> JsonPlan {
+fn decimal(w: &ValueType, precision: u32, scale: u32) -> JsonPlan {
     let shift = match (&w.kind, w.logical) {
         (Kind::Bytes, Some(Logical::Decimal { scale: from, .. })) => {
             i32::try_from(i64::from(scale) - i64::from(from)).ok()
@@ -172,7 +172,7 @@ fn decimal(w: &AvroType, precision: u32, scale: u32) -> JsonPlan {
     JsonPlan::Decimal { precision, scale, shift }
 }
 
-fn elements(w: Option<&AvroType>, r: &AvroType, key: u64) -> JsonElements {
+fn elements(w: Option<&ValueType>, r: &ValueType, key: u64) -> JsonElements {
     let plan = plan(w, r);
     JsonElements { opens: plan.opens(), plan: Box::new(plan), cells: cells(r) + key }
 }
@@ -189,8 +189,8 @@ fn escaped(name: &str) -> String {
     text.get(1..text.len() - 1).unwrap_or_default().to_owned()
 }
 
-fn fields(w: Option<&AvroType>, r: &RecordType) -> JsonRecord {
-    let writers: HashMap<&str, &AvroType> = match w.map(|w| &w.kind) {
+fn fields(w: Option<&ValueType>, r: &RecordType) -> JsonRecord {
+    let writers: HashMap<&str, &ValueType> = match w.map(|w| &w.kind) {
         Some(Kind::Record(w)) => w.fields.iter().map(|f| (f.name.as_str(), &f.ty)).collect(),
         _ => HashMap::new(),
     };

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use isk_schema::{
-    AvroType, Kind, Logical, ProtoMessage, ProtoSchema, ProtoValue, RecordField, RecordKind,
-    RecordType,
+    Kind, Logical, ProtoMessage, ProtoSchema, ProtoValue, RecordField, RecordKind, RecordType,
+    ValueType,
 };
 
 use crate::plan::Place;
@@ -114,7 +114,7 @@ pub(crate) enum Absent {
 }
 
 /// The plans of a writer's messages that a table of type `r` can show.
-pub(crate) fn rows(w: &ProtoSchema, r: &AvroType, place: &Place) -> ProtoRows {
+pub(crate) fn rows(w: &ProtoSchema, r: &ValueType, place: &Place) -> ProtoRows {
     let shown = r.full_name().unwrap_or_default();
     let messages = w.paths(shown).into_iter().map(|path| planned(w, path, r, place.clone()));
     ProtoRows { messages: messages.collect(), shown: shown.to_owned() }
@@ -135,7 +135,7 @@ pub(crate) fn typed<'k>(
     ProtoRows { messages, shown: shown.join(", ") }
 }
 
-fn planned(w: &ProtoSchema, path: Vec<i32>, r: &AvroType, place: Place) -> Message {
+fn planned(w: &ProtoSchema, path: Vec<i32>, r: &ValueType, place: Place) -> Message {
     let plan = match w.message(&path) {
         Some(Ok(ty)) => match (&ty.kind, &r.kind) {
             (Kind::Record(w), Kind::Record(r)) => Ok(message(w, r)),
@@ -212,7 +212,7 @@ fn field_plan(w: &RecordField, r: &RecordField) -> (Many, ValuePlan) {
     let (Some(wp), Some(rp)) = (&w.proto, &r.proto) else {
         return (Many::One, refuse(ProtoValue::Bytes, "it is of no message"));
     };
-    let element = |ty: &AvroType| match &ty.kind {
+    let element = |ty: &ValueType| match &ty.kind {
         Kind::Array(inner) | Kind::Map(inner) => inner.as_ref().clone(),
         _ => ty.clone(),
     };
@@ -231,7 +231,7 @@ fn refuse(wire: ProtoValue, why: &str) -> ValuePlan {
     ValuePlan { wire, shown: Shown::Refuse(why.to_owned()) }
 }
 
-fn value(w: &ProtoValue, wt: &AvroType, r: &ProtoValue, rt: &AvroType) -> ValuePlan {
+fn value(w: &ProtoValue, wt: &ValueType, r: &ProtoValue, rt: &ValueType) -> ValuePlan {
     let is_time = matches!(rt.logical, Some(Logical::Timestamp(_)));
     let shown = match (w, &wt.kind, &rt.kind) {
         (ProtoValue::Wrapper(inner), ..) => {

@@ -12,7 +12,7 @@ use isk_decode::{DecodedBatch, TopicDecoder, WriterSchema};
 use isk_model::{
     KafkaPartition, Offset, RecordBlock, RegistrySchemaId, SchemaFormat, TimestampType,
 };
-use isk_schema::{AvroType, Branches, FieldIdMap, Kind, SchemaText, TableSchema, table_schema};
+use isk_schema::{Branches, FieldIdMap, Kind, SchemaText, TableSchema, ValueType, table_schema};
 
 /// One value of a row, in a form both sides can be brought to.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,7 +118,7 @@ pub fn plain(array: &ArrayRef, i: usize) -> Plain {
 }
 
 /// An apache-avro value of a type, as columns show it.
-pub fn expected(value: &Avro, ty: &AvroType) -> Plain {
+pub fn expected(value: &Avro, ty: &ValueType) -> Plain {
     let float = |f: f64| Plain::Float(f.to_bits());
     match (value, &ty.kind) {
         (Avro::Union(index, value), Kind::Union(branches)) => {
