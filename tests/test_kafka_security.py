@@ -94,6 +94,21 @@ def test_the_cluster_decides_what_is_there(cluster, way):
     assert ("librdkafka fetches the records" in log) == (way == "tls-oauthbearer")
 
 
+def test_a_certificate_that_only_librdkafka_takes():
+    """It is the server's and its authority's in one. The fetch path of our own refuses that, and leaves the records to librdkafka."""
+    with SecureBroker(Authority("self-signed", self_signed=True)) as own:
+        own.add_user()
+        records.create_topic(own.bootstrap, OPEN, 2)
+        records.produce(records.producer(own.bootstrap), OPEN, EXPECTED)
+        own.allow(USER, OPEN, "READ", "DESCRIBE_CONFIGS")
+        with Isk(sasl(own, "SCRAM-SHA-512")) as server:
+            rows = clients.pyiceberg_catalog(server.catalog_uri).load_table(f"hotset.{OPEN}").scan().to_arrow()
+            assert sorted(rows["kafka_value"].to_pylist()) == EXPECTED
+            log = server.log_text()
+        assert log.count("librdkafka fetches the records: a broker's TLS is not taken here") == 1
+        assert "CaUsedAsEndEntity" in log
+
+
 def test_a_password_that_is_renewed_while_it_runs(authority, tmp_path):
     """Both clients of the service, its own and librdkafka, log in with what the file says now."""
     secret = tmp_path / "password"

@@ -22,7 +22,8 @@ LOCAL = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
 class Authority:
     """`ca_file` is what clients trust, `truststore` the same for Java; `context` and `keystore` hold a certificate for 127.0.0.1, for Python and for Java."""
 
-    def __init__(self, name: str = "tls") -> None:
+    def __init__(self, name: str = "tls", self_signed: bool = False) -> None:
+        """`self_signed`: the server has the authority's own certificate, as set-ups without an authority do."""
         folder = self.folder = work_root() / name
         folder.mkdir(exist_ok=True)
         self.ca_file = folder / "ca.pem"
@@ -31,11 +32,13 @@ class Authority:
         ca_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
         ca_name = _name("a private authority")
         ca = _certificate(ca_name, ca_key.public_key(), ca_name).add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        if self_signed:
+            ca, server_key = ca.add_extension(x509.SubjectAlternativeName([LOCAL]), critical=False), ca_key
         ca = ca.sign(ca_key, hashes.SHA256())
         self._key, self._name = ca_key, ca_name
         address = x509.SubjectAlternativeName([LOCAL])
         server = _certificate(_name("a server"), server_key.public_key(), ca_name).add_extension(address, critical=False)
-        server = server.sign(ca_key, hashes.SHA256())
+        server = ca if self_signed else server.sign(ca_key, hashes.SHA256())
         pem = serialization.Encoding.PEM
         self.ca_file.write_bytes(ca.public_bytes(pem))
         chain = folder / "server.pem"
