@@ -196,8 +196,7 @@ pub(crate) fn requests(data: &[u8]) {
         request = request.header(name, value);
     }
     let Ok(request) = request.body(Body::from(asked.body.to_vec())) else { return };
-    let segments: Vec<String> =
-        request.uri().path().split('/').filter_map(|part| decoded(part)).collect();
+    let segments: Vec<String> = request.uri().path().split('/').filter_map(decoded).collect();
     let Answered { answer, names, .. } = ask(request);
     for (namespace, table) in &names {
         let of_a_topic = asked.path.starts_with("/api/") && namespace == "hotset";
@@ -218,10 +217,10 @@ fn decoded(part: &str) -> Option<String> {
     let mut out = Vec::new();
     let mut rest = part.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
-        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.map(|digits| u8::from_str_radix(digits, 16)) {
-            Some(Ok(meant)) if byte == b'%' => {
-                out.push(meant);
+        let digits = after.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        match digits.and_then(|digits| std::str::from_utf8(digits).ok()) {
+            Some(digits) if byte == b'%' => {
+                out.push(u8::from_str_radix(digits, 16).unwrap());
                 rest = &after[2..];
             }
             _ => {
