@@ -51,14 +51,15 @@ soak: build ## 32 clients for 20 minutes while servers go and come; docs/RELIABI
 	@deploy/setup.sh --tests
 	tests/soak/run --docs $(SOAK_FLAGS)
 
-fuzz: setup ## Ten minutes of fuzzing for each decoder and parser (FUZZ_SECONDS)
+fuzz: setup ## Ten minutes of fuzzing for each target, decoders, parsers and HTTP; docs/RELIABILITY.md (FUZZ_SECONDS)
 	fuzz/run
 
-fuzz-http: build ## A million requests, bent in many ways, over both ports (FUZZ_REQUESTS, FUZZ_SEED)
+fuzz-http: build ## A million requests, bent in many ways, over both ports; the descriptions in openapi/ held against a service (FUZZ_REQUESTS, FUZZ_EXAMPLES, FUZZ_SEED)
 	@deploy/setup.sh --tests
 	tests/stack/run setup
 	$(CARGO) build --release --locked -p isk-fuzz-http
 	tests/stack/run python tests/fuzz_http.py target/release/fuzz-http --requests $${FUZZ_REQUESTS:-1000000} --seed $${FUZZ_SEED:-1}
+	tests/stack/run python tests/fuzz_openapi.py --examples $${FUZZ_EXAMPLES:-200} --seed $${FUZZ_SEED:-1}
 
 differential: setup ## Records of 1,500 random schemas against the producers' own libraries
 	@deploy/setup.sh --tests

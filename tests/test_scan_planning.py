@@ -109,6 +109,8 @@ def test_other_tables_are_planned_by_the_client(lake_isk, make_pair):
     pair = make_pair(1)
     answer = requests.post(f"{lake_isk.catalog_uri}/v1/namespaces/merged/tables/{pair.topic}/plan", json={}, timeout=30)
     assert answer.status_code == 406 and "scan-planning-mode" in answer.json()["error"]["message"]
+    answer = requests.post(f"{lake_isk.catalog_uri}/v1/namespaces/nobody/tables/{pair.topic}/plan", json={}, timeout=30)
+    assert answer.status_code == 404 and answer.json()["error"]["type"] == "NoSuchNamespaceException"
 
 
 def _metric(isk, name):

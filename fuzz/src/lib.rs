@@ -4,9 +4,13 @@
 //! them all.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "to panic is what a fuzzer is told by")]
 
+mod access_file;
 mod discovery;
+mod edge;
 mod json_text;
+mod object_keys;
 mod record_types;
+mod tokens;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -20,7 +24,7 @@ use isk_model::{
 use isk_schema::{CONFIGURED, FieldIdMap, SchemaText, table_schema};
 
 /// The targets.
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 24] = [
     "avro",
     "json",
     "protobuf",
@@ -35,6 +39,16 @@ pub const NAMES: [&str; 14] = [
     "protobuf-schema",
     "record-types-schema",
     "registry",
+    "access-file",
+    "catalog",
+    "http-head",
+    "object-key",
+    "s3",
+    "s3-xml",
+    "scan-filter",
+    "signature",
+    "table-name",
+    "token",
 ];
 
 /// The target of a name.
@@ -60,6 +74,16 @@ pub fn target(name: &str) -> Option<fn(&[u8])> {
             record_types::schemas
         }
         "registry" => isk_kafka::read_any_answer,
+        "access-file" => access_file::files,
+        "catalog" => edge::catalog::requests,
+        "http-head" => edge::heads::heads,
+        "object-key" => object_keys::keys,
+        "s3" => edge::gateway::requests,
+        "s3-xml" => edge::xml::documents,
+        "scan-filter" => edge::filters::predicates,
+        "signature" => edge::signatures::requests,
+        "table-name" => object_keys::tables,
+        "token" => tokens::tokens,
         _ => return None,
     })
 }

@@ -39,6 +39,16 @@ def install_into(target: Path, packages: list[str]) -> None:
     _uv("pip", "install", "--quiet", "--target", str(target), "--no-deps", *packages)
 
 
+def tool(requirement: str) -> Path:
+    """The folder of a package's programs, in an environment of its own: it is too large for that of the clients, or wants other versions."""
+    target = cache.root() / "tools" / cache.digest(requirement)
+    if not (target / "complete").exists():
+        venv.create(target, clear=True)
+        _uv("pip", "install", "--quiet", "--python", str(target / "bin" / "python"), requirement)
+        (target / "complete").touch()
+    return target / "bin"
+
+
 def lock() -> None:
     """Rewrites the full list of pins from the chosen ones in versions.toml."""
     chosen = cache.root() / "requirements.in"

@@ -137,10 +137,18 @@ impl AccessFile {
     /// # Errors
     /// [`FileError`], which shows no secret.
     pub fn read(&self) -> Result<Book, FileError> {
+        let text = std::fs::read_to_string(&self.0);
+        self.parse(&text.map_err(|e| FileError::new(&self.0, e.to_string()))?)
+    }
+
+    /// What the file says if this is its text; the files that it names are read.
+    ///
+    /// # Errors
+    /// [`FileError`], which shows no secret.
+    pub fn parse(&self, text: &str) -> Result<Book, FileError> {
         let failed = |reason: String| FileError::new(&self.0, reason);
-        let text = std::fs::read_to_string(&self.0).map_err(|e| failed(e.to_string()))?;
         // The library's text quotes the line, and a line may hold what should have been a digest.
-        let written: Written = toml::from_str(&text).map_err(|error| {
+        let written: Written = toml::from_str(text).map_err(|error| {
             let before = error.span().and_then(|span| text.get(..span.start));
             let line = before.map_or(0, |before| before.matches('\n').count() + 1);
             failed(format!("line {line}: {}", without_values(error.message())))

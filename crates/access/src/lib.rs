@@ -1,7 +1,7 @@
 //! Who may in, and who may what: shared by both HTTP edges.
 //!
 //! [`Access`] is the one value that the edges ask. It knows callers by bearer tokens of its own (`tokens`), of an
-//! external issuer (`oidc`) or by API keys, and S3 clients by keys that it vends (`vended`) or that are configured.
+//! external issuer (`oidc`, `issuer_keys`) or by API keys, and S3 clients by keys that it vends (`vended`) or that are configured.
 //! Principals and rules stand in one file (`file`), which is read again when it changes; what a caller may do is
 //! decided by [`Rules`], which do no I/O.
 //!
@@ -14,6 +14,7 @@ mod audit;
 mod book;
 mod credentials;
 mod file;
+mod issuer_keys;
 mod kafka;
 mod keys;
 mod known;
@@ -34,6 +35,7 @@ pub use audit::{Audit, AuditSettings, Event};
 pub use book::{Book, ConfiguredPrincipal, S3Key};
 pub use credentials::{BadCredential, credentials};
 pub use file::{AccessFile, FileError};
+pub use issuer_keys::IssuerKeys;
 pub use kafka::{AsksKafka, KafkaLogin, KafkaSilent, TopicRights};
 pub use keys::{SigningKey, WeakKey};
 pub use limit::Permit;

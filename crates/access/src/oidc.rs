@@ -1,16 +1,13 @@
 //! Tokens of an external issuer: OpenID Connect discovery, its keys and their rotation.
 
-use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 
-use crate::principal::{Caller, Source};
+use crate::issuer_keys::{IssuerKeys, checked, header_of};
+use crate::principal::Caller;
 use crate::ring_provider;
 
 /// How old the keys may be before they are asked for again.
@@ -22,9 +19,6 @@ const KEPT: Duration = Duration::from_secs(12 * 3600);
 /// How long one answer of the issuer may take, and how long it may be.
 const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_ANSWER: usize = 1 << 20;
-
-/// How far the issuer's clock may be off, in seconds.
-const LEEWAY: u64 = 60;
 
 /// How an external issuer is configured.
 #[derive(Debug, Clone)]
@@ -43,18 +37,18 @@ pub struct OidcSettings {
     pub pause: Duration,
 }
 
-/// The issuer's public keys.
+/// The issuer's public keys, and when they were fetched.
 #[derive(Default)]
-struct Keys {
-    by_id: HashMap<String, (Algorithm, DecodingKey)>,
-    fetched: Option<Instant>,
+struct Fetched {
+    keys: IssuerKeys,
+    at: Option<Instant>,
 }
 
 /// The issuer: its keys are fetched when first needed.
 pub struct Oidc {
     settings: OidcSettings,
     client: reqwest::Client,
-    keys: RwLock<Arc<Keys>>,
+    keys: RwLock<Arc<Fetched>>,
     /// When the issuer was last asked; one at a time asks it.
     asked: tokio::sync::Mutex<Option<Instant>>,
 }
@@ -96,29 +90,15 @@ impl Oidc {
 
     /// The caller of a token, or why it is none.
     pub(crate) async fn check(self: &Arc<Self>, token: &str, now: u64) -> Result<Caller, String> {
-        let header = decode_header(token).map_err(|_| "the token is no JWT".to_owned())?;
-        let (algorithm, key) = self.key(header.kid.as_deref()).await?;
-        // The key decides how tokens are signed with it, and not what a token says of itself.
-        if header.alg != algorithm {
-            return Err("the token is signed in another way than its key is for".to_owned());
-        }
-        let mut validation = Validation::new(algorithm);
-        validation.set_issuer(&[&self.settings.issuer]);
-        validation.set_audience(&[&self.settings.audience]);
-        validation.set_required_spec_claims(&["exp", "iss", "aud"]);
-        // Times are checked below, by the clock that was handed in.
-        (validation.validate_exp, validation.validate_nbf) = (false, false);
-        let claims = decode::<Map<String, Value>>(token, &key, &validation)
-            .map_err(|error| format!("the token is refused: {error}"))?
-            .claims;
-        check_times(&claims, now)?;
-        caller(&claims, &self.settings)
+        let header = header_of(token)?;
+        let key = self.key(header.kid.as_deref()).await?;
+        checked(token, &header, &key, &self.settings, now)
     }
 
     async fn key(self: &Arc<Self>, id: Option<&str>) -> Result<(Algorithm, DecodingKey), String> {
-        let keys = self.known();
-        let age = keys.fetched.map(|fetched| fetched.elapsed());
-        if let Some(key) = keys.find(id).filter(|_| age.is_some_and(|age| age < KEPT)) {
+        let known = self.known();
+        let age = known.at.map(|at| at.elapsed());
+        if let Some(key) = known.keys.find(id).filter(|_| age.is_some_and(|age| age < KEPT)) {
             if age.is_some_and(|age| age > REFRESH) {
                 // Nobody waits for an issuer that may be down while its keys are known.
                 let issuer = Arc::clone(self);
@@ -127,15 +107,15 @@ impl Oidc {
             return Ok(key);
         }
         self.refresh().await;
-        let keys = self.known();
-        let fresh = keys.fetched.is_some_and(|fetched| fetched.elapsed() < KEPT);
-        keys.find(id).filter(|_| fresh).ok_or_else(|| {
+        let known = self.known();
+        let fresh = known.at.is_some_and(|at| at.elapsed() < KEPT);
+        known.keys.find(id).filter(|_| fresh).ok_or_else(|| {
             let why = if fresh { "has no such key" } else { "does not answer" };
             format!("the token's key is not known: the issuer {why}")
         })
     }
 
-    fn known(&self) -> Arc<Keys> {
+    fn known(&self) -> Arc<Fetched> {
         Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -149,8 +129,9 @@ impl Oidc {
         *asked = Some(Instant::now());
         match fetched {
             Ok(keys) => {
-                tracing::debug!(issuer = self.settings.issuer, keys = keys.by_id.len(), "keys");
-                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+                tracing::debug!(issuer = self.settings.issuer, keys = keys.len(), "keys");
+                let fetched = Arc::new(Fetched { keys, at: Some(Instant::now()) });
+                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = fetched;
             }
             Err(error) => {
                 tracing::warn!(
@@ -162,10 +143,11 @@ impl Oidc {
         }
     }
 
-    async fn fetch(&self) -> Result<Keys, String> {
+    async fn fetch(&self) -> Result<IssuerKeys, String> {
         let issuer = &self.settings.issuer;
         let place = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-        let discovery: Discovery = self.get(&place).await?;
+        let discovery: Discovery = serde_json::from_slice(&self.get(&place).await?)
+            .map_err(|error| format!("{place}: {error}"))?;
         if discovery.issuer != *issuer {
             return Err(format!("{place} is of the issuer {:?}", discovery.issuer));
         }
@@ -174,15 +156,11 @@ impl Oidc {
         if issuer.starts_with("https://") && !discovery.jwks_uri.starts_with("https://") {
             return Err(format!("its keys lie at {:?}, without TLS", discovery.jwks_uri));
         }
-        let set: JwkSet = self.get(&discovery.jwks_uri).await?;
-        let keys: HashMap<_, _> = set.keys.iter().filter_map(usable).collect();
-        if keys.is_empty() {
-            return Err("it has no key for RS256, ES256 or EdDSA".to_owned());
-        }
-        Ok(Keys { by_id: keys, fetched: Some(Instant::now()) })
+        let set = self.get(&discovery.jwks_uri).await?;
+        IssuerKeys::read(&set).map_err(|error| format!("{}: {error}", discovery.jwks_uri))
     }
 
-    async fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T, String> {
+    async fn get(&self, url: &str) -> Result<Vec<u8>, String> {
         let failed = |error: reqwest::Error| format!("{url}: {}", error.without_url());
         let mut answer = self.client.get(url).send().await.map_err(failed)?;
         if !answer.status().is_success() {
@@ -195,71 +173,6 @@ impl Oidc {
                 return Err(format!("{url}: the answer is longer than {MAX_ANSWER} bytes"));
             }
         }
-        serde_json::from_slice(&body).map_err(|error| format!("{url}: {error}"))
+        Ok(body)
     }
-}
-
-impl Keys {
-    fn find(&self, id: Option<&str>) -> Option<(Algorithm, DecodingKey)> {
-        match id {
-            Some(id) => self.by_id.get(id).cloned(),
-            // An issuer with one key need not name it.
-            None if self.by_id.len() == 1 => self.by_id.values().next().cloned(),
-            None => None,
-        }
-    }
-}
-
-/// A key that signatures are checked with, its name and its algorithm.
-fn usable(jwk: &Jwk) -> Option<(String, (Algorithm, DecodingKey))> {
-    if jwk.common.public_key_use.as_ref().is_some_and(|usage| *usage != PublicKeyUse::Signature) {
-        return None;
-    }
-    let algorithm = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => Algorithm::RS256,
-        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
-            Algorithm::ES256
-        }
-        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
-            Algorithm::EdDSA
-        }
-        _ => return None,
-    };
-    let said = jwk.common.key_algorithm.as_ref().map(ToString::to_string);
-    if said.is_some_and(|said| said != format!("{algorithm:?}")) {
-        return None;
-    }
-    let key = DecodingKey::from_jwk(jwk).ok()?;
-    Some((jwk.common.key_id.clone().unwrap_or_default(), (algorithm, key)))
-}
-
-fn check_times(claims: &Map<String, Value>, now: u64) -> Result<(), String> {
-    // Some issuers write fractions of seconds.
-    let time = |name: &str| match claims.get(name) {
-        None => Ok(None),
-        Some(value) => match value.as_f64() {
-            Some(time) if time >= 0.0 => Ok(Some(time as u64)),
-            _ => Err(format!("the token's {name} is no time")),
-        },
-    };
-    if time("exp")?.is_none_or(|expires| expires.saturating_add(LEEWAY) <= now) {
-        return Err("the token has expired".to_owned());
-    }
-    if time("nbf")?.is_some_and(|from| from > now.saturating_add(LEEWAY)) {
-        return Err("the token is not good yet".to_owned());
-    }
-    Ok(())
-}
-
-fn caller(claims: &Map<String, Value>, settings: &OidcSettings) -> Result<Caller, String> {
-    let claim = &settings.principal_claim;
-    let name = claims.get(claim).and_then(Value::as_str).filter(|name| !name.is_empty());
-    let name = name.ok_or_else(|| format!("the token has no claim {claim:?} with a name"))?;
-    let groups = match claims.get(&settings.groups_claim) {
-        Some(Value::Array(groups)) => groups.iter().filter_map(Value::as_str).collect(),
-        Some(Value::String(group)) => vec![group.as_str()],
-        _ => Vec::new(),
-    };
-    let groups = groups.into_iter().map(str::to_owned).collect();
-    Ok(Caller { name: name.to_owned(), groups, source: Source::Issuer })
 }

@@ -146,14 +146,13 @@ fn path(path: &str, again: bool) -> String {
     if again { encoded(path.as_bytes(), b"/") } else { path.to_owned() }
 }
 
-/// The fields of a query in order, each encoded.
+/// The fields of a query in the order of their names, each encoded: `a=` goes before `a-b=`.
 fn query(query: &str) -> String {
     let mut fields: Vec<_> = form_urlencoded::parse(query.as_bytes())
-        .map(|(name, value)| {
-            format!("{}={}", encoded(name.as_bytes(), b""), encoded(value.as_bytes(), b""))
-        })
+        .map(|(name, value)| (encoded(name.as_bytes(), b""), encoded(value.as_bytes(), b"")))
         .collect();
     fields.sort();
+    let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
     fields.join("&")
 }
 
@@ -226,6 +225,11 @@ mod tests {
             assert!(change("authorization", &of.replacen(from, to, 1)).is_err(), "{from}");
         }
         assert_eq!(Claimed::of(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_query_is_signed_in_the_order_of_its_names() {
+        assert_eq!(query("b&a-b=1&a=2&a=1&a%20=+"), "a=1&a=2&a%20=%20&a-b=1&b=");
     }
 
     #[test]

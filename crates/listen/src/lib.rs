@@ -18,7 +18,7 @@ pub use body::WatchedBody;
 pub use certificate::ClientCertificate;
 pub use exchange::{AnswerBody, ClientAddress};
 pub use limits::{ConnectionLimits, Counters};
-pub use serve::{Port, Served, serve};
+pub use serve::{Port, Served, serve, serve_stream};
 pub use tls::{Tls, TlsError, TlsFiles};
 
 /// What goes wrong in a body.

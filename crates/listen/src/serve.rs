@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -137,6 +138,34 @@ pub async fn serve<S, B>(
     if timeout(GRACE, connections.shutdown()).await.is_err() {
         tracing::warn!("{} stopped with answers still under way", served.name);
     }
+}
+
+/// Serves one connection over a stream that is there already, without TLS, until either side ends it.
+pub async fn serve_stream<S, B>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+    port: Port,
+    service: S,
+) where
+    S: Service<Request<WatchedBody>, Response = Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn Error + Send + Sync>> + Send + 'static,
+    B: Body + Unpin + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    // Dropped at the end: to a watcher it would be the shutdown.
+    let connections = GracefulShutdown::new();
+    let connection = Connection {
+        name: "a stream",
+        peer: ClientAddress(peer),
+        limits: Arc::new(port.limits),
+        tls: None,
+        counters: port.counters,
+        busy: None,
+        watcher: connections.watcher(),
+    };
+    connection.http(stream, service, None).await;
 }
 
 struct Connection<B> {

@@ -64,7 +64,8 @@ impl Node {
 fn unescaped(segment: &str) -> String {
     let (mut out, mut rest) = (Vec::new(), segment.as_bytes());
     while let [first, more @ ..] = rest {
-        let hex = more.get(..2).and_then(|h| std::str::from_utf8(h).ok());
+        let hex = more.get(..2).filter(|h| h.iter().all(u8::is_ascii_hexdigit));
+        let hex = hex.and_then(|h| std::str::from_utf8(h).ok());
         match hex.and_then(|h| u8::from_str_radix(h, 16).ok()).filter(|_| *first == b'%') {
             Some(byte) => {
                 out.push(byte);

@@ -83,13 +83,27 @@ pub(crate) enum Bound {
 
 /// What is known of a column in a file.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct ColumnFacts {
-    pub(crate) lower: Option<Datum>,
-    pub(crate) upper: Option<Datum>,
+pub struct ColumnFacts {
+    /// No value is less, if known.
+    pub lower: Option<Datum>,
+    /// No value is greater, if known.
+    pub upper: Option<Datum>,
     /// How many values are null, if known.
-    pub(crate) nulls: Option<u64>,
+    pub nulls: Option<u64>,
     /// How many values there are, nulls included, if known.
-    pub(crate) values: Option<u64>,
+    pub values: Option<u64>,
+}
+
+impl Filter {
+    /// Whether a file may hold a row that meets the predicate; `facts` says what is known of its columns by field id.
+    pub fn may_match(
+        &self,
+        schema: &Schema,
+        case_sensitive: bool,
+        facts: &impl Fn(i32) -> ColumnFacts,
+    ) -> bool {
+        Bound::new(self, schema, case_sensitive).may_match(facts)
+    }
 }
 
 impl Bound {
@@ -259,7 +273,7 @@ mod tests {
     }
 
     fn may(filter: &Filter) -> bool {
-        Bound::new(filter, &schema(), true).may_match(&facts)
+        filter.may_match(&schema(), true, &facts)
     }
 
     #[test]

@@ -49,6 +49,9 @@ impl Service {
         columns: Option<&Arc<ColumnRules>>,
         request: &ScanRequest,
     ) -> Result<ScanPlan, ServiceError> {
+        if !self.namespaces().iter().any(|known| known == namespace) {
+            return Err(ServiceError::NoSuchNamespace(namespace.to_owned()));
+        }
         if ![HOTSET, ERRORS].contains(&namespace) {
             return Err(ServiceError::Unsupported {
                 what: format!("a scan of {namespace}.{table}, planned by this service,"),

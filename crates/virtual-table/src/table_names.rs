@@ -27,7 +27,7 @@ impl Service {
 }
 
 /// The topic that a table of the hotset's shows.
-pub(crate) fn topic_of(table: &str) -> &str {
+pub fn topic_of(table: &str) -> &str {
     hot_table(&TableRules::default(), table).1
 }
 

@@ -9,7 +9,6 @@ mod connection;
 mod header;
 mod random;
 mod request;
-mod sign;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

@@ -1,8 +1,9 @@
 //! What is asked: requests as clients make them, then bent in one of many ways.
 
+use isk_fuzz_http::sign;
+
 use crate::header::{bend_header, header, line, range};
 use crate::random::Random;
-use crate::sign;
 
 /// Where to.
 pub(crate) struct Target {
@@ -66,22 +67,29 @@ impl Request {
             bend_header(random, &mut parts.headers);
         }
         let head_only = parts.method == "HEAD";
-        let (bytes, whole) = written(random, &parts, host);
-        let whole = whole && !bent_whole(random);
-        match whole {
-            true => Self { port, bytes, whole, head_only },
-            false => {
-                let mut bytes = bytes;
-                random.mutate(&mut bytes);
-                Self { port, bytes, whole: false, head_only }
-            }
+        let (mut bytes, mut whole) = written(random, &parts, host);
+        // Once in a while the bytes of the request themselves are changed.
+        whole &= !random.once_in(300);
+        if !whole {
+            random.mutate(&mut bytes);
         }
+        Self { port, bytes, whole, head_only }
     }
 }
 
-/// Once in a while the bytes of the request themselves are changed.
-fn bent_whole(random: &mut Random) -> bool {
-    random.once_in(300)
+/// Fields of a query, encoded: some of these names, each with a number, one of these words, or anything.
+fn fields(random: &mut Random, names: &[&str], words: &[&str]) -> Vec<(String, String)> {
+    let mut fields = Vec::new();
+    while random.once_in(2) {
+        let name = random.pick(names).to_owned();
+        let value = match random.below(3) {
+            0 => random.number(),
+            1 => random.pick(words).to_owned(),
+            _ => String::from_utf8_lossy(&random.bytes(30)).into_owned(),
+        };
+        fields.push((name, sign::encode(value.as_bytes(), false)));
+    }
+    fields
 }
 
 /// A name: one that is there, one like it, or any.
@@ -150,9 +158,9 @@ fn catalog(random: &mut Random, target: &Target) -> Parts {
             ]),
             _ => "GET",
         };
-    let mut query = Vec::new();
-    while random.once_in(2) {
-        let name = random.pick(&[
+    let query = fields(
+        random,
+        &[
             "pageToken",
             "pageSize",
             "parent",
@@ -161,14 +169,9 @@ fn catalog(random: &mut Random, target: &Target) -> Parts {
             "samples",
             "purgeRequested",
             "x",
-        ]);
-        let value = match random.below(3) {
-            0 => random.number(),
-            1 => random.pick(&["all", "refs", "hotset", "true", ""]).to_owned(),
-            _ => line(&random.bytes(20)),
-        };
-        query.push((name.to_owned(), sign::encode(value.as_bytes(), false)));
-    }
+        ],
+        &["all", "refs", "hotset", "true", ""],
+    );
     let has_body = matches!(method, "POST" | "PUT" | "PATCH") || random.once_in(20);
     let body = if has_body { body(random, target, &path) } else { Vec::new() };
     let content_type = match path.ends_with("tokens") {
@@ -265,9 +268,6 @@ fn gateway(random: &mut Random, target: &Target) -> Parts {
     }
     let mut path = format!("/{}", sign::encode(&key, true));
     let mut query = Vec::new();
-    let mut add = |name: &str, value: String| {
-        query.push((name.to_owned(), sign::encode(value.as_bytes(), false)));
-    };
     let mut body = Vec::new();
     let method = match random.below(12) {
         // A list of a bucket, or of all.
@@ -276,10 +276,11 @@ fn gateway(random: &mut Random, target: &Target) -> Parts {
                 .pick(&["/hotset", "/hotset/", "/", "/errors", "/merged", "/coldset", "/nobody"]);
             path = bucket.to_owned();
             if !random.once_in(4) {
-                add("list-type", "2".to_owned());
+                query.push(("list-type".to_owned(), "2".to_owned()));
             }
-            while random.once_in(2) {
-                let name = random.pick(&[
+            query.extend(fields(
+                random,
+                &[
                     "prefix",
                     "delimiter",
                     "max-keys",
@@ -290,14 +291,9 @@ fn gateway(random: &mut Random, target: &Target) -> Parts {
                     "versions",
                     "location",
                     "uploads",
-                ]);
-                let value = match random.below(3) {
-                    0 => random.number(),
-                    1 => random.pick(&["/", "url", "hotset", "\u{0}", "a/b"]).to_owned(),
-                    _ => String::from_utf8_lossy(&random.bytes(30)).into_owned(),
-                };
-                add(name, value);
-            }
+                ],
+                &["/", "url", "hotset", "\u{0}", "a/b"],
+            ));
             "GET"
         }
         2 => "HEAD",
@@ -306,7 +302,8 @@ fn gateway(random: &mut Random, target: &Target) -> Parts {
         4 => {
             let of =
                 random.pick(&["delete", "uploads", "uploadId", "restore", "select", "tagging"]);
-            add(of, if of == "uploadId" { random.number() } else { String::new() });
+            let value = if of == "uploadId" { random.number() } else { String::new() };
+            query.push((of.to_owned(), sign::encode(value.as_bytes(), false)));
             let number = random.number();
             body = format!(
                 "<?xml version=\"1.0\"?><!DOCTYPE x [<!ENTITY a \"{number}\">]><Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Quiet>true</Quiet><Object><Key>&a;{}</Key><VersionId>{number}</VersionId></Object></Delete>",

@@ -226,7 +226,8 @@ fn decoded(text: &str) -> String {
     let mut out = Vec::with_capacity(raw.len());
     let mut at = 0;
     while at < raw.len() {
-        let hex = raw.get(at + 1..at + 3).and_then(|h| std::str::from_utf8(h).ok());
+        let hex = raw.get(at + 1..at + 3).filter(|h| h.iter().all(u8::is_ascii_hexdigit));
+        let hex = hex.and_then(|h| std::str::from_utf8(h).ok());
         match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
             Some(byte) if raw[at] == b'%' => {
                 out.push(byte);

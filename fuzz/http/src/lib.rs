@@ -1,0 +1,3 @@
+//! Requests of clients, as far as others make some too: signing them.
+
+pub mod sign;
