@@ -20,6 +20,7 @@ mod registry;
 mod rights;
 mod times;
 mod topic;
+mod traced;
 mod wire;
 
 pub use cluster::KafkaCluster;
