@@ -7,6 +7,7 @@ mod errors;
 mod merged;
 mod read;
 pub mod secret_files;
+mod telemetry;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ pub use discovery::Discovery;
 pub use errors::Errors;
 pub use merged::Merged;
 pub use read::load;
+pub use telemetry::Telemetry;
 pub use topics::Topics;
 
 /// All that can be configured. `Debug` hides secrets.
@@ -45,6 +47,8 @@ pub struct Config {
     pub auth: auth::Auth,
     /// Who read or changed what.
     pub audit: auth::AuditLog,
+    /// Where traces are sent.
+    pub telemetry: Telemetry,
     /// The Iceberg REST catalog.
     pub catalog: Catalog,
     /// The S3 gateway.
@@ -88,6 +92,7 @@ impl Default for Config {
             tls: connections::Tls::default(),
             auth: auth::Auth::default(),
             audit: auth::AuditLog::default(),
+            telemetry: Telemetry::default(),
             catalog: Catalog::default(),
             s3: S3::default(),
             kafka: Properties::default(),
@@ -391,6 +396,7 @@ fn check(config: &Config) -> Result<()> {
     config.discovery.config()?;
     auth::check(config)?;
     connections::check(config)?;
+    config.telemetry.settings()?;
     merged::check(config)?;
     for settings in &config.topics.settings {
         settings.rule()?;

@@ -7,6 +7,7 @@ mod verify;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -74,7 +75,7 @@ pub async fn run(options: Options) -> Result<()> {
     );
     let folder = tempfile::tempdir().context("a temporary folder is needed")?;
     let services = Services::start(&options, folder.path()).await?;
-    let server = Server::start(&services.config(&options, folder.path())).await?;
+    let server = Server::start(&services.config(&options, folder.path()), Arc::default()).await?;
     let samples = SampleConfig { transactions: options.transactions, ..SampleConfig::default() };
     let data = SampleData::load(&services.broker, &services.registry, samples).await?;
     let engine = options.engine.clone().map(|program| Engine {

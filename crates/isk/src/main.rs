@@ -6,15 +6,18 @@ mod coverage;
 mod demo;
 mod doctor;
 mod formats;
+mod logs;
 mod pass_through;
 mod serve;
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use isk_traces::{SpanCounters, Traces};
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Iceberg Service for Kafka: every topic is an Apache Iceberg table, live, with nothing copied.
 #[derive(Parser)]
@@ -54,11 +57,11 @@ const SETTINGS: &str = include_str!("settings.txt");
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // What `check` and the demo have to say they print themselves.
-    init_logging(match cli.command {
+    let level = match cli.command {
         Command::Serve(_) => "info",
         Command::Check(_) | Command::Coverage(_) | Command::Doctor(_) => "error",
         Command::Demo(_) => "warn",
-    });
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -66,15 +69,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = runtime.block_on(async {
-        match cli.command {
-            Command::Serve(c) => serve::run(&load(&c)?).await,
-            Command::Check(c) => check::run(&load(&c)?).await,
-            Command::Doctor(o) => doctor::run(&load(&o.configuration)?, &o).await,
-            Command::Coverage(command) => command.run(&load(command.configuration())?),
-            Command::Demo(options) => demo::run(options).await,
-        }
-    });
+    let outcome = runtime.block_on(run(cli.command, level));
     // Blocking threads may still wait for a broker; nobody waits for them.
     runtime.shutdown_background();
     match outcome {
@@ -86,24 +81,39 @@ fn main() -> ExitCode {
     }
 }
 
+async fn run(command: Command, level: &str) -> anyhow::Result<()> {
+    if !matches!(command, Command::Serve(_)) {
+        log(level, None)?;
+    }
+    match command {
+        Command::Serve(c) => serve(&c, level).await,
+        Command::Check(c) => check::run(&load(&c)?).await,
+        Command::Doctor(o) => doctor::run(&load(&o.configuration)?, &o).await,
+        Command::Coverage(command) => command.run(&load(command.configuration())?),
+        Command::Demo(options) => demo::run(options).await,
+    }
+}
+
+/// Where traces go is in the configuration, and what is odd about that is logged.
+async fn serve(configuration: &Configuration, level: &str) -> anyhow::Result<()> {
+    let read = || load(configuration);
+    let config = tracing::subscriber::with_default(logs::subscriber(level, None), read)?;
+    let spans = Arc::new(SpanCounters::default());
+    let traces = config.telemetry.settings()?.map(|settings| Traces::new(settings, &spans));
+    let traces = traces.transpose().context("configuration section [telemetry]")?;
+    log(level, traces.as_ref())?;
+    let exporting = traces.map(Traces::start);
+    let outcome = serve::run(&config, spans).await;
+    if let Some(exporting) = exporting {
+        exporting.stop().await;
+    }
+    outcome
+}
+
 fn load(configuration: &Configuration) -> anyhow::Result<config::Config> {
     config::load(configuration.config.as_deref(), std::env::vars())
 }
 
-/// Logs go to stderr, by default from the given level on.
-fn init_logging(default: &str) {
-    let mut filter = EnvFilter::try_from_env("ISK_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    // It would log signatures and session tokens.
-    if let Ok(directive) = isk_s3_http::LOG_DIRECTIVE.parse() {
-        filter = filter.add_directive(directive);
-    }
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    if std::env::var("ISK_LOG_FORMAT").is_ok_and(|format| format == "json") {
-        builder.json().init();
-    } else {
-        builder.init();
-    }
+fn log(level: &str, traces: Option<&Traces>) -> anyhow::Result<()> {
+    logs::subscriber(level, traces).try_init().context("the log cannot be set up")
 }

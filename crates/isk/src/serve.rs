@@ -13,6 +13,7 @@ use isk_kafka::{
 };
 use isk_listen::{Counters, Port, Tls};
 use isk_s3_http::{ColdBuckets, Gateway, GatewayCredentials, GatewaySettings};
+use isk_traces::SpanCounters;
 use isk_virtual_table::{
     ProverConfig, RoundTimes, Service, ServiceConfig, TableMapping, TableRules, TopicFilter,
 };
@@ -31,8 +32,8 @@ const KAFKA: &str = "configuration section [kafka] (ISK_KAFKA_*, e.g. ISK_KAFKA_
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Serves until SIGINT or SIGTERM.
-pub async fn run(config: &Config) -> Result<()> {
-    let server = Server::start(config).await?;
+pub async fn run(config: &Config, spans: Arc<SpanCounters>) -> Result<()> {
+    let server = Server::start(config, spans).await?;
     tracing::info!(
         catalog = %server.catalog_uri, s3 = %server.s3_endpoint,
         kafka = config.kafka.0.get("bootstrap.servers").map_or("", String::as_str),
@@ -63,7 +64,7 @@ pub struct Server {
 
 impl Server {
     /// Binds both ports and serves in the background.
-    pub async fn start(config: &Config) -> Result<Self> {
+    pub async fn start(config: &Config, spans: Arc<SpanCounters>) -> Result<Self> {
         warn_of_unused(config);
         let s3 = bind(config, config.s3.port, "S3 gateway", "s3.port (ISK_PORT)").await?;
         let catalog = bind(
@@ -103,7 +104,7 @@ impl Server {
             }),
         );
         let gateway = gateway.context("the S3 gateway cannot be set up")?;
-        let more_metrics = ports.metrics(gateway.clone());
+        let more_metrics = ports.metrics(gateway.clone(), spans);
         let stopped = stop.clone().cancelled_owned();
         tasks.spawn(isk_s3_http::serve(s3, gateway, ports.s3, stopped));
 
@@ -168,12 +169,13 @@ impl Ports {
         Ok(Self { catalog: port(), s3: port(), tls })
     }
 
-    fn metrics(&self, gateway: Gateway) -> MoreMetrics {
+    fn metrics(&self, gateway: Gateway, spans: Arc<SpanCounters>) -> MoreMetrics {
         let (catalog, s3) = (Arc::clone(&self.catalog.counters), Arc::clone(&self.s3.counters));
         let tls = self.tls.clone();
         MoreMetrics(Arc::new(move || {
             let connections = Counters::text(&[("catalog", &catalog), ("s3", &s3)]);
-            connections + &Tls::metrics_text(tls.as_deref()) + &gateway.metrics_text()
+            let tls = Tls::metrics_text(tls.as_deref());
+            connections + &tls + &gateway.metrics_text() + &spans.metrics_text()
         }))
     }
 }

@@ -17,6 +17,7 @@ use crate::ffi::{AdminQueue, Client, Code, DescribedTopic, ListedOffset, code};
 use crate::metrics::{KafkaMetrics, add};
 use crate::pool::Pool;
 use crate::topic::{TopicDescription, description, without_id};
+use crate::traced::traced;
 use crate::wire::Hub;
 
 /// ListOffsets' wire values of what is asked.
@@ -349,6 +350,18 @@ impl KafkaCluster {
         &self,
         what: &str,
         topic: Option<&TopicName>,
+        question: impl FnMut(AdminQueue, Duration) -> F,
+    ) -> Result<T, KafkaError>
+    where
+        F: Future<Output = Result<T, Code>>,
+    {
+        traced(what, self.ask_until_answered(what, topic, question)).await
+    }
+
+    async fn ask_until_answered<T, F>(
+        &self,
+        what: &str,
+        topic: Option<&TopicName>,
         mut question: impl FnMut(AdminQueue, Duration) -> F,
     ) -> Result<T, KafkaError>
     where
@@ -389,13 +402,14 @@ impl KafkaCluster {
         self.0.admin.renew_login(&self.0.config);
         add(&self.0.metrics.admin_requests, 1);
         let begun = Instant::now();
-        let answer = tokio::task::spawn_blocking(question)
-            .await
-            .unwrap_or_else(|_| Err(Code::new(code::NOT_AVAILABLE)));
-        answer.map_err(|failed| {
-            add(&self.0.metrics.admin_errors, 1);
-            self.error(what.to_owned(), &failed, begun.elapsed(), None)
-        })
+        let answered = async {
+            let answer = tokio::task::spawn_blocking(question).await;
+            answer.unwrap_or_else(|_| Err(Code::new(code::NOT_AVAILABLE))).map_err(|failed| {
+                add(&self.0.metrics.admin_errors, 1);
+                self.error(what.to_owned(), &failed, begun.elapsed(), None)
+            })
+        };
+        traced(what, answered).await
     }
 
     /// Classes an error code.

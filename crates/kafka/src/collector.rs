@@ -3,6 +3,7 @@
 use isk_model::{
     LeaderEpoch, Offset, OffsetRange, RecordBlock, RecordHeader, TimestampType, TopicPartition,
 };
+use isk_traces::Span;
 use tokio::sync::mpsc;
 
 use crate::cluster::KafkaCluster;
@@ -35,6 +36,25 @@ pub(crate) struct Collector {
     /// The least offset that the next record can have.
     next: Offset,
     block: RecordBlock,
+    handed_on: HandedOn,
+}
+
+/// What was handed on, for the fetch's span when it ends.
+#[derive(Default)]
+struct HandedOn {
+    records: u64,
+    bytes: u64,
+}
+
+impl Drop for HandedOn {
+    fn drop(&mut self) {
+        if self.records == 0 {
+            return;
+        }
+        let span = Span::current();
+        span.record("isk.records", self.records);
+        span.record("isk.bytes", self.bytes);
+    }
 }
 
 impl Collector {
@@ -56,6 +76,7 @@ impl Collector {
             sender: sender.clone(),
             next: range.start(),
             block: RecordBlock::new(),
+            handed_on: HandedOn::default(),
         }
     }
 
@@ -134,8 +155,11 @@ impl Collector {
         let next = RecordBlock::with_capacity(self.block.len(), self.block.payload_bytes() * 9 / 8);
         let block = std::mem::replace(&mut self.block, next);
         let metrics = self.cluster.metrics();
-        add(&metrics.records_delivered, block.len() as u64);
-        add(&metrics.bytes_delivered, block.payload_bytes() as u64);
+        let (records, bytes) = (block.len() as u64, block.payload_bytes() as u64);
+        add(&metrics.records_delivered, records);
+        add(&metrics.bytes_delivered, bytes);
+        self.handed_on.records += records;
+        self.handed_on.bytes += bytes;
         self.sender.blocking_send(Ok(Step::Block(block))).map_err(|_| Stop::ReaderGone)
     }
 }

@@ -7,7 +7,9 @@
 use std::time::{Duration, Instant};
 
 use isk_model::{LeaderEpoch, Offset, OffsetRange, RecordBlock, TopicId, TopicPartition};
+use isk_traces::{Instrument, Span, span};
 use tokio::sync::mpsc;
+use tracing::field::Empty;
 
 use crate::cluster::KafkaCluster;
 use crate::collector::Collector;
@@ -154,7 +156,20 @@ pub(crate) fn start(
     let (sender, blocks) = mpsc::channel(CHANNEL_BLOCKS);
     let stream = BlockStream { tp: tp.clone(), blocks, ended: false };
     let cluster = cluster.clone();
-    tokio::spawn(async move {
+    let span = span!(
+        "fetch",
+        otel.kind = "client",
+        otel.status_code = Empty,
+        error.type = Empty,
+        messaging.system = "kafka",
+        messaging.destination.name = tp.topic.as_str(),
+        messaging.destination.partition.id = %tp.partition,
+        isk.offset.start = range.start().0,
+        isk.offset.end = range.end().0,
+        isk.records = Empty,
+        isk.bytes = Empty,
+    );
+    let fetching = async move {
         add(&cluster.metrics().fetches, 1);
         let last = tokio::select! {
             // A reader that left is looked for first: `run` notices too, and would count it as an error.
@@ -162,11 +177,13 @@ pub(crate) fn start(
             () = sender.closed() => return,
             last = run(&cluster, &tp, range, limits, headers, &sender) => last,
         };
-        if last.is_err() {
+        if let Err(error) = &last {
             add(&cluster.metrics().fetch_errors, 1);
+            isk_traces::failed(&Span::current(), error);
         }
         let _ = sender.send(last.map(|()| Step::Complete)).await;
-    });
+    };
+    tokio::spawn(fetching.instrument(span));
     stream
 }
 
@@ -183,10 +200,11 @@ async fn run(
     loop {
         let permit = cluster.pool().permit().await.map_err(|_| interrupted())?;
         let collector = Collector::new(cluster, tp, range, limits, headers, sender);
+        let span = Span::current();
         let read = tokio::task::spawn_blocking(move || {
             // The permit goes when the thread does, even if nobody waits for it any more.
             let _permit = permit;
-            read(collector)
+            span.in_scope(|| read(collector))
         });
         match read.await.map_err(|_| interrupted())? {
             Ok(()) => return confirm_topic(cluster, tp, range, limits).await,

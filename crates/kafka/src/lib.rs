@@ -21,6 +21,7 @@ mod rights;
 mod secret_file;
 mod times;
 mod topic;
+mod traced;
 mod wire;
 
 pub use cluster::KafkaCluster;

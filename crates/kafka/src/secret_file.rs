@@ -28,7 +28,7 @@ impl SecretFile {
     }
 
     /// The secret as it is now. While the file cannot be read, it is what it was.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.0.elapsed() >= FRESH {
             kept.0 = Instant::now();

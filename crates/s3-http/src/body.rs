@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use isk_access::Permit;
+use isk_traces::Span;
 use s3s::StdError;
 use s3s::dto::StreamingBlob;
 use s3s::stream::{ByteStream, RemainingLength};
@@ -84,27 +85,30 @@ impl<E: Display> ByteStream for ObjectBody<E> {
     }
 }
 
-/// A body, and the place that its request takes until all of it is sent or the client is gone.
-pub(crate) struct WithPermit {
+/// A body, with the place that its request takes, and the request's span, until all of it is sent or the client is gone.
+pub(crate) struct UnderWay {
     body: StreamingBlob,
     _permit: Option<Arc<Permit>>,
+    span: Span,
 }
 
-impl WithPermit {
+impl UnderWay {
     pub(crate) fn new(body: StreamingBlob, permit: Option<Arc<Permit>>) -> Self {
-        Self { body, _permit: permit }
+        Self { body, _permit: permit, span: Span::current() }
     }
 }
 
-impl Stream for WithPermit {
+impl Stream for UnderWay {
     type Item = Result<Bytes, StdError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Pin::new(&mut self.body).poll_next(cx)
+        let this = &mut *self;
+        let _entered = this.span.enter();
+        Pin::new(&mut this.body).poll_next(cx)
     }
 }
 
-impl ByteStream for WithPermit {
+impl ByteStream for UnderWay {
     fn remaining_length(&self) -> RemainingLength {
         self.body.remaining_length()
     }

@@ -1,5 +1,6 @@
 //! The gateway: the protocol library with our objects, keys, host name and log line put together.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use isk_access::{Audit, Permit, S3Caller};
 use isk_coldset::ColdStore;
 use isk_listen::WatchedBody;
 use isk_model::ColumnRules;
+use isk_traces::{Asked, Instrument, Span, answered};
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, BucketLocationConstraint,
@@ -28,14 +30,14 @@ use uuid::Uuid;
 
 use crate::access::{Gate, Keys, Rights, refuse_sigv2};
 use crate::audit::Audited;
-use crate::body::WithPermit;
+use crate::body::UnderWay;
 use crate::cold::ColdBuckets;
 use crate::error::no_such_bucket;
 use crate::guard::guarded;
 use crate::host::ExternalHost;
 use crate::listing::Source;
 use crate::objects::ObjectService;
-use crate::request_times::RequestTimes;
+use crate::request_times::{RequestTimes, names_an_object};
 use crate::scope::{Owners, check_keys};
 use crate::settings::{GatewaySettings, InvalidSettings};
 use crate::{cold, cold_writing, listing, reading};
@@ -70,6 +72,7 @@ pub fn gateway<S: ObjectService>(
         parts: Box::new(move |bucket, topic| owned.parts(bucket, topic)),
     };
     let region = settings.region.clone();
+    let buckets = objects.buckets().into();
     let mut builder = S3ServiceBuilder::new(Buckets { objects, cold, region });
     builder.set_auth(Keys::new(settings.access.clone(), &settings.credentials));
     builder.set_access(Gate::new(&settings.credentials, rights, owners));
@@ -79,6 +82,7 @@ pub fn gateway<S: ObjectService>(
         service: builder.build(),
         audit: settings.access.audit().clone(),
         took: Arc::default(),
+        buckets,
     })
 }
 
@@ -117,6 +121,8 @@ pub struct Gateway {
     service: S3Service,
     audit: Audit,
     took: Arc<RequestTimes>,
+    /// Those that are ours.
+    buckets: Arc<[String]>,
 }
 
 impl Gateway {
@@ -125,9 +131,31 @@ impl Gateway {
         self.took.render()
     }
 
-    async fn answer(self, mut request: Request<WatchedBody>) -> Result<Response<Body>, HttpError> {
-        let start = Instant::now();
+    async fn traced(self, request: Request<WatchedBody>) -> Result<Response<Body>, HttpError> {
         let id = Uuid::new_v4().simple().to_string();
+        let span = self.span(&request, &id);
+        self.answer(request, id).instrument(span).await
+    }
+
+    fn span(&self, request: &Request<WatchedBody>, id: &str) -> Span {
+        let path = request.uri().path();
+        let route = if names_an_object(path) { "/{bucket}/{key}" } else { "/{bucket}" };
+        let asked = Asked {
+            method: request.method(),
+            route: Some(route),
+            path: &shown(path, &self.buckets),
+            headers: request.headers(),
+            request_id: id,
+        };
+        asked.span()
+    }
+
+    async fn answer(
+        self,
+        mut request: Request<WatchedBody>,
+        id: String,
+    ) -> Result<Response<Body>, HttpError> {
+        let start = Instant::now();
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let has_body = !request.body().is_end_stream();
@@ -142,6 +170,7 @@ impl Gateway {
         if let Some(audited) = audited {
             audited.ended(response.status());
         }
+        answered(&Span::current(), response.status());
         // Headers and queries hold signatures and tokens: of the request, the path alone is logged.
         tracing::info!(
             %method,
@@ -169,7 +198,19 @@ impl hyper::service::Service<Request<WatchedBody>> for Gateway {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, HttpError>> + Send>>;
 
     fn call(&self, request: Request<WatchedBody>) -> Self::Future {
-        Box::pin(self.clone().answer(request))
+        Box::pin(self.clone().traced(request))
+    }
+}
+
+/// A path for a trace. Folders of cold files may be called after values of columns: they are left out.
+fn shown<'a>(path: &'a str, ours: &[String]) -> Cow<'a, str> {
+    let bare = path.trim_start_matches('/');
+    let Some((bucket, key)) = bare.split_once('/') else { return path.into() };
+    match key.rsplit_once('/') {
+        Some((_, file)) if !ours.iter().any(|name| name == bucket) => {
+            format!("/{bucket}/…/{file}").into()
+        }
+        _ => path.into(),
     }
 }
 
@@ -293,7 +334,7 @@ impl<S: ObjectService> S3 for Buckets<S> {
         };
         // A request is under way until its body is sent.
         let permit = request.extensions.get::<Arc<Permit>>().cloned();
-        output.body = output.body.map(|body| StreamingBlob::new(WithPermit::new(body, permit)));
+        output.body = output.body.map(|body| StreamingBlob::new(UnderWay::new(body, permit)));
         Ok(S3Response::new(output))
     }
 

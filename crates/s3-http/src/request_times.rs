@@ -14,11 +14,14 @@ pub(crate) struct RequestTimes {
     write: Histogram,
 }
 
+/// Whether a path names an object, and not a bucket or nothing.
+pub(crate) fn names_an_object(path: &str) -> bool {
+    path.trim_start_matches('/').split_once('/').is_some_and(|(_, key)| !key.is_empty())
+}
+
 impl RequestTimes {
     pub(crate) fn observe(&self, method: &Method, path: &str, took: Duration) {
-        let names_an_object =
-            path.trim_start_matches('/').split_once('/').is_some_and(|(_, key)| !key.is_empty());
-        let histogram = match (method, names_an_object) {
+        let histogram = match (method, names_an_object(path)) {
             (&Method::GET, true) => &self.get_object,
             (&Method::HEAD, true) => &self.head_object,
             (&Method::GET | &Method::HEAD, false) => &self.list,

@@ -20,7 +20,9 @@ use isk_kafka::{BlockStream, FetchError, KafkaError};
 use isk_model::{Boundary, ColumnRules, DataFileKey, LeftOut, Offset, RecordBlock, WriterId};
 use isk_parquet_file::{ParquetRenderer, RenderProfile};
 use isk_schema::{TableSchema, error_table};
+use isk_traces::span;
 use tempfile::TempPath;
+use tracing::field::Empty;
 
 use crate::api::ServiceError;
 use crate::cache::FileCache;
@@ -112,6 +114,8 @@ impl Job {
         let mut notice = Notice::of(&self.rows.table);
         let (mut fetching, mut decoding, mut encoding) =
             (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+        // Block by block, one after the other: `busy_ns` is each one's own time.
+        let (decode, encode) = (span!("decode", isk.errors = Empty), span!("encode"));
         let mut mark = Instant::now();
         while let Some(block) = blocks.blocking_next() {
             fetching += lap(&mut mark);
@@ -119,6 +123,7 @@ impl Job {
             self.manners.give_way(block.payload_bytes() as u64);
             // How long others were given way is nobody's work.
             lap(&mut mark);
+            let entered = decode.enter();
             let decoded = self.decoded(&mut decoder, &block)?;
             if let Some(notice) = &mut notice {
                 notice.look(&block, &decoded);
@@ -128,8 +133,10 @@ impl Job {
                 self.notice(notice.take())?;
             }
             let (mut batch, failed) = shown?;
+            drop(entered);
             decoding += lap(&mut mark);
             errors += failed;
+            let _entered = encode.enter();
             if self.rows.row_ids {
                 batch = self.identified(&batch, &schema)?;
             }
@@ -145,6 +152,9 @@ impl Job {
         }
         fetching += lap(&mut mark);
         self.notice(notice)?;
+        decode.record("isk.errors", errors);
+        drop(decode);
+        let _entered = encode.enter();
         let mut rendered = renderer.finish().map_err(|e| self.failed(&sink, &e))?;
         // They are no column of the table.
         rendered.columns.remove(&ROW_ID_FIELD);

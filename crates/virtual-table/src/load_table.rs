@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use isk_kafka::TopicDescription;
 use isk_model::{ColumnRules, KafkaPartition, PartitionOffsets};
 use isk_schema::TableSchema;
+use isk_traces::{Instrument, Span, span};
 use tokio::sync::watch;
+use tracing::field::Empty;
 
 use crate::api::{COLDSET, ERRORS, HOTSET, LoadedTable, MERGED, ServiceError};
 use crate::beside::relabelled;
@@ -93,9 +95,30 @@ impl Service {
         topic: &str,
         rounds: BTreeMap<i64, Ends>,
     ) -> Result<Arc<Tick>, ServiceError> {
+        let span = span!(
+            "plan",
+            otel.status_code = Empty,
+            error.type = Empty,
+            messaging.destination.name = Empty,
+            isk.view = view.word(),
+            isk.partitions = Empty,
+        );
+        let tick = self.planned(view, topic, rounds).instrument(span.clone()).await;
+        tick.inspect_err(|error| isk_traces::failed(&span, error))
+    }
+
+    async fn planned(
+        &self,
+        view: View,
+        topic: &str,
+        rounds: BTreeMap<i64, Ends>,
+    ) -> Result<Arc<Tick>, ServiceError> {
         add(&self.metrics.tables_loaded, 1);
         let begun = Instant::now();
         let topic = self.in_time(begun, self.topics.get(topic)).await?;
+        let span = Span::current();
+        span.record("messaging.destination.name", topic.name.as_str());
+        span.record("isk.partitions", topic.partitions.len());
         let (columns, log, cluster_id, decoding) = tokio::join!(
             self.columns(&view, &topic),
             self.log(&topic, begun),
@@ -270,12 +293,15 @@ impl Service {
         }
         let (manifests, metrics) = (Arc::clone(&self.manifests), Arc::clone(&self.metrics));
         let store = Arc::clone(&self.store);
+        let span = span!("tick", isk.new = Empty);
         let settled = tokio::task::spawn_blocking(move || {
+            let _entered = span.enter();
             let Some(history) = history.as_mut() else {
                 return Err(ServiceError::Internal("a history vanished".into()));
             };
             let (tick, new) = history.settle(inputs, begun, &manifests)?;
             store.settle()?;
+            span.record("isk.new", new);
             if new {
                 add(&metrics.plans_built, 1);
             }
@@ -319,9 +345,13 @@ impl Service {
         let last = self.ticks.get(&key).filter(|last| last.age() < half);
         let manifests = Arc::clone(&self.manifests);
         let (before, store) = (last.clone(), Arc::clone(&self.store));
+        let span = span!("tick", isk.new = Empty);
         let settled = tokio::task::spawn_blocking(move || {
+            let _entered = span.enter();
             let tick = Tick::settle(inputs, before.as_ref(), &manifests)?;
             store.settle()?;
+            let new = !before.is_some_and(|before| Arc::ptr_eq(&before, &tick));
+            span.record("isk.new", new);
             Ok(tick)
         });
         let tick = settled

@@ -4,11 +4,13 @@
 //! Each group has a **fingerprint** of all that decides its manifests, which is told without looking at
 //! its chunks. So a plan costs in proportion to the groups, and to the chunks of those that changed.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 use std::time::Duration;
 
 use isk_iceberg_table::{BuildError, Group, GroupManifests, ManifestWriter, Place, TableHead};
+use isk_traces::span;
+use tracing::field::Empty;
 
 use crate::api::ServiceError;
 use crate::files::group_files;
@@ -47,7 +49,10 @@ impl ManifestBook {
         head: &TableHead,
         groups: &[(Group, Fingerprint)],
     ) -> Result<Vec<Arc<GroupManifests>>, ServiceError> {
+        let span = span!("manifests", isk.groups = groups.len(), isk.groups.made = Empty);
+        let _entered = span.enter();
         let writer = OnceCell::new();
+        let new = Cell::new(0_u64);
         let make = |group: &Group, fingerprint: &Fingerprint| {
             if let Some(known) = self.known.get(fingerprint) {
                 return Ok(known);
@@ -61,9 +66,12 @@ impl ManifestBook {
             };
             let made = Arc::new(self.make(inputs, writer, group)?);
             self.known.insert(*fingerprint, Arc::clone(&made));
+            new.set(new.get() + 1);
             Ok(made)
         };
-        groups.iter().map(|(group, fingerprint)| make(group, fingerprint)).collect()
+        let all = groups.iter().map(|(group, fingerprint)| make(group, fingerprint)).collect();
+        span.record("isk.groups.made", new.get());
+        all
     }
 
     /// The manifests of these groups of a table, as [`Self::manifests`].

@@ -63,6 +63,19 @@ impl View {
         }
     }
 
+    /// What it is called in traces.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Hot => "hot",
+            Self::As(_) => "layout",
+            Self::Type(_) => "type",
+            Self::Restricted(_) => "restricted",
+            Self::Unmoved => "unmoved",
+            Self::Merged => "merged",
+            Self::Errors => "errors",
+        }
+    }
+
     /// The rules about columns that its objects' folder is of.
     pub(crate) fn columns(&self) -> Option<ContentDigest> {
         match self {

@@ -9,7 +9,9 @@ use futures::future::{BoxFuture, Shared};
 use isk_kafka::{FetchLimits, KafkaCluster};
 use isk_model::{DataFileKey, TopicPartition};
 use isk_parquet_file::RenderProfile;
+use isk_traces::{Instrument, Span, root, span};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tracing::field::Empty;
 
 use crate::api::ServiceError;
 use crate::cache::{Claim, EncodedFile, FileCache};
@@ -38,6 +40,31 @@ pub(crate) struct Order {
     pub errand: Errand,
 }
 
+impl Order {
+    /// The span of finding or making the file. What the prover wants begins a trace of its own.
+    fn span(&self) -> Span {
+        let errand = match self.errand {
+            Errand::Read => "read",
+            Errand::Follow => "follow",
+            Errand::Join => "join",
+            Errand::Prove(_) => "prove",
+        };
+        root!(
+            "make file",
+            otel.status_code = Empty,
+            error.type = Empty,
+            messaging.destination.name = self.key.topic.as_str(),
+            messaging.destination.partition.id = %self.key.partition,
+            isk.offset.start = self.key.range.start().0,
+            isk.offset.end = self.key.range.end().0,
+            isk.errand = errand,
+            isk.file = Empty,
+            isk.rows = Empty,
+            isk.bytes = Empty,
+        )
+    }
+}
+
 /// A file that is being found or made, whoever waits for it; none where no reader waited any more when it was its turn.
 type Flight = Shared<BoxFuture<'static, Result<Option<Arc<EncodedFile>>, ServiceError>>>;
 
@@ -54,7 +81,8 @@ pub(crate) struct Renders {
     slots: [Semaphore; 4],
     memory: Arc<Memory>,
     open: OpenFiles,
-    flights: Mutex<HashMap<String, Flight>>,
+    /// Those under way, each with the span of its own.
+    flights: Mutex<HashMap<String, (Flight, Span)>>,
 }
 
 impl Renders {
@@ -101,9 +129,18 @@ impl Renders {
         self: &Arc<Self>,
         order: Order,
     ) -> Result<Arc<EncodedFile>, ServiceError> {
+        let span =
+            span!("find file", otel.status_code = Empty, error.type = Empty, isk.file = Empty);
+        let file = self.found(order).instrument(span.clone()).await;
+        file.inspect_err(|error| isk_traces::failed(&span, error))
+    }
+
+    /// The current span says how: `open`, `joined` (linked to the flight's span), or `begun`, whose span is a child.
+    async fn found(self: &Arc<Self>, order: Order) -> Result<Arc<EncodedFile>, ServiceError> {
         let recipe = recipe(&order.key);
         if let Some(file) = self.open.get(&recipe) {
             if file.is_untouched() {
+                Span::current().record("isk.file", "open");
                 self.cache.touch(&recipe);
                 return Ok(file);
             }
@@ -121,26 +158,30 @@ impl Renders {
     /// The flight that brings a file: the one that is under way, or a new one.
     fn flight(self: &Arc<Self>, recipe: &str, order: &Order) -> Flight {
         let mut flights = self.flights();
-        if let Some(flight) = flights.get(recipe) {
+        if let Some((flight, span)) = flights.get(recipe) {
+            Span::current().record("isk.file", "joined").follows_from(span);
             return flight.clone();
         }
+        Span::current().record("isk.file", "begun");
+        let span = order.span();
         let landing = Landing { renders: Arc::clone(self), recipe: recipe.to_owned() };
         let order = order.clone();
-        let task = tokio::spawn(async move {
+        let find_or_make = async move {
             let Landing { renders, recipe } = &landing;
             let file = renders.find_or_make(recipe, &order).await?;
             if let Some(file) = &file {
                 renders.open.insert(recipe, Arc::clone(file));
             }
             Ok(file)
-        });
+        };
+        let task = tokio::spawn(find_or_make.instrument(span.clone()));
         let ended = |e| Err(ServiceError::Internal(format!("an encoding task failed: {e}")));
         let flight = async move { task.await.unwrap_or_else(ended) }.boxed().shared();
-        flights.insert(recipe.to_owned(), flight.clone());
+        flights.insert(recipe.to_owned(), (flight.clone(), span));
         flight
     }
 
-    fn flights(&self) -> MutexGuard<'_, HashMap<String, Flight>> {
+    fn flights(&self) -> MutexGuard<'_, HashMap<String, (Flight, Span)>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -156,17 +197,25 @@ impl Renders {
             let (cache, name) = (Arc::clone(&self.cache), recipe.to_owned());
             let found = tokio::task::spawn_blocking(move || cache.find(&name, &facts)).await;
             if let Ok(Some(file)) = found {
+                Span::current().record("isk.file", "disk");
                 return Ok(Some(Arc::new(file)));
             }
         }
-        let _slot = self.slot(recipe, &order.errand).await;
-        let _share = self.memory.share(self.most_memory(records)).await;
+        let turn = async {
+            let slot = self.slot(recipe, &order.errand).await;
+            (slot, self.memory.share(self.most_memory(records)).await)
+        };
+        let _turn = turn.instrument(span!("wait for a turn")).await;
         if matches!(order.errand, Errand::Read) && !self.readers.wait_for_this(recipe) {
             return Ok(None);
         }
         let begun = std::time::Instant::now();
         match self.make(recipe, order).await {
             Ok(file) => {
+                let span = Span::current();
+                span.record("isk.file", "encoded");
+                span.record("isk.rows", file.encoding.rows);
+                span.record("isk.bytes", file.encoding.file_size);
                 add(&self.metrics.chunks_rendered, 1);
                 add(&self.metrics.rows_rendered, file.encoding.rows);
                 add(&self.metrics.bytes_rendered, file.encoding.file_size);
@@ -177,6 +226,7 @@ impl Renders {
                 Ok(Some(Arc::new(file)))
             }
             Err(error) => {
+                isk_traces::failed(&Span::current(), &error);
                 add(&self.metrics.render_errors, 1);
                 tracing::warn!(key = %order.key, %error, "a chunk could not be encoded");
                 Err(error)
@@ -271,9 +321,13 @@ impl Renders {
             runtime: tokio::runtime::Handle::current(),
         };
         let (cache, profile) = (Arc::clone(&self.cache), self.profile.clone());
-        tokio::task::spawn_blocking(move || job.run(blocks, &cache, &profile)).await.unwrap_or_else(
-            |e| Err(ServiceError::Internal(format!("encoding panicked: {e}")).into()),
-        )
+        let span = Span::current();
+        let made = tokio::task::spawn_blocking(move || {
+            span.in_scope(|| job.run(blocks, &cache, &profile))
+        });
+        made.await.unwrap_or_else(|e| {
+            Err(ServiceError::Internal(format!("encoding panicked: {e}")).into())
+        })
     }
 
     /// Drops files, and the handles that keep their bytes on disk.

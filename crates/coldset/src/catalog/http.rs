@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
+use isk_traces::{Instrument, span, start_of};
 use reqwest::{Method, StatusCode, Url};
+use tracing::field::Empty;
 
 use super::auth::Auth;
 use crate::error::chain;
@@ -88,7 +90,20 @@ impl Http {
                 full.insert(name, value.clone());
             }
             self.auth.prove(&self.client, method, url, &mut full, body).await?;
-            let answer = self.once(method, url, &full, body).await?;
+            let span = span!(
+                "ask upstream catalog",
+                otel.kind = "client",
+                otel.status_code = Empty,
+                error.type = Empty,
+                http.request.method = method.as_str(),
+                http.response.status_code = Empty,
+                server.address = url.host_str(),
+                url.path = start_of(url.path()),
+            );
+            let answer = self.once(method, url, full.clone(), body).instrument(span.clone()).await;
+            let answer = answer.inspect_err(|error| isk_traces::failed(&span, error))?;
+            span.record("http.response.status_code", answer.status.as_u16());
+            drop(span);
             // 419 is the interface's own word for an expired token.
             if matches!(answer.status.as_u16(), 401 | 419) && !renewed {
                 renewed = true;
@@ -114,14 +129,16 @@ impl Http {
         &self,
         method: &Method,
         url: &Url,
-        headers: &HeaderMap,
+        mut headers: HeaderMap,
         body: &Bytes,
     ) -> Result<Answer, ColdsetError> {
+        // Not signed: a proxy on the way may change it.
+        isk_traces::pass_on(&mut headers);
         let what = format!("the upstream catalog ({method} {url})");
         let response = self
             .client
             .request(method.clone(), url.clone())
-            .headers(headers.clone())
+            .headers(headers)
             .body(body.clone())
             .send()
             .await

@@ -14,12 +14,14 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, StreamExt};
+use isk_traces::{Instrument, span, start_of};
 use moka::sync::Cache;
 use object_store::list::PaginatedListStore;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{Attribute, GetOptions, GetRange, GetResult, ObjectStore, ObjectStoreExt};
 use tokio::sync::Semaphore;
+use tracing::field::Empty;
 
 use crate::{ColdsetConfig, ColdsetError, ObjectUri};
 use fault::Request;
@@ -102,7 +104,8 @@ impl ColdStore {
         let request = Request::new("HEAD of", bucket, key);
         let (store, path) = (self.bucket(bucket)?, readable_path(&request, key)?);
         let options = GetOptions { head: true, ..GetOptions::default() };
-        let result = request.within(self.0.timeout, store.objects.get_opts(&path, options)).await?;
+        let asked = request.within(self.0.timeout, store.objects.get_opts(&path, options));
+        let result = traced("HEAD", bucket, key, asked).await?;
         Ok(described(&result))
     }
 
@@ -124,7 +127,8 @@ impl ColdStore {
             return Err(request.refused(416, "the range is empty"));
         }
         let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
-        let result = request.within(self.0.timeout, store.objects.get_opts(&path, options)).await?;
+        let asked = request.within(self.0.timeout, store.objects.get_opts(&path, options));
+        let result = traced("GET", bucket, key, asked).await?;
         let object = described(&result);
         Ok((object, guarded(request, result, self.0.timeout)))
     }
@@ -217,6 +221,28 @@ fn writable_path(request: &Request, key: &str) -> Result<Path, ColdsetError> {
         }
         other => other,
     })
+}
+
+/// A read from the store as a span, until its answer's head. Of the key, it has the file's name alone: its folders
+/// may be called after values of columns.
+async fn traced<T>(
+    method: &'static str,
+    bucket: &str,
+    key: &str,
+    asked: impl Future<Output = Result<T, ColdsetError>>,
+) -> Result<T, ColdsetError> {
+    let file = start_of(key.rsplit('/').next().unwrap_or_default());
+    let span = span!(
+        "ask upstream store",
+        otel.kind = "client",
+        otel.status_code = Empty,
+        error.type = Empty,
+        http.request.method = method,
+        aws.s3.bucket = bucket,
+        isk.file = file,
+    );
+    let answer = asked.instrument(span.clone()).await;
+    answer.inspect_err(|error| isk_traces::failed(&span, error))
 }
 
 fn described(result: &GetResult) -> ColdObject {

@@ -40,6 +40,18 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ISK_AUDIT_FILE", "audit.file"),
     ("ISK_AUDIT_LOG", "audit.log"),
     ("ISK_AUDIT_GATHER_SECONDS", "audit.gather_seconds"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "telemetry.endpoint"),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "telemetry.traces_endpoint"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "telemetry.headers"),
+    ("ISK_TELEMETRY_HEADERS_FILE", "telemetry.headers_file"),
+    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "telemetry.ca_file"),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "telemetry.protocol"),
+    ("OTEL_SERVICE_NAME", "telemetry.service_name"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "telemetry.resource_attributes"),
+    ("OTEL_TRACES_SAMPLER", "telemetry.sampler"),
+    ("OTEL_TRACES_SAMPLER_ARG", "telemetry.sample_ratio"),
+    ("OTEL_TRACES_EXPORTER", "telemetry.exporter"),
+    ("OTEL_SDK_DISABLED", "telemetry.disabled"),
     ("ISK_REQUESTS_PER_PRINCIPAL", "limits.requests_per_principal"),
     ("ISK_PASS_THROUGH_CLIENTS", "limits.pass_through_clients"),
     ("ISK_CONNECTIONS", "limits.connections"),
@@ -161,6 +173,14 @@ fn join_dotted(table: &mut Table, section: &str) {
 }
 
 fn overlay(table: &mut Table, name: &str, value: &str) -> Result<()> {
+    // OpenTelemetry's variables are for many programs: empty ones are as good as none, others are not ours.
+    if name.starts_with("OTEL_") {
+        let known = VARIABLES.iter().find(|(variable, _)| *variable == name);
+        return match known.filter(|_| !value.trim().is_empty()) {
+            Some((_, key)) => set(table, key, parse(key, name, value)?),
+            None => Ok(()),
+        };
+    }
     if !name.starts_with("ISK_") || name.starts_with("ISK_TEST_") || OTHER.contains(&name) {
         return Ok(());
     }
@@ -201,7 +221,7 @@ fn set_property(table: &mut Table, section: &str, key: String, value: &str) -> R
 
 /// Text from the environment as the kind of value its key takes.
 fn parse(key: &str, name: &str, value: &str) -> Result<Value> {
-    const SWITCHES: [&str; 9] = [
+    const SWITCHES: [&str; 10] = [
         "discovery.enabled",
         "discovery.text",
         "prover.enabled",
@@ -211,6 +231,7 @@ fn parse(key: &str, name: &str, value: &str) -> Result<Value> {
         "auth.insecure_bind",
         "auth.open_metrics",
         "audit.log",
+        "telemetry.disabled",
     ];
     if SWITCHES.contains(&key) {
         let switch = value.trim().parse::<bool>();

@@ -2,9 +2,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use isk_traces::{Instrument, span};
+use reqwest::header::HeaderMap;
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tracing::field::Empty;
 
 use super::{RegistryAuth, RegistryConfig, RegistryError, RegistryMetrics};
 use crate::metrics::add;
@@ -101,7 +104,19 @@ impl Http {
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
-        let answer = self.read(&url).await?;
+        let span = span!(
+            "ask registry",
+            otel.kind = "client",
+            otel.status_code = Empty,
+            error.type = Empty,
+            http.request.method = "GET",
+            http.response.status_code = Empty,
+            server.address = url.host_str(),
+            url.path = url.path(),
+        );
+        let answer = self.read(&url).instrument(span.clone()).await;
+        let answer = answer.inspect_err(|error| isk_traces::failed(&span, error))?;
+        span.record("http.response.status_code", answer.status.as_u16());
         match answer.status {
             StatusCode::OK => serde_json::from_slice(&answer.body).map(Some).map_err(|error| {
                 let what = format!("it is not what was asked for: {error}");
@@ -139,7 +154,9 @@ impl Http {
             }
             RegistryAuth::BearerFile(token) => request.bearer_auth(token.text()),
         };
-        let mut response = request.send().await.map_err(unreachable)?;
+        let mut trace = HeaderMap::new();
+        isk_traces::pass_on(&mut trace);
+        let mut response = request.headers(trace).send().await.map_err(unreachable)?;
         let content_type = response
             .headers()
             .get("content-type")
