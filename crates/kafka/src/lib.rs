@@ -14,6 +14,7 @@ mod error;
 mod fetch;
 mod ffi;
 mod metrics;
+mod offsets;
 mod pool;
 mod reader;
 mod registry;

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use isk_model::{KafkaPartition, Offset, TopicName};
 
-use crate::cluster::{Asking, KafkaCluster};
+use crate::cluster::KafkaCluster;
 use crate::error::KafkaError;
 use crate::ffi::ListedOffset;
+use crate::offsets::Asking;
 
 /// ListOffsets' wire value for the record with the greatest timestamp (KIP-734).
 const MAX_TIMESTAMP: i64 = -3;
