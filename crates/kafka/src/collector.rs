@@ -3,7 +3,7 @@
 use isk_model::{
     LeaderEpoch, Offset, OffsetRange, RecordBlock, RecordHeader, TimestampType, TopicPartition,
 };
-use isk_traces::Span;
+use isk_traces::{Span, count};
 use tokio::sync::mpsc;
 
 use crate::cluster::KafkaCluster;
@@ -52,8 +52,8 @@ impl Drop for HandedOn {
             return;
         }
         let span = Span::current();
-        span.record("isk.records", self.records);
-        span.record("isk.bytes", self.bytes);
+        span.record("isk.records", count(self.records));
+        span.record("isk.bytes", count(self.bytes));
     }
 }
 

@@ -4,7 +4,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use tracing::Span;
 use tracing::field::Empty;
 
-use crate::continue_from;
+use crate::{continue_from, count};
 
 /// More of a text that a client sent is not kept: spans wait in memory.
 const MAX_TEXT: usize = 512;
@@ -48,7 +48,7 @@ impl Asked<'_> {
 
 /// Notes a request's status in its span.
 pub fn answered(span: &Span, status: StatusCode) {
-    span.record("http.response.status_code", status.as_u16());
+    span.record("http.response.status_code", count(status.as_u16()));
     if status.is_server_error() {
         span.record("otel.status_code", "ERROR");
         span.record("error.type", status.as_str());

@@ -20,7 +20,7 @@ use isk_kafka::{BlockStream, FetchError, KafkaError};
 use isk_model::{Boundary, ColumnRules, DataFileKey, LeftOut, Offset, RecordBlock, WriterId};
 use isk_parquet_file::{ParquetRenderer, RenderProfile};
 use isk_schema::{TableSchema, error_table};
-use isk_traces::span;
+use isk_traces::{count, span};
 use tempfile::TempPath;
 use tracing::field::Empty;
 
@@ -152,7 +152,7 @@ impl Job {
         }
         fetching += lap(&mut mark);
         self.notice(notice)?;
-        decode.record("isk.errors", errors);
+        decode.record("isk.errors", count(errors));
         drop(decode);
         let _entered = encode.enter();
         let mut rendered = renderer.finish().map_err(|e| self.failed(&sink, &e))?;

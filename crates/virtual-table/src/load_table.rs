@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use isk_kafka::TopicDescription;
 use isk_model::{ColumnRules, KafkaPartition, PartitionOffsets};
 use isk_schema::TableSchema;
-use isk_traces::{Instrument, Span, span};
+use isk_traces::{Instrument, Span, count, span};
 use tokio::sync::watch;
 use tracing::field::Empty;
 
@@ -118,7 +118,7 @@ impl Service {
         let topic = self.in_time(begun, self.topics.get(topic)).await?;
         let span = Span::current();
         span.record("messaging.destination.name", topic.name.as_str());
-        span.record("isk.partitions", topic.partitions.len());
+        span.record("isk.partitions", count(topic.partitions.len()));
         let (columns, log, cluster_id, decoding) = tokio::join!(
             self.columns(&view, &topic),
             self.log(&topic, begun),

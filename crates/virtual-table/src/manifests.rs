@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isk_iceberg_table::{BuildError, Group, GroupManifests, ManifestWriter, Place, TableHead};
-use isk_traces::span;
+use isk_traces::{count, span};
 use tracing::field::Empty;
 
 use crate::api::ServiceError;
@@ -49,7 +49,7 @@ impl ManifestBook {
         head: &TableHead,
         groups: &[(Group, Fingerprint)],
     ) -> Result<Vec<Arc<GroupManifests>>, ServiceError> {
-        let span = span!("manifests", isk.groups = groups.len(), isk.groups.made = Empty);
+        let span = span!("manifests", isk.groups = count(groups.len()), isk.groups.made = Empty);
         let _entered = span.enter();
         let writer = OnceCell::new();
         let new = Cell::new(0_u64);
@@ -70,7 +70,7 @@ impl ManifestBook {
             Ok(made)
         };
         let all = groups.iter().map(|(group, fingerprint)| make(group, fingerprint)).collect();
-        span.record("isk.groups.made", new.get());
+        span.record("isk.groups.made", count(new.get()));
         all
     }
 

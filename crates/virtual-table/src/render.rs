@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, Shared};
 use isk_kafka::{FetchLimits, KafkaCluster};
 use isk_model::{DataFileKey, TopicPartition};
 use isk_parquet_file::RenderProfile;
-use isk_traces::{Instrument, Span, root, span};
+use isk_traces::{Instrument, Span, count, root, span};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::field::Empty;
 
@@ -214,8 +214,8 @@ impl Renders {
             Ok(file) => {
                 let span = Span::current();
                 span.record("isk.file", "encoded");
-                span.record("isk.rows", file.encoding.rows);
-                span.record("isk.bytes", file.encoding.file_size);
+                span.record("isk.rows", count(file.encoding.rows));
+                span.record("isk.bytes", count(file.encoding.file_size));
                 add(&self.metrics.chunks_rendered, 1);
                 add(&self.metrics.rows_rendered, file.encoding.rows);
                 add(&self.metrics.bytes_rendered, file.encoding.file_size);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
-use isk_traces::{Instrument, span, start_of};
+use isk_traces::{Instrument, count, span, start_of};
 use reqwest::{Method, StatusCode, Url};
 use tracing::field::Empty;
 
@@ -102,7 +102,7 @@ impl Http {
             );
             let answer = self.once(method, url, full.clone(), body).instrument(span.clone()).await;
             let answer = answer.inspect_err(|error| isk_traces::failed(&span, error))?;
-            span.record("http.response.status_code", answer.status.as_u16());
+            span.record("http.response.status_code", count(answer.status.as_u16()));
             drop(span);
             // 419 is the interface's own word for an expired token.
             if matches!(answer.status.as_u16(), 401 | 419) && !renewed {

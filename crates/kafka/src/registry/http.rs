@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use isk_traces::{Instrument, span};
+use isk_traces::{Instrument, count, span};
 use reqwest::header::HeaderMap;
 use reqwest::{StatusCode, Url};
 use serde::Deserialize;
@@ -116,7 +116,7 @@ impl Http {
         );
         let answer = self.read(&url).instrument(span.clone()).await;
         let answer = answer.inspect_err(|error| isk_traces::failed(&span, error))?;
-        span.record("http.response.status_code", answer.status.as_u16());
+        span.record("http.response.status_code", count(answer.status.as_u16()));
         match answer.status {
             StatusCode::OK => serde_json::from_slice(&answer.body).map(Some).map_err(|error| {
                 let what = format!("it is not what was asked for: {error}");
