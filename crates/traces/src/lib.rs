@@ -138,10 +138,9 @@ mod tests {
     #[test]
     fn of_an_error_its_name_is_told_and_of_long_texts_the_start() {
         let spans = told(|| {
-            let span = root!("ask", error.type = tracing::field::Empty);
-            failed(&span, &std::io::ErrorKind::NotFound);
-            let span = root!("ask", error.type = tracing::field::Empty);
-            failed(&span, &Some("what a record holds"));
+            let ask = || root!("ask", error.type = tracing::field::Empty);
+            failed(&ask(), &std::io::ErrorKind::NotFound);
+            failed(&ask(), &Some("what a record holds"));
             request(&headers(&[("user-agent", &"x".repeat(700))]), &"é".repeat(700));
         });
         assert_eq!(attribute(&spans[0], "error.type").as_deref(), Some("NotFound"));
@@ -151,10 +150,10 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_listens_there_is_no_span() {
+    fn where_nobody_listens_nothing_is_passed_on() {
         let mut sent = HeaderMap::new();
         let span = request(&headers(&[("traceparent", THEIRS)]), "/x");
         span.in_scope(|| pass_on(&mut sent));
-        assert!(span.is_disabled() && current_ids().is_none() && sent.is_empty());
+        assert!(current_ids().is_none() && sent.is_empty());
     }
 }
