@@ -18,15 +18,14 @@ from stack.versions import TESTS, VERSIONS
 SCHEMA = {"type": "record", "name": "Order", "fields": [{"name": "id", "type": "long"}, {"name": "word", "type": ["null", "string"]}]}
 COUNT = 5000
 DESCRIPTIONS = ("isk-catalog.yaml", "isk-api.yaml")
-# Some requests name what is there. A broker that is slow is no defect (503), and neither is it to refuse tokens of pages that nobody handed out.
+# What has the form that is described may still be refused: the token of a page that nobody handed out, a schema that is none.
+LEFT_OUT = "positive_data_acceptance"
+# Some requests name what is there. A broker that is slow is no defect (503).
 SETTINGS = """
 request-timeout = 60
 
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "3xx", "4xx", "503"]
-
-[checks.positive_data_acceptance]
-enabled = false
 
 [dictionaries.namespaces]
 values = ["hotset", "errors", "merged"]
@@ -65,7 +64,7 @@ def main() -> int:
         failed = False
         for name in DESCRIPTIONS:
             command = [
-                fuzzer, "--config-file", settings, "run", TESTS.parent / "openapi" / name, "--url", isk.catalog_uri, "--checks", "all",
+                fuzzer, "--config-file", settings, "run", TESTS.parent / "openapi" / name, "--url", isk.catalog_uri, "--checks", "all", "--exclude-checks", LEFT_OUT,
                 "--phases", "examples,coverage,fuzzing", "--max-examples", options.examples, "--seed", options.seed, "--continue-on-failure",
                 "--generation-database", "none", "--suppress-health-check", "all", "--warnings", "off", "--no-color",
             ]  # fmt: skip
