@@ -17,7 +17,7 @@ from stack.kafka import FarBroker
 BUCKET, TOPIC = "hotset", "leaks"
 PARTITIONS, COUNT, SIZE = 40, 30, 60_000
 ABORTED, FAILED = 200, 200
-AT_ONCE = 10
+AT_ONCE = 20
 MIB = 2**20
 # Nothing is kept, so that each read fetches from Kafka, but for what was asked for within ten seconds.
 SETTINGS = {
@@ -96,7 +96,7 @@ class Reads:
 
     def settled(self):
         """What is held once files that nobody asks for are closed, and threads that have nothing to do have ended."""
-        time.sleep(13)
+        time.sleep(11)
         # Files are closed when the next one is asked for.
         until = time.monotonic() + 20
         while time.monotonic() < until:
