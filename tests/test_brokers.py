@@ -2,15 +2,19 @@
 
 import contextlib
 import json
+import shutil
 import threading
 import time
 import urllib.request
 
+import botocore.exceptions
+import pyarrow.parquet
 import pytest
 from confluent_kafka import Producer
 from stack import clients, records
 from stack.cluster import Cluster
 from stack.isk import Isk
+from stack.ranged import RangedFile
 
 SCHEMA = json.dumps({"type": "record", "name": "Leg", "fields": [{"name": "n", "type": "long"}, {"name": "pad", "type": "bytes"}]})
 PAD = 200
@@ -204,3 +208,43 @@ def test_a_log_that_is_cut_back_shows_nothing_of_what_is_lost(whole, registry, f
         seen = load(fresh, topic)
     assert rows == left
     assert load(fresh, topic).scan().count() == len(left)
+
+
+def test_a_log_is_cut_back_between_the_footer_and_the_pages(whole, registry, fresh):
+    """Pages are those that the footer speaks of, or there is an error by name; also where the file has to be made again."""
+    topic = whole.create_topic("unclean_pages", [(1, 2)], {"unclean.leader.election.enable": "true"})
+    write(whole, registry, topic, range(1000))
+    whole.nodes[2].kill()
+    whole.wait_for(lambda: whole.in_sync(topic) == {1})
+    write(whole, registry, topic, range(1000, 1500))
+    keys = [task.file.file_path.removeprefix("s3://hotset/") for task in load(fresh, topic).scan().plan_files()]
+    s3 = clients.boto3_client(fresh.s3_endpoint, fresh.access_key, fresh.secret_key)
+    files = [pyarrow.parquet.ParquetFile(RangedFile(s3, key)) for key in keys]
+    assert sum(file.metadata.num_rows for file in files) == 1500
+    whole.nodes[1].kill()
+    whole.nodes[2].start()
+    whole.wait_for(lambda: whole.leader(topic) == 2)
+    write(whole, registry, topic, range(5000, 5800))
+
+    def pages():
+        """What the files show, or the codes of their errors."""
+        seen, codes = [], set()
+        for file in files:
+            try:
+                seen += file.read(columns=["n"])["n"].to_pylist()
+            except botocore.exceptions.ClientError as refused:
+                codes.add(refused.response["Error"]["Code"])
+        return (sorted(seen) if not codes else None), codes
+
+    kept = pages()
+    fresh.stop()
+    shutil.rmtree(fresh.work / "data" / "cache")
+    fresh.start()
+    lost = pages()
+    print(f"\nkept: {kept[1] or 'right'}, lost: {lost[1] or 'right'}")
+    for seen, codes in (kept, lost):
+        assert codes <= {"RecordsExpired"} and (codes or seen == list(range(1500)))
+    # Nobody has the records any more.
+    assert lost[1]
+    left = [*range(1000), *range(5000, 5800)]
+    whole.wait_for(lambda: numbers(load(fresh, topic)) == left, 20)

@@ -1,6 +1,5 @@
 """A planned query keeps its rows, the next one sees what is new, and neither is ever told a wrong number of rows."""
 
-import io
 import json
 import shutil
 import statistics
@@ -13,6 +12,7 @@ import pytest
 import requests
 from confluent_kafka import KafkaException, TopicPartition
 from stack import clients, datasets, records
+from stack.ranged import RangedFile
 
 SCHEMA = json.dumps({"type": "record", "name": "Tick", "fields": [{"name": "n", "type": "long"}]})
 
@@ -125,35 +125,6 @@ def test_a_record_is_visible_within_a_second(isk, boto3_s3, ticks):
     p50, p99 = statistics.median(seconds), sorted(seconds)[int(ROUNDS * 0.99)]
     print(f"\nproduce to visible, PyIceberg's own work included: p50 {p50 * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms")
     assert p99 < VISIBLE_SECONDS
-
-
-class RangedFile(io.RawIOBase):
-    """A file of the gateway, read by ranges as pyarrow asks for them."""
-
-    def __init__(self, s3, key):
-        self.s3, self.key, self.at = s3, key, 0
-        self.size = s3.head_object(Bucket="hotset", Key=key)["ContentLength"]
-
-    def seekable(self):
-        return True
-
-    def readable(self):
-        return True
-
-    def seek(self, offset, whence=io.SEEK_SET):
-        self.at = offset + (0, self.at, self.size)[whence]
-        return self.at
-
-    def tell(self):
-        return self.at
-
-    def read(self, length=-1):
-        end = self.size if length is None or length < 0 else min(self.size, self.at + length)
-        if end <= self.at:
-            return b""
-        answer = self.s3.get_object(Bucket="hotset", Key=self.key, Range=f"bytes={self.at}-{end - 1}")["Body"].read()
-        self.at += len(answer)
-        return answer
 
 
 @pytest.mark.parametrize("cache", ["kept", "lost"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .kafka import Broker
-from .process import Server, free_port, http_ok
+from .process import Server, free_port, http_ok, work_root
 from .registry import Registry
 from .versions import TESTS
 
@@ -25,11 +26,27 @@ def binary() -> Path:
     return path
 
 
+def with_another_profile() -> Path:
+    """The binary as its successor would be that writes files in another way: its profile's name and the name in its files are
+    other ones of the same length. All else is the same, so that only this can tell the two apart.
+    """
+    made = work_root() / "isk-successor"
+    if not made.exists():
+        code = binary().read_bytes()
+        # The one empty file of deletes is the same in all versions.
+        for old, new in ((rb"render-profile ", b"render-profilf "), (rb"isk-render version (?!1\.0\.0)", b"isk-rendes version ")):
+            code, times = re.subn(old, new, code)
+            assert times == 1, f"{binary()} names {old} {times} times"
+        made.write_bytes(code)
+        made.chmod(0o755)
+    return made
+
+
 class Isk(Server):
     """`env` and `arguments` are added to what chooses ports, keys and the data folder, and win over it.
 
     `catalog_uri`, `s3_endpoint`, `access_key` and `secret_key` are what clients are given. `tls` is what to trust, where the
-    settings make it speak TLS.
+    settings make it speak TLS. `binary` says which program it is from its next start on.
     """
 
     name = "isk"
@@ -47,6 +64,7 @@ class Isk(Server):
         self.secret_key = "test-secret-key"
         self.env = dict(env or {})
         self.arguments = list(arguments)
+        self.binary = binary
 
     @classmethod
     def beside(cls, broker: Broker, registry: Registry | None, env: Mapping[str, str] | None = None) -> Isk:
@@ -57,7 +75,7 @@ class Isk(Server):
         return cls(upstream | dict(env or {}))
 
     def command(self) -> list[str]:
-        return [str(binary()), "serve", *self.arguments]
+        return [str(self.binary()), "serve", *self.arguments]
 
     def environment(self) -> dict[str, str]:
         own = {
@@ -76,7 +94,7 @@ class Isk(Server):
 
     def run(self, *arguments: str) -> str:
         """Another command of the binary with the same settings; what it printed. It must succeed."""
-        command = [str(binary()), *arguments]
+        command = [str(self.binary()), *arguments]
         done = subprocess.run(command, cwd=self.work, env=os.environ | self.environment(), capture_output=True, text=True, timeout=60)
         if done.returncode:
             raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from . import jdk, maven
 from .process import Server, StartFailed, free_port
+from .relay import Relay
 
 # What suits tests: one replica of everything, and background work that happens within seconds, not minutes.
 # A topic still decides by itself when it is compacted or expires (min.cleanable.dirty.ratio, segment.ms, retention.ms).
@@ -92,3 +93,17 @@ class Broker(Server):
         own = self.node() | {"log.dirs": str(self.work / "data")}
         lines = [f"{key}={value}\n" for key, value in (own | DEFAULTS | self.properties).items()]
         self._configuration.write_text("".join(lines))
+
+
+class FarBroker(Broker):
+    """One that clients reach through `relay`, which is a bad network on demand. `far` is its address there."""
+
+    def __init__(self, properties: Mapping[str, object] | None = None, heap: str = "256m") -> None:
+        super().__init__(properties, heap)
+        self.relay = Relay(f"kafka://{self.bootstrap}")
+        self.far = self.relay.address
+        self.properties["advertised.listeners"] = f"CLIENT://{self.far},CONTROLLER://127.0.0.1:{self.controller_port}"
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        self.relay.close()

@@ -245,25 +245,30 @@ impl FactBook {
         Self { shared, ..self }
     }
 
-    /// The facts of a recipe, if it has been encoded.
+    /// The facts of a recipe, if it has been encoded. Those that cannot be read are not known.
     pub(crate) fn get(&self, recipe: &str) -> Option<Arc<ChunkFacts>> {
+        self.read(recipe).ok().flatten()
+    }
+
+    /// The same for who adds to them: what was served before must not be forgotten for a disk that fails.
+    fn read(&self, recipe: &str) -> Result<Option<Arc<ChunkFacts>>, ServiceError> {
         if let Some(known) = self.memory.get(recipe) {
-            return known;
+            return Ok(known);
         }
         let changes = *self.changes();
-        // Facts that cannot be read are facts not known.
-        let full = self.store.get::<ChunkFacts>(Kind::Facts, recipe).ok().flatten();
-        let growing = || {
-            let kept: Option<GrowingFacts> =
-                self.store.get(Kind::GrowingFacts, recipe).ok().flatten();
-            kept.map(|growing| growing.facts)
+        let read = match self.store.get::<ChunkFacts>(Kind::Facts, recipe)? {
+            Some(full) => Some(full),
+            None => {
+                let growing = self.store.get::<GrowingFacts>(Kind::GrowingFacts, recipe)?;
+                growing.map(|growing| growing.facts)
+            }
         };
-        let read = full.or_else(growing).map(Arc::new);
+        let read = read.map(Arc::new);
         let now = self.changes();
         if *now == changes {
             self.memory.insert(recipe.to_owned(), read.clone());
         }
-        read
+        Ok(read)
     }
 
     /// The facts of a Kafka partition's files in a folder that begin within a range, by recipe: one look into the store,
@@ -390,7 +395,7 @@ impl FactBook {
     ) -> Result<ChunkFacts, ServiceError> {
         let _one_at_a_time = self.writing.lock().unwrap_or_else(|e| e.into_inner());
         let recipe = recipe(key);
-        let known = self.get(&recipe);
+        let known = self.read(&recipe)?;
         let mut facts = match &known {
             Some(facts) => (**facts).clone(),
             None => ChunkFacts::first(encoding),

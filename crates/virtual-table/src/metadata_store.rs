@@ -36,8 +36,12 @@ impl MetadataStore {
         std::fs::create_dir_all(&folder).map_err(|e| failed(&folder, &e))?;
         // Written under another name and renamed: a reader never sees half a file.
         let part = folder.join(format!(".{name}.{:x}.part", unique()));
-        std::fs::write(&part, bytes).map_err(|e| failed(&part, &e))?;
-        std::fs::rename(&part, &path).map_err(|e| failed(&path, &e))
+        let written = std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, &path));
+        written.map_err(|e| {
+            // On a full disk, half a file is in the way of whole ones.
+            let _ = std::fs::remove_file(&part);
+            failed(&path, &e)
+        })
     }
 
     /// Keeps a file that is there from being swept away for the retention time.

@@ -108,7 +108,9 @@ impl Service {
         let Some(pin) = kept else { return Ok(TopicPin::guess()) };
         // Of those who sample at the same time, the first is right.
         let pin = self.pins.get_with(key.clone(), || pin);
-        self.store.put_soon(Kind::TopicPin, &key, &pin)?;
+        // One that is not kept would be another one after a restart.
+        let kept = self.store.put_soon(Kind::TopicPin, &key, &pin);
+        kept.inspect_err(|_| self.pins.invalidate(&key))?;
         Ok(pin)
     }
 

@@ -2,9 +2,15 @@
 //!
 //! Values are JSON under a text key. Losing the store costs time, not correctness: field ids are
 //! assigned again from the registry's history in the same order, and facts are learnt again.
+//!
+//! After an error of the disk the database takes nothing any more until it is opened again. That is done here, so that a disk
+//! that was full needs no restart. What it had taken and not yet put on disk is kept until it is there, and put again.
 
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use redb::{Database, DatabaseError, Durability, ReadableDatabase, StorageError, TableDefinition};
 use serde::Serialize;
@@ -85,12 +91,32 @@ impl Kind {
     }
 }
 
+/// How long a database that failed is left alone before it is opened again.
+const REST: Duration = Duration::from_secs(1);
+
 /// An open store. All calls block for as long as a local disk takes.
 pub(crate) struct Store {
-    db: Database,
-    /// How many values were put that may not be on disk yet, ever, and how many of them are.
-    put_soon: AtomicU64,
-    settled: AtomicU64,
+    path: PathBuf,
+    db: Mutex<Opened>,
+    /// Whether the disk has failed the database since it was opened.
+    failed: AtomicBool,
+    soon: Mutex<Soon>,
+}
+
+/// The database, unless it could not be opened again, and when that was last tried.
+struct Opened {
+    db: Option<Arc<Database>>,
+    tried: Instant,
+}
+
+/// What was put and may not be on disk yet.
+#[derive(Default)]
+struct Soon {
+    /// How many changes were carried out so, ever, and how many of them are on disk.
+    put: u64,
+    settled: u64,
+    /// Those that are not, by their numbers.
+    waiting: BTreeMap<u64, Changes>,
 }
 
 impl Store {
@@ -110,9 +136,17 @@ impl Store {
             {
                 return Err(unavailable(path, &error));
             }
+            Err(error @ DatabaseError::Storage(StorageError::PreviousIo)) => {
+                return Err(unavailable(path, &error));
+            }
             Err(error) => Self::begin_anew(path, &error)?,
         };
-        Ok(Self { db, put_soon: AtomicU64::new(0), settled: AtomicU64::new(0) })
+        Ok(Self {
+            path: path.to_owned(),
+            db: Mutex::new(Opened { db: Some(Arc::new(db)), tried: Instant::now() }),
+            failed: AtomicBool::new(false),
+            soon: Mutex::default(),
+        })
     }
 
     fn begin_anew(path: &Path, error: &DatabaseError) -> Result<Database, ServiceError> {
@@ -125,20 +159,63 @@ impl Store {
         Database::create(path).map_err(|e| unavailable(path, &e))
     }
 
+    /// The database, opened again where it had failed.
+    fn opened(&self) -> Result<Arc<Database>, ServiceError> {
+        let mut opened = self.db.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.failed.load(Ordering::Acquire) && opened.tried.elapsed() >= REST {
+            self.open_again(&mut opened)?;
+        }
+        let closed = || unavailable(&self.path, &"it could not be opened again after an error");
+        opened.db.clone().ok_or_else(closed)
+    }
+
+    fn open_again(&self, opened: &mut Opened) -> Result<(), ServiceError> {
+        opened.tried = Instant::now();
+        // It is closed once those who are using it have come to their end. Until then it is still taken.
+        opened.db = None;
+        let db = Database::open(&self.path).map_err(|e| unavailable(&self.path, &e))?;
+        let db = Arc::clone(opened.db.insert(Arc::new(db)));
+        let waiting: Vec<Changes> = self.soon().waiting.values().cloned().collect();
+        let lost = Changes(waiting.into_iter().flat_map(|changes| changes.0).collect());
+        if !lost.0.is_empty() {
+            self.commit(&db, &lost, Durability::Immediate)
+                .map_err(|e| unavailable(&self.path, &e))?;
+        }
+        self.failed.store(false, Ordering::Release);
+        tracing::info!(store = %self.path.display(), changes = lost.0.len(), "the store is open again after an error of its disk");
+        Ok(())
+    }
+
+    /// Does something with the database, and notes where its disk fails it.
+    fn with<T>(
+        &self,
+        verb: &str,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, ServiceError> {
+        let db = self.opened()?;
+        work(&db).map_err(|error| {
+            if matches!(error, redb::Error::Io(_) | redb::Error::PreviousIo) {
+                self.failed.store(true, Ordering::Release);
+            }
+            unavailable(&self.path, &format_args!("{verb} failed: {error}"))
+        })
+    }
+
+    fn soon(&self) -> MutexGuard<'_, Soon> {
+        self.soon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The value under `key`, or `None`. A value of an older shape counts as not there.
     pub(crate) fn get<T: DeserializeOwned>(
         &self,
         kind: Kind,
         key: &str,
     ) -> Result<Option<T>, ServiceError> {
-        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
-            match self.db.begin_read()?.open_table(kind.table()) {
-                Ok(table) => Ok(table.get(key)?.map(|v| v.value().to_vec())),
-                Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
-                Err(error) => Err(error.into()),
-            }
-        };
-        let bytes = read().map_err(|e| failed("read", &e))?;
+        let bytes = self.with("reading", |db| match db.begin_read()?.open_table(kind.table()) {
+            Ok(table) => Ok(table.get(key)?.map(|v| v.value().to_vec())),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        })?;
         Ok(bytes.and_then(|b| serde_json::from_slice(&b).ok()))
     }
 
@@ -174,10 +251,10 @@ impl Store {
 
     /// Waits until all that was put is on disk.
     pub(crate) fn settle(&self) -> Result<(), ServiceError> {
-        if self.settled.load(Ordering::Acquire) < self.put_soon.load(Ordering::Acquire) {
-            self.write(&Changes::default(), Durability::Immediate)?;
+        if self.soon().waiting.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.write(&Changes::default(), Durability::Immediate)
     }
 
     /// Carries changes out, all of them or none; they are on disk when this returns.
@@ -186,26 +263,40 @@ impl Store {
     }
 
     fn write(&self, changes: &Changes, durability: Durability) -> Result<(), ServiceError> {
-        let write = || -> Result<(), redb::Error> {
-            let mut tx = self.db.begin_write()?;
-            tx.set_durability(durability)?;
-            for (kind, key, value) in &changes.0 {
-                let mut table = tx.open_table(kind.table())?;
-                match value {
-                    Some(bytes) => table.insert(key.as_str(), bytes.as_slice())?,
-                    None => table.remove(key.as_str())?,
-                };
-            }
-            // Whoever writes is alone until it has committed.
-            let soon = u64::from(matches!(durability, Durability::None));
-            let put = self.put_soon.fetch_add(soon, Ordering::AcqRel) + soon;
-            tx.commit()?;
-            if soon == 0 {
-                self.settled.fetch_max(put, Ordering::AcqRel);
-            }
-            Ok(())
+        self.with("writing", |db| self.commit(db, changes, durability))
+    }
+
+    fn commit(
+        &self,
+        db: &Database,
+        changes: &Changes,
+        durability: Durability,
+    ) -> Result<(), redb::Error> {
+        let mut tx = db.begin_write()?;
+        tx.set_durability(durability)?;
+        for (kind, key, value) in &changes.0 {
+            let mut table = tx.open_table(kind.table())?;
+            match value {
+                Some(bytes) => table.insert(key.as_str(), bytes.as_slice())?,
+                None => table.remove(key.as_str())?,
+            };
+        }
+        // Whoever writes is alone until it has committed.
+        let later = matches!(durability, Durability::None);
+        let number = {
+            let mut soon = self.soon();
+            soon.put += u64::from(later);
+            soon.put
         };
-        write().map_err(|e| failed("write", &e))
+        tx.commit()?;
+        let mut soon = self.soon();
+        if !later {
+            soon.settled = soon.settled.max(number);
+            soon.waiting = soon.waiting.split_off(&(number + 1));
+        } else if number > soon.settled {
+            soon.waiting.insert(number, changes.clone());
+        }
+        Ok(())
     }
 
     /// The values whose keys begin with `prefix`, in the order of keys.
@@ -217,8 +308,8 @@ impl Store {
         kind: Kind,
         prefix: &str,
     ) -> Result<Vec<(String, T)>, ServiceError> {
-        let read = || -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
-            let table = match self.db.begin_read()?.open_table(kind.table()) {
+        let found = self.with("reading", |db| {
+            let table = match db.begin_read()?.open_table(kind.table()) {
                 Ok(table) => table,
                 Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
                 Err(error) => return Err(error.into()),
@@ -232,8 +323,7 @@ impl Store {
                 found.push((key.value().to_owned(), value.value().to_vec()));
             }
             Ok(found)
-        };
-        let found = read().map_err(|e| failed("read", &e))?;
+        })?;
         let decode = |(key, bytes): (String, Vec<u8>)| match serde_json::from_slice(&bytes) {
             Ok(value) => Ok((key, value)),
             Err(e) => Err(ServiceError::Internal(format!("{key} in the local store: {e}"))),
@@ -250,8 +340,8 @@ impl Store {
         to: &str,
         mut show: impl FnMut(&str, &[u8]) -> bool,
     ) -> Result<(), ServiceError> {
-        let mut read = || -> Result<(), redb::Error> {
-            let table = match self.db.begin_read()?.open_table(kind.table()) {
+        self.with("reading", |db| {
+            let table = match db.begin_read()?.open_table(kind.table()) {
                 Ok(table) => table,
                 Err(redb::TableError::TableDoesNotExist(_)) => return Ok(()),
                 Err(error) => return Err(error.into()),
@@ -263,19 +353,14 @@ impl Store {
                 }
             }
             Ok(())
-        };
-        read().map_err(|e| failed("read", &e))
+        })
     }
 
     /// Removes the value under `key`, if there is one.
     pub(crate) fn remove(&self, kind: Kind, key: &str) -> Result<(), ServiceError> {
-        let remove = || -> Result<(), redb::Error> {
-            let tx = self.db.begin_write()?;
-            tx.open_table(kind.table())?.remove(key)?;
-            tx.commit()?;
-            Ok(())
-        };
-        remove().map_err(|e| failed("write", &e))
+        let mut changes = Changes::default();
+        changes.remove(kind, key.to_owned());
+        self.apply(&changes)
     }
 
     /// Removes the values of a kind that are not to be kept; one of an older shape goes too.
@@ -284,19 +369,18 @@ impl Store {
         kind: Kind,
         keep: impl Fn(&T) -> bool,
     ) -> Result<(), ServiceError> {
-        let sweep = || -> Result<(), redb::Error> {
-            let tx = self.db.begin_write()?;
+        self.with("sweeping", |db| {
+            let tx = db.begin_write()?;
             tx.open_table(kind.table())?
                 .retain(|_, bytes| serde_json::from_slice(bytes).is_ok_and(|value| keep(&value)))?;
             tx.commit()?;
             Ok(())
-        };
-        sweep().map_err(|e| failed("sweep", &e))
+        })
     }
 }
 
 /// Changes of several kinds that belong together.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Changes(Vec<(Kind, String, Option<Vec<u8>>)>);
 
 impl Changes {
@@ -324,13 +408,6 @@ fn unavailable(path: &Path, error: &dyn std::fmt::Display) -> ServiceError {
     }
 }
 
-fn failed(verb: &str, error: &redb::Error) -> ServiceError {
-    ServiceError::Unavailable {
-        what: "the local store".into(),
-        reason: format!("{verb} failed: {error}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -354,12 +431,13 @@ mod tests {
         assert!(store.scan::<String>(Kind::Epochs, "x/").is_err());
         store.put_soon(Kind::Times, "t", &9u32).unwrap();
         assert_eq!(store.get::<u32>(Kind::Times, "t").unwrap(), Some(9));
-        assert_eq!(
-            (store.put_soon.load(Ordering::Acquire), store.settled.load(Ordering::Acquire)),
-            (1, 0)
-        );
+        let settled_and_waiting = || {
+            let soon = store.soon();
+            (soon.settled, soon.waiting.len())
+        };
+        assert_eq!(settled_and_waiting(), (0, 1));
         store.settle().unwrap();
-        assert_eq!(store.settled.load(Ordering::Acquire), 1);
+        assert_eq!(settled_and_waiting(), (1, 0));
         let mut between = Vec::new();
         store
             .between(Kind::Epochs, "x/", "y", |key, _| {
@@ -379,5 +457,36 @@ mod tests {
         let anew = Store::open(&path).unwrap();
         assert_eq!(anew.get::<u32>(Kind::Facts, "a").unwrap(), None);
         assert!(path.with_extension("damaged").exists());
+    }
+
+    #[test]
+    fn a_database_that_failed_is_opened_again_with_what_was_not_on_disk_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("isk.redb");
+        let store = Store::open(&path).unwrap();
+        store.put(Kind::Facts, "settled", &1u32).unwrap();
+        let on_disk = std::fs::read(&path).unwrap();
+        store.put_soon(Kind::Facts, "soon", &2u32).unwrap();
+        store.put_soon(Kind::Facts, "soon", &3u32).unwrap();
+        // The disk fails it, and has only what was settled.
+        let fail = || {
+            let mut opened = store.db.lock().unwrap();
+            opened.db = None;
+            std::fs::write(&path, &on_disk).unwrap();
+            store.failed.store(true, Ordering::Release);
+            opened.tried = Instant::now();
+        };
+        fail();
+        let refused = store.get::<u32>(Kind::Facts, "settled").unwrap_err().to_string();
+        assert!(refused.contains("isk.redb") && refused.contains("full"), "{refused}");
+        assert!(store.settle().is_err(), "it is not on disk");
+        std::thread::sleep(REST);
+        let both = || ["settled", "soon"].map(|key| store.get::<u32>(Kind::Facts, key).unwrap());
+        assert_eq!(both(), [Some(1), Some(3)]);
+        assert!(store.soon().waiting.is_empty(), "they are on disk now");
+        // What was settled before is not put again.
+        fail();
+        std::thread::sleep(REST);
+        assert_eq!(both(), [Some(1), None]);
     }
 }

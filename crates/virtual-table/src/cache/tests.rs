@@ -123,6 +123,7 @@ fn a_reader_notices_that_its_file_was_written_to() {
     File::options().write(true).open(fixture.path("a")).unwrap().set_len(50).unwrap();
     assert!(!file.is_untouched());
     assert!(file.read(60..70).is_err());
+    assert!(file.read(0..10).is_err(), "its beginning is not trusted either");
 }
 
 #[test]
