@@ -8,7 +8,7 @@ ifeq ($(ONCE),1)
 override DEMO_FLAGS += --once
 endif
 
-.PHONY: lint-deploy help setup build demo test test-rust test-clients test-kafka lint deny fmt bench soak fuzz fuzz-http differential clean
+.PHONY: lint-deploy help setup build demo test test-rust test-clients test-kafka lint deny audit fmt bench soak fuzz fuzz-http differential clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,9 @@ lint: setup ## Formatting and lints; warnings are errors
 
 deny: ## Licences, bans and sources of the dependencies
 	tests/deny.sh
+
+audit: ## What is known against the dependencies: RustSec's database (needs the internet; not part of `make test`)
+	tests/deny.sh advisories
 
 test-rust: setup ## Unit and property tests
 	$(CARGO) test --workspace --locked

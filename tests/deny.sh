@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks the licences, bans and sources of all dependencies against deny.toml with cargo-deny.
+# Checks all dependencies against deny.toml with cargo-deny: licences, bans and sources, or what the arguments name
+# (`advisories`, which asks RustSec's database and the registry for what is known against them: `make audit`).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=0.20.2
@@ -12,4 +13,5 @@ if ! command -v cargo-deny >/dev/null 2>&1; then
     fi
     PATH=$cache/bin:$PATH
 fi
-cargo-deny --all-features check --hide-inclusion-graph licenses bans sources
+[ $# -gt 0 ] || set -- licenses bans sources
+cargo-deny --all-features check --hide-inclusion-graph "$@"

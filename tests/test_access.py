@@ -15,7 +15,7 @@ import pytest
 import requests
 from joserfc import jwk, jwt
 from pyiceberg.exceptions import NoSuchTableError, OAuthError, UnauthorizedError
-from stack import clients, records
+from stack import clients, flink, records
 from stack.isk import Isk, binary
 
 SECRETS = {"all": "secret-of-all-0123456789", "one": "secret-of-one-0123456789"}
@@ -161,28 +161,14 @@ def test_an_api_key_and_an_issuers_token_are_bearer_tokens(guarded, topics, issu
 
 
 def test_duckdb_with_a_secret(guarded, topics):
-    with clients.duckdb_connection() as connection:
-        connection.execute(
-            f"CREATE SECRET (TYPE iceberg, CLIENT_ID 'one', CLIENT_SECRET '{SECRETS['one']}',"
-            f" OAUTH2_SERVER_URI '{guarded.catalog_uri}/v1/oauth/tokens')"
-        )
-        connection.execute(f"ATTACH '' AS isk (TYPE iceberg, ENDPOINT '{guarded.catalog_uri}')")
+    with clients.duckdb_connection(guarded.catalog_uri, f"one:{SECRETS['one']}") as connection:
         assert connection.execute(f"SELECT count(kafka_offset) FROM isk.hotset.{topics[0]}").fetchone() == (ROWS,)
         with pytest.raises(Exception, match=topics[1]):
             connection.execute(f"SELECT count(*) FROM isk.hotset.{topics[1]}")
 
 
 def test_spark_with_a_credential(guarded, topics, spark):
-    settings = clients.spark_catalog(
-        "guarded",
-        guarded.catalog_uri,
-        **{
-            "credential": f"one:{SECRETS['one']}",
-            "oauth2-server-uri": f"{guarded.catalog_uri}/v1/oauth/tokens",
-            "rest.auth.type": "oauth2",
-            "io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
-        },
-    )
+    settings = clients.spark_catalog("guarded", guarded.catalog_uri, credential=f"one:{SECRETS['one']}")
     for key, value in settings.items():
         spark.conf.set(key, value)
     # Reading the column makes it open the files, not only the manifests.
@@ -190,6 +176,15 @@ def test_spark_with_a_credential(guarded, topics, spark):
     assert spark.sql(f"SELECT * FROM guarded.hotset.{topics[0]}").count() == ROWS
     with pytest.raises(Exception, match="TABLE_OR_VIEW_NOT_FOUND"):
         spark.sql(f"SELECT * FROM guarded.hotset.{topics[1]}").count()
+
+
+def test_flink_with_a_credential(guarded, topics):
+    options = {"streaming": "false"}
+    with flink.FlinkReader(guarded.catalog_uri, topics[0], "kafka_offset", options, f"one:{SECRETS['one']}") as reader:
+        deadline = time.monotonic() + 60
+        while len(reader.rows()) < ROWS and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert sorted(int(offset) for (offset,) in reader.rows()) == list(range(ROWS))
 
 
 def test_a_tables_keys_open_that_table_alone(guarded, topics):

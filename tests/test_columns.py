@@ -136,12 +136,7 @@ def test_readers_see_what_the_rules_leave(guarded, topic):
 
 
 def test_duckdb_sees_the_same(guarded, topic):
-    with clients.duckdb_connection() as connection:
-        connection.execute(
-            f"CREATE SECRET (TYPE iceberg, CLIENT_ID 'partial', CLIENT_SECRET '{SECRETS['partial']}',"
-            f" OAUTH2_SERVER_URI '{guarded.catalog_uri}/v1/oauth/tokens')"
-        )
-        connection.execute(f"ATTACH '' AS isk (TYPE iceberg, ENDPOINT '{guarded.catalog_uri}')")
+    with clients.duckdb_connection(guarded.catalog_uri, f"partial:{SECRETS['partial']}") as connection:
         table = f"isk.hotset.{topic}"
         assert connection.execute(f"SELECT count(*), count(id), sum(id), count(email) FROM {table}").fetchone() == (ROWS + 1, ROWS, sum(range(ROWS)), 0)
         with pytest.raises(Exception, match="(?i)card"):

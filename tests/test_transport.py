@@ -123,22 +123,13 @@ def test_duckdb(secure, authority, topic):
     with clients.duckdb_connection() as connection:
         connection.execute("SET enable_server_cert_verification = true")
         connection.execute(f"SET ca_cert_file = '{authority.ca_file}'")
-        connection.execute(
-            f"CREATE SECRET (TYPE iceberg, CLIENT_ID 'all', CLIENT_SECRET '{SECRET}',"
-            f" OAUTH2_SERVER_URI '{secure.catalog_uri}/v1/oauth/tokens')"
-        )
-        connection.execute(f"ATTACH '' AS isk (TYPE iceberg, ENDPOINT '{secure.catalog_uri}')")
+        clients.attach(connection, secure.catalog_uri, f"all:{SECRET}")
         assert connection.execute(f"SELECT count(kafka_value) FROM isk.hotset.{topic}").fetchone() == (ROWS,)
 
 
 def test_trino(secure, authority, topic):
     java = [f"-Djavax.net.ssl.trustStore={authority.truststore}", f"-Djavax.net.ssl.trustStorePassword={STORE_PASSWORD}"]
-    oauth = {
-        "iceberg.rest-catalog.security": "OAUTH2",
-        "iceberg.rest-catalog.oauth2.credential": f"all:{SECRET}",
-        "iceberg.rest-catalog.oauth2.server-uri": f"{secure.catalog_uri}/v1/oauth/tokens",
-    }
-    with Trino({"isk": iceberg_catalog(secure.catalog_uri, secure.s3_endpoint, more=oauth)}, java=java) as trino:
+    with Trino({"isk": iceberg_catalog(secure.catalog_uri, secure.s3_endpoint, credential=f"all:{SECRET}")}, java=java) as trino:
         assert trino.query(f"SELECT count(kafka_value) FROM isk.hotset.{topic}") == [[ROWS]]
 
 

@@ -153,11 +153,7 @@ class DuckDb(Client):
         service = self.service
         connection = clients.duckdb_connection()
         connection.execute("SET threads = 1; SET memory_limit = '400MB'; SET enable_progress_bar = false")
-        connection.execute(
-            f"CREATE SECRET (TYPE iceberg, CLIENT_ID '{service.name}', CLIENT_SECRET '{service.secret}',"
-            f" OAUTH2_SERVER_URI '{service.catalog_uri}/v1/oauth/tokens')"
-        )
-        connection.execute(f"ATTACH '' AS isk (TYPE iceberg, ENDPOINT '{service.catalog_uri}')")
+        clients.attach(connection, service.catalog_uri, f"{service.name}:{service.secret}")
         self.connection, self.opened = connection, time.monotonic()
 
     def _rows(self, query: str) -> list[tuple]:

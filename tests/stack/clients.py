@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import jdk, maven
+from . import client_files, jdk, maven
 from .process import work_root
 
 if TYPE_CHECKING:
@@ -24,14 +24,15 @@ DUCKDB_EXTENSIONS = ("avro", "httpfs", "iceberg")
 
 
 def pyiceberg_catalog(uri: str, **properties: str) -> pyiceberg.catalog.Catalog:
-    """PyIceberg on a REST catalog."""
+    """PyIceberg on a REST catalog, by its file in deploy/clients and `properties`."""
     from pyiceberg.catalog import load_catalog
 
-    return load_catalog("isk", **({"type": "rest", "uri": uri} | properties))
+    given = client_files.pyiceberg(client_files.text("pyiceberg.yaml", uri, credential=properties.get("credential")))
+    return load_catalog("isk", **(given | properties))
 
 
-def duckdb_connection(catalog_uri: str | None = None, name: str = "isk") -> duckdb.DuckDBPyConnection:
-    """DuckDB with its extensions loaded from packages, nothing downloaded, and the catalog attached under `name`."""
+def duckdb_connection(catalog_uri: str | None = None, credential: str | None = None) -> duckdb.DuckDBPyConnection:
+    """DuckDB with its extensions loaded from packages, nothing downloaded, and the catalog attached as `isk`."""
     import duckdb
 
     connection = duckdb.connect(config={"autoinstall_known_extensions": False})
@@ -40,15 +41,24 @@ def duckdb_connection(catalog_uri: str | None = None, name: str = "isk") -> duck
         connection.execute(f"LOAD '{folder / extension}.duckdb_extension'")
     connection.execute("SET TimeZone = 'UTC'")
     if catalog_uri:
-        connection.execute(f"ATTACH '' AS {name} (TYPE iceberg, ENDPOINT '{catalog_uri}', AUTHORIZATION_TYPE 'none')")
+        attach(connection, catalog_uri, credential)
     return connection
 
 
+def attach(connection: duckdb.DuckDBPyConnection, catalog_uri: str, credential: str | None = None) -> None:
+    """Attaches the catalog as `isk`, by DuckDB's file in deploy/clients; its extensions are there."""
+    for statement in client_files.statements(client_files.text("duckdb.sql", catalog_uri, credential=credential)):
+        if not statement.startswith(("INSTALL", "LOAD")):
+            connection.execute(statement)
+
+
 def spark_catalog(name: str, uri: str, **properties: str) -> dict[str, str]:
-    """The settings of a Spark catalog over a REST catalog, without the 30 s that Spark would keep a table."""
+    """The settings of a Spark catalog over a REST catalog, by its file in deploy/clients and `properties`."""
+    text = client_files.text("spark-defaults.conf", uri, credential=properties.get("credential"))
+    of_file = "spark.sql.catalog.isk"
     prefix = f"spark.sql.catalog.{name}"
-    settings = {"type": "rest", "uri": uri, "cache-enabled": "false"} | properties
-    return {prefix: "org.apache.iceberg.spark.SparkCatalog"} | {f"{prefix}.{key}": value for key, value in settings.items()}
+    given = {key.replace(of_file, prefix, 1): value for key, value in client_files.properties(text).items() if key.startswith(of_file)}
+    return given | {f"{prefix}.{key}": value for key, value in properties.items()}
 
 
 def spark_session(settings: Mapping[str, str], heap: str = "1g", jars: Sequence[Path] = ()) -> pyspark.sql.SparkSession:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow
 
-from . import clients
+from . import client_files, clients
 from .isk import Isk
 from .process import Server
 from .trino import Trino, iceberg_catalog
@@ -241,13 +241,11 @@ class ClickHouse(SqlEngine):
         import chdb.session
 
         self.session = chdb.session.Session()
+        keys = (isk.access_key, isk.secret_key)
+        for statement in client_files.statements(client_files.text("clickhouse.sql", isk.catalog_uri, isk.s3_endpoint, keys=keys)):
+            self.sql(statement)
         # Its strings are bytes, and some of ours are no text.
-        self.sql("SET allow_database_iceberg = 1, output_format_arrow_string_as_string = 0")
-        self.sql(
-            f"CREATE DATABASE isk ENGINE = DataLakeCatalog('{isk.catalog_uri}/v1', '{isk.access_key}', '{isk.secret_key}')"
-            " SETTINGS catalog_type = 'rest', warehouse = 'isk', vended_credentials = 0,"
-            f" storage_endpoint = '{isk.s3_endpoint}/hotset'"
-        )
+        self.sql("SET output_format_arrow_string_as_string = 0")
 
     def close(self) -> None:
         self.session.close()

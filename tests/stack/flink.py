@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import cache, jdk, maven
+from . import cache, client_files, jdk, maven
 from .process import Server
 from .versions import VERSIONS
 
@@ -21,11 +21,11 @@ class FlinkReader(Server):
     name = "flink"
     start_seconds = 120.0
 
-    def __init__(self, catalog_uri: str, table: str, columns: str, options: Mapping[str, str]) -> None:
+    def __init__(self, catalog_uri: str, table: str, columns: str, options: Mapping[str, str], credential: str | None = None) -> None:
         super().__init__()
         given = {"streaming": "true", "monitor-interval": "500ms"} | dict(options)
         query = f"SELECT {columns} FROM isk.hotset.`{table}` /*+ OPTIONS({_listed(given)}) */"
-        self.statements = [catalog("isk", catalog_uri), query]
+        self.statements = [catalog("isk", catalog_uri, {"credential": credential} if credential else None), query]
 
     def command(self) -> list[str]:
         return command(self.statements)
@@ -39,9 +39,10 @@ class FlinkReader(Server):
 
 
 def catalog(name: str, uri: str, properties: Mapping[str, str] | None = None) -> str:
-    """The statement that makes a REST catalog known."""
-    fixed = {"type": "iceberg", "catalog-type": "rest", "uri": uri, "io-impl": "org.apache.iceberg.aws.s3.S3FileIO", "cache-enabled": "false"}
-    return f"CREATE CATALOG {name} WITH ({_listed(fixed | dict(properties or {}))})"
+    """The statement that makes a REST catalog known, by Flink's file in deploy/clients and `properties`."""
+    given = dict(properties or {})
+    (statement,) = client_files.statements(client_files.text("flink.sql", uri, credential=given.get("credential")))
+    return f"CREATE CATALOG {name} WITH ({_listed(client_files.options(statement) | given)})"
 
 
 def run(statements: Sequence[str], seconds: float = 180) -> None:

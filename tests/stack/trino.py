@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import cache, jdk, maven
+from . import cache, client_files, jdk, maven
 from .process import Server, free_port
 from .versions import VERSIONS
 
@@ -25,24 +25,16 @@ def iceberg_catalog(
     access_key: str | None = None,
     secret_key: str | None = None,
     vended_credentials: bool = True,
-    more: Mapping[str, str] | None = None,
+    credential: str | None = None,
 ) -> dict[str, str]:
-    """The properties of a catalog over an Iceberg REST catalog and an S3 endpoint addressed by path."""
-    properties = {
-        "connector.name": "iceberg",
-        "iceberg.catalog.type": "rest",
-        "iceberg.rest-catalog.uri": catalog_uri,
-        "iceberg.rest-catalog.vended-credentials-enabled": str(vended_credentials).lower(),
-        "fs.s3.enabled": "true",
-        "s3.endpoint": s3_endpoint,
-        "s3.region": region,
-        "s3.path-style-access": "true",
-    }
+    """The properties of a catalog over an Iceberg REST catalog and an S3 endpoint addressed by path, by Trino's file in deploy/clients."""
+    properties = client_files.properties(client_files.text("trino.properties", catalog_uri, s3_endpoint, credential))
+    properties |= {"iceberg.rest-catalog.vended-credentials-enabled": str(vended_credentials).lower(), "s3.region": region}
     if warehouse:
         properties["iceberg.rest-catalog.warehouse"] = warehouse
     if access_key and secret_key:
         properties |= {"s3.aws-access-key": access_key, "s3.aws-secret-key": secret_key}
-    return properties | dict(more or {})
+    return properties
 
 
 class Trino(Server):

@@ -272,7 +272,7 @@ async fn retention(
 /// Plans the table from nothing, and makes its last whole file.
 async fn one_chunk(config: &Config, topic: &TopicName, report: &mut Report) -> Result<()> {
     let folder = tempfile::tempdir().context("a folder for what is tried")?;
-    let own = Config { data_dir: folder.path().to_owned(), ..config.clone() };
+    let own = Config { data_dir: folder.path().to_owned(), shared_dir: None, ..config.clone() };
     let service = serve::open_service(&own, serve::upstream(config)?)?;
     let begun = Instant::now();
     let loaded = match service.load_table(HOTSET, topic.as_str(), None).await {

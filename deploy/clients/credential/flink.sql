@@ -1,0 +1,11 @@
+-- Flink SQL where ISK asks who comes in, with iceberg-flink-runtime and iceberg-aws-bundle.
+CREATE CATALOG isk WITH (
+  'type' = 'iceberg',
+  'catalog-type' = 'rest',
+  'uri' = 'http://127.0.0.1:11001',
+  'io-impl' = 'org.apache.iceberg.aws.s3.S3FileIO',
+  'cache-enabled' = 'false',
+  'rest.auth.type' = 'oauth2',
+  'credential' = 'id:secret',
+  'oauth2-server-uri' = 'http://127.0.0.1:11001/v1/oauth/tokens'
+);
