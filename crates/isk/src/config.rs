@@ -255,6 +255,9 @@ pub struct Limits {
     pub cache_bytes: u64,
     /// Chunks encoded at the same time for readers: one for each core, unless it is set.
     pub render_concurrency: usize,
+    /// Whether the next chunk of a Kafka partition is encoded while a reader that scans it is busy with the one before,
+    /// where no reader waits.
+    pub read_ahead: bool,
     /// What all encodings together hold in memory at the most, in bytes: records, columns and pages. Those for
     /// which there is no room wait.
     pub encoding_memory_bytes: u64,
@@ -287,6 +290,7 @@ impl Default for Limits {
         Self {
             cache_bytes: 8 << 30,
             render_concurrency: std::thread::available_parallelism().map_or(2, NonZero::get),
+            read_ahead: true,
             encoding_memory_bytes: 256 << 20,
             metadata_retention_seconds: 24 * 3600,
             request_timeout_ms: 10_000,

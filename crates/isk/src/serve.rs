@@ -129,6 +129,7 @@ impl Server {
                     service.follow_forever(),
                     service.offer_round_times_forever(),
                     service.sample_ahead_forever(),
+                    service.read_ahead_forever(),
                     access.watch_forever(),
                     watch(ports.tls),
                 )
@@ -353,6 +354,7 @@ pub fn open_service(config: &Config, coldset: Option<Upstream>) -> Result<Servic
         shared_dir: config.shared_dir.clone(),
         cache_bytes: config.limits.cache_bytes,
         render_concurrency: config.limits.render_concurrency,
+        read_ahead: config.limits.read_ahead,
         encoding_memory_bytes: config.limits.encoding_memory_bytes,
         metadata_retention: Duration::from_secs(config.limits.metadata_retention_seconds),
         history_keep: Duration::from_secs(config.history.keep_seconds),

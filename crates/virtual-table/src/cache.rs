@@ -12,6 +12,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -54,6 +55,8 @@ pub(crate) struct EncodedFile {
     pub(crate) footer_len: u64,
     /// What was learnt when it was encoded.
     pub(crate) encoding: Encoding,
+    /// Whether it was encoded ahead of its reader, who has not come yet.
+    pub(crate) ahead: AtomicBool,
 }
 
 impl EncodedFile {
@@ -190,7 +193,7 @@ impl FileCache {
             }
             self.evict();
         }
-        Ok(EncodedFile { file, stamp, body_len, footer_len, encoding })
+        Ok(EncodedFile { file, stamp, body_len, footer_len, encoding, ahead: false.into() })
     }
 
     fn move_in(&self, recipe: &str, path: TempPath) -> std::io::Result<()> {
@@ -248,7 +251,8 @@ impl FileCache {
         let [a, b, c, d, ..] = trailer;
         let footer_len = u64::from(u32::from_le_bytes([a, b, c, d])) + TRAILER;
         let Some(body_len) = stamp.len.checked_sub(footer_len) else { return Ok(None) };
-        Ok(Some(EncodedFile { file, stamp, body_len, footer_len, encoding: facts.encoding() }))
+        let (encoding, ahead) = (facts.encoding(), false.into());
+        Ok(Some(EncodedFile { file, stamp, body_len, footer_len, encoding, ahead }))
     }
 
     /// Removes a file.
@@ -256,6 +260,11 @@ impl FileCache {
         if self.index().remove(recipe) {
             let _ = std::fs::remove_file(self.path(recipe));
         }
+    }
+
+    /// Whether a file is kept, as far as is known.
+    pub(crate) fn has(&self, recipe: &str) -> bool {
+        self.index().files.contains_key(recipe)
     }
 
     /// Notes that a file is in use.

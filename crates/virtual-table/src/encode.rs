@@ -78,6 +78,8 @@ pub(crate) struct Made {
 pub(crate) enum Failure {
     /// The disk had room for so many bytes and no more.
     DiskFull { written: u64, error: ServiceError },
+    /// It was encoded ahead of its reader, and others needed what that took.
+    GaveWay,
     /// Anything else.
     Other(ServiceError),
 }
@@ -120,7 +122,9 @@ impl Job {
         while let Some(block) = blocks.blocking_next() {
             fetching += lap(&mut mark);
             let block = block.map_err(|e| fetch_error(&self.key, &e))?;
-            self.manners.give_way(block.payload_bytes() as u64);
+            if !self.manners.give_way(block.payload_bytes() as u64) {
+                return Err(Failure::GaveWay);
+            }
             // How long others were given way is nobody's work.
             lap(&mut mark);
             let entered = decode.enter();

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use isk_iceberg_table::{Evidence, Group, PlannedFile};
+use isk_iceberg_table::{Evidence, Group, Place, PlannedFile};
 use isk_model::{
-    ContentDigest, DataFileKey, DeleteFileKey, KafkaPartition, ObjectKey, OffsetChunk, OffsetRange,
-    chunks,
+    ContentDigest, DataFileKey, DeleteFileKey, KafkaPartition, ObjectKey, Offset, OffsetChunk,
+    OffsetRange, chunks,
 };
 
 use crate::beside::Attachment;
@@ -15,8 +15,10 @@ use crate::covered::Piece;
 use crate::epochs::EpochHistory;
 use crate::error_files::causes_bound;
 use crate::facts::{ChunkFacts, recipe};
+use crate::lineage::split;
 use crate::plan::{Inputs, View, uri};
 use crate::table_rules::RowLayout;
+use crate::tick::key_of;
 
 /// The files of a group, and the metadata files that their recipes name: every chunk is a file, or the
 /// pieces of it that no cold table covers are.
@@ -45,6 +47,35 @@ pub(crate) fn group_files(inputs: &Inputs, group: &Group) -> (Vec<PlannedFile>, 
         }
     }
     (files, attachments)
+}
+
+/// The file that a plan has behind one of its files, in the same Kafka partition and without a gap.
+pub(crate) fn file_behind(inputs: &Inputs, key: &DataFileKey) -> Option<DataFileKey> {
+    let (recipe_of, end) = (recipe(key), key.range.end());
+    let is_planned = |file: &DataFileKey| recipe(file) == recipe_of;
+    files_at(inputs, key.partition, key.range.start()).into_iter().find(is_planned)?;
+    files_at(inputs, key.partition, end).into_iter().find(|file| file.range.start() == end)
+}
+
+/// The files of the chunk that an offset lies in.
+fn files_at(inputs: &Inputs, partition: KafkaPartition, offset: Offset) -> Vec<DataFileKey> {
+    let whole = || {
+        let readable = inputs.offsets.get(&partition)?.readable()?;
+        let cuts = inputs.tick_cuts.get(&partition).map_or(&[][..], Vec::as_slice);
+        let piece = split(readable, cuts).into_iter().find(|piece| piece.contains(offset))?;
+        let k = inputs.pin.chunk_exponent();
+        let start = k.align(offset);
+        let end = Offset(start.0.saturating_add(k.width()));
+        OffsetRange::new(start.max(piece.start()), end.min(piece.end()))
+    };
+    let Some(range) = whole() else { return Vec::new() };
+    let group = Group { place: Place::Tail, parts: vec![(partition, range)] };
+    let files = group_files(inputs, &group).0.into_iter();
+    let keys = files.filter_map(|file| match key_of(&file.data_uri)? {
+        ObjectKey::Data(key) => Some(key),
+        _ => None,
+    });
+    keys.collect()
 }
 
 /// A range of a Kafka partition, and what is known of the files that begin in it, by recipe.
@@ -154,4 +185,69 @@ fn columns(inputs: &Inputs, facts: &ChunkFacts) -> BTreeMap<i32, isk_model::Colu
         }
     }
     columns
+}
+
+#[cfg(test)]
+mod tests {
+    use isk_model::LeaderEpoch;
+
+    use super::*;
+    use crate::lineage::TickCuts;
+    use crate::simulation::ImaginedTopic;
+
+    /// The files of a plan, by Kafka partition and offset.
+    fn planned(inputs: &Inputs) -> Vec<DataFileKey> {
+        let groups = inputs.groups();
+        let files = groups.iter().flat_map(|group| group_files(inputs, group).0);
+        let mut keys: Vec<_> = files
+            .map(|file| match key_of(&file.data_uri) {
+                Some(ObjectKey::Data(key)) => key,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        keys.sort_by_key(|key| (key.partition, key.range.start()));
+        keys
+    }
+
+    #[test]
+    fn behind_each_file_is_the_next_one_that_was_planned() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut topic = ImaginedTopic::new(dir.path(), 2, 5).unwrap();
+        topic.produce(1000, 2);
+        topic.prove_first_chunk(KafkaPartition(1)).unwrap();
+        let first = topic.offsets.get_mut(&KafkaPartition(0)).unwrap();
+        first.log_start = Offset(77);
+        let end = first.last_stable.0;
+        // Ticks ended within a chunk that is full by now, and twice within the open one.
+        let cuts = [300_000, end - 900, end - 20].map(Offset).to_vec();
+        let tick_cuts = TickCuts::from([(KafkaPartition(0), cuts)]);
+        let inputs = Inputs { tick_cuts, ..topic.inputs() };
+        let files = planned(&inputs);
+        assert_eq!(files.len(), 5 + 1 + 3 + 5 + 1);
+        for (n, file) in files.iter().enumerate() {
+            let next = files.get(n + 1).filter(|next| next.partition == file.partition);
+            assert_eq!(file_behind(&inputs, file).as_ref(), next, "{file}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_behind_a_file_of_another_plan() {
+        let dir = tempfile::tempdir().unwrap();
+        let topic = ImaginedTopic::new(dir.path(), 1, 5).unwrap();
+        let inputs = topic.inputs();
+        let first = planned(&inputs).remove(0);
+        assert!(file_behind(&inputs, &first).is_some());
+        let half = OffsetRange::new(Offset(0), Offset(first.range.end().0 / 2)).unwrap();
+        for other in [
+            DataFileKey { leader_epoch: LeaderEpoch(7), ..first.clone() },
+            DataFileKey { covered: Some(ContentDigest(7)), ..first.clone() },
+            DataFileKey { partition: KafkaPartition(7), ..first.clone() },
+            DataFileKey { range: half, ..first.clone() },
+        ] {
+            assert_eq!(file_behind(&inputs, &other), None, "{other}");
+        }
+        // Under which size it was planned decides nothing.
+        let proven = DataFileKey { declared_size: 7, ..first };
+        assert!(file_behind(&inputs, &proven).is_some());
+    }
 }

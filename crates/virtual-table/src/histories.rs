@@ -13,6 +13,7 @@ use crate::history::{History, Line, Record};
 use crate::metadata_store::MetadataStore;
 use crate::round_times::RoundTimes;
 use crate::store::{Changes, Kind, Store};
+use crate::tick::Tick;
 
 /// After how long a history that nobody asked for leaves the memory.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -50,6 +51,16 @@ impl Histories {
             *history = Some(History::open(topic, &self.store, self.keep, self.rounds)?);
         }
         Ok(history)
+    }
+
+    /// The topic's last tick, if it was made or asked for since the start.
+    pub(crate) async fn last(&self, topic: &TopicDescription) -> Option<Arc<Tick>> {
+        let shared = {
+            let topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(&topics.get(&(topic.name.clone(), topic.id))?.1)
+        };
+        let history = shared.lock().await;
+        history.as_ref()?.last()
     }
 
     /// Lets go of what nobody asked for of late.

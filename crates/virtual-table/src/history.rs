@@ -171,6 +171,11 @@ impl History {
         self.last.clone().filter(|_| self.settled.is_some_and(|settled| settled > begun))
     }
 
+    /// The last tick, however old.
+    pub(crate) fn last(&self) -> Option<Arc<Tick>> {
+        self.last.clone()
+    }
+
     /// The tick of these inputs, asked for by a load that began at `begun`: the last one where nothing
     /// changed since, else a new one, published. And whether it is new.
     pub(crate) fn settle(

@@ -2,13 +2,14 @@
 //!
 //! Readers wait for an answer and go first. What follows a partition's end is small and goes beside them.
 //! All else has time: it rests while a reader waits for anything but the very file that it is encoding,
-//! and the prover does not go faster than its pace.
+//! and the prover does not go faster than its pace. What is encoded ahead of a reader takes a slot and memory that no
+//! reader waits for, and is dropped when one does.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::memory::Memory;
+use crate::memory::{Memory, Permits};
 use crate::pace::Pace;
 
 /// How long who gives way rests before looking again whether readers wait.
@@ -25,6 +26,8 @@ pub(crate) enum Errand {
     Join,
     /// Nobody asked for it: it is to be proven, at this pace.
     Prove(Arc<Pace>),
+    /// A reader is likely to ask for it next.
+    Ahead,
 }
 
 /// The files that readers wait for, by recipe, with how many do.
@@ -70,32 +73,43 @@ impl Drop for Waiting {
 pub(crate) struct Manners {
     errand: Errand,
     readers: Arc<Readers>,
+    slots: Arc<Permits>,
     memory: Arc<Memory>,
     recipe: String,
 }
 
 impl Manners {
-    /// The manners of an errand.
+    /// The manners of an errand, among those who share readers' slots and the memory.
     pub(crate) fn new(
         errand: &Errand,
         readers: Arc<Readers>,
+        slots: Arc<Permits>,
         memory: Arc<Memory>,
         recipe: &str,
     ) -> Self {
-        Self { errand: errand.clone(), readers, memory, recipe: recipe.to_owned() }
+        Self { errand: errand.clone(), readers, slots, memory, recipe: recipe.to_owned() }
     }
 
     /// Called for every block of so many bytes, from a thread that may be held up: returns when it is
-    /// this encoding's turn.
-    pub(crate) fn give_way(&self, bytes: u64) {
+    /// this encoding's turn, or `false` when it is to be dropped.
+    #[must_use]
+    pub(crate) fn give_way(&self, bytes: u64) -> bool {
         let turn = match &self.errand {
-            Errand::Read | Errand::Follow => return,
+            Errand::Read | Errand::Follow => return true,
             Errand::Join => Instant::now(),
             Errand::Prove(pace) => Instant::now() + pace.take(bytes),
+            Errand::Ahead => return !self.is_in_the_way(),
         };
         while self.must_wait(turn) {
             std::thread::sleep(REST);
         }
+        true
+    }
+
+    /// Whether others wait for what this encoding holds, and nobody for its file.
+    fn is_in_the_way(&self) -> bool {
+        (self.slots.is_waited_for() || self.memory.is_waited_for())
+            && !self.readers.wait_for_this(&self.recipe)
     }
 
     fn must_wait(&self, turn: Instant) -> bool {
@@ -114,7 +128,12 @@ mod tests {
     use super::*;
 
     fn manners(errand: &Errand, readers: &Arc<Readers>) -> Manners {
-        Manners::new(errand, Arc::clone(readers), Arc::new(Memory::new(1 << 30)), "mine")
+        with_memory(errand, readers, &Arc::new(Memory::new(1 << 30)))
+    }
+
+    fn with_memory(errand: &Errand, readers: &Arc<Readers>, memory: &Arc<Memory>) -> Manners {
+        let (readers, memory) = (Arc::clone(readers), Arc::clone(memory));
+        Manners::new(errand, readers, Arc::new(Permits::new(1)), memory, "mine")
     }
 
     #[test]
@@ -146,13 +165,13 @@ mod tests {
         assert!(prover.must_wait(later));
         let _reader = readers.wait_for("mine");
         assert!(!prover.must_wait(later));
-        prover.give_way(1 << 30);
+        assert!(prover.give_way(1 << 30));
     }
 
     #[tokio::test]
     async fn nobody_rests_who_has_the_memory_that_somebody_waits_for() {
         let (readers, memory) = (Arc::new(Readers::default()), Arc::new(Memory::new(1 << 20)));
-        let prover = Manners::new(&Errand::Join, Arc::clone(&readers), Arc::clone(&memory), "mine");
+        let prover = with_memory(&Errand::Join, &readers, &memory);
         let share = memory.share(1 << 20).await;
         let _reader = readers.wait_for("other");
         assert!(prover.must_wait(Instant::now()));
@@ -173,7 +192,45 @@ mod tests {
         let readers = Arc::new(Readers::default());
         let _other = readers.wait_for("other");
         for errand in [Errand::Read, Errand::Follow] {
-            manners(&errand, &readers).give_way(1 << 40);
+            assert!(manners(&errand, &readers).give_way(1 << 40));
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_ahead_of_a_reader_gives_back_what_somebody_waits_for() {
+        let (readers, memory) = (Arc::new(Readers::default()), Arc::new(Memory::new(1 << 20)));
+        let slots = Arc::new(Permits::new(1));
+        let ahead = Manners::new(
+            &Errand::Ahead,
+            Arc::clone(&readers),
+            Arc::clone(&slots),
+            Arc::clone(&memory),
+            "mine",
+        );
+        let _other = readers.wait_for("other");
+        let (slot, share) = (slots.try_take(1).unwrap(), memory.try_share(1 << 20).unwrap());
+        assert!(slots.try_take(1).is_none() && memory.try_share(1).is_none());
+        assert!(ahead.give_way(1), "others are served meanwhile");
+        for wants_slot in [true, false] {
+            let (slots, memory) = (Arc::clone(&slots), Arc::clone(&memory));
+            let waits = tokio::spawn(async move {
+                if wants_slot {
+                    slots.take(1).await.is_some()
+                } else {
+                    memory.share(1).await.is_some()
+                }
+            });
+            while ahead.give_way(1) {
+                tokio::task::yield_now().await;
+            }
+            let reader = readers.wait_for("mine");
+            assert!(ahead.give_way(1), "it is a reader's now");
+            drop(reader);
+            assert!(!ahead.give_way(1));
+            waits.abort();
+            assert!(waits.await.is_err());
+            assert!(ahead.give_way(1));
+        }
+        drop((slot, share));
     }
 }

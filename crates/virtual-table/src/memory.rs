@@ -1,4 +1,5 @@
-//! The memory that encodings take together: one budget of bytes, whoever they are for.
+//! The memory that encodings take together: one budget of bytes, whoever they are for. And permits, by which it and readers'
+//! slots are given out.
 //!
 //! Each takes its share before it begins: all that it may come to hold. So what is in flight stays below the budget,
 //! however many may run at once, and none has to stop half-way for want of memory.
@@ -17,32 +18,75 @@ const COLUMNS: u64 = 2;
 /// Pages that are filled, levels, hash tables of dictionaries.
 const WRITER: u64 = 8 << 20;
 
-/// A budget, and who waits for a share of it.
-pub(crate) struct Memory {
+/// Permits, and who waits for some.
+pub(crate) struct Permits {
     free: Semaphore,
     total: u32,
     waiting: AtomicUsize,
 }
 
+impl Permits {
+    /// So many.
+    pub(crate) fn new(total: usize) -> Self {
+        let total = total.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        let waiting = AtomicUsize::new(0);
+        Self {
+            free: Semaphore::new(total),
+            total: u32::try_from(total).unwrap_or(u32::MAX),
+            waiting,
+        }
+    }
+
+    /// Waits for so many, in the order of asking. Who needs more than there are at all gets all of them, alone.
+    pub(crate) async fn take(&self, count: u32) -> Option<SemaphorePermit<'_>> {
+        let count = count.min(self.total);
+        // Who finds them free does not wait. They are not while others stand in line: those get what is given back.
+        if let Ok(permits) = self.free.try_acquire_many(count) {
+            return Some(permits);
+        }
+        let _waiting = Waiting::new(&self.waiting);
+        self.free.acquire_many(count).await.ok()
+    }
+
+    /// So many, if they are there now and nobody waits.
+    pub(crate) fn try_take(&self, count: u32) -> Option<SemaphorePermit<'_>> {
+        let free = !self.is_waited_for();
+        free.then(|| self.free.try_acquire_many(count.min(self.total)).ok()).flatten()
+    }
+
+    /// Whether somebody waits.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// A budget, and who waits for a share of it.
+pub(crate) struct Memory(Permits);
+
 impl Memory {
     /// A budget of so many bytes.
     pub(crate) fn new(bytes: u64) -> Self {
-        let most = u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX);
-        let total = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).clamp(1, most);
-        Self { free: Semaphore::new(total as usize), total, waiting: AtomicUsize::new(0) }
+        Self(Permits::new(usize::try_from(bytes / UNIT).unwrap_or(usize::MAX)))
     }
 
     /// Waits for a share, in the order of asking. Who needs more than there is at all gets all of it, alone.
     pub(crate) async fn share(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.total);
-        let _waiting = Waiting::new(&self.waiting);
-        self.free.acquire_many(units).await.ok()
+        self.0.take(units(bytes)).await
+    }
+
+    /// A share, if it is there now and nobody waits.
+    pub(crate) fn try_share(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
+        self.0.try_take(units(bytes))
     }
 
     /// Whether somebody waits for a share: then nobody rests who has one.
     pub(crate) fn is_waited_for(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+        self.0.is_waited_for()
     }
+}
+
+fn units(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX)
 }
 
 /// One that waits, until it is dropped.

@@ -17,6 +17,8 @@ pub(crate) struct Metrics {
     pub(crate) scans_planned: AtomicU64,
     pub(crate) chunks_rendered: AtomicU64,
     pub(crate) render_errors: AtomicU64,
+    pub(crate) chunks_ahead: AtomicU64,
+    pub(crate) chunks_ahead_read: AtomicU64,
     pub(crate) rows_rendered: AtomicU64,
     pub(crate) bytes_rendered: AtomicU64,
     pub(crate) objects_read: AtomicU64,
@@ -72,12 +74,22 @@ impl Metrics {
     pub(crate) fn render(&self, kafka: &isk_kafka::KafkaMetricsSnapshot, cached: u64) -> String {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut out = String::new();
-        let counters: [(&str, &str, u64); 18] = [
+        let counters: [(&str, &str, u64); 20] = [
             ("tables_loaded_total", "Tables loaded.", get(&self.tables_loaded)),
             ("plans_built_total", "Snapshots planned anew.", get(&self.plans_built)),
             ("scans_planned_total", "Scans planned for clients.", get(&self.scans_planned)),
             ("chunks_rendered_total", "Chunks encoded.", get(&self.chunks_rendered)),
             ("render_errors_total", "Chunks that failed to encode.", get(&self.render_errors)),
+            (
+                "chunks_ahead_total",
+                "Chunks encoded ahead of a reader. They are among those encoded.",
+                get(&self.chunks_ahead),
+            ),
+            (
+                "chunks_ahead_read_total",
+                "Such chunks, then read. The rest was encoded for a scan that stopped.",
+                get(&self.chunks_ahead_read),
+            ),
             ("rows_rendered_total", "Rows encoded.", get(&self.rows_rendered)),
             ("rendered_bytes_total", "Bytes of encoded files.", get(&self.bytes_rendered)),
             ("objects_read_total", "Object reads begun.", get(&self.objects_read)),

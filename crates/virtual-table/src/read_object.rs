@@ -22,11 +22,18 @@ use crate::metrics::add;
 use crate::plan::{View, render_digest};
 use crate::render::Order;
 use crate::restricted::{restricted, withheld};
+use crate::scans::Reading;
 use crate::service::Service;
 use crate::undecoded::{Decoding, Undecoded};
 
 /// Bytes handed to the client at once.
 const PIECE: u64 = 256 << 10;
+
+/// Readers that do not know where a footer begins ask for so much of a file's end, at the most.
+const END: u64 = 1 << 20;
+
+/// `PAR1`.
+const MAGIC: u64 = 4;
 
 /// Zeros for holes.
 static ZEROS: [u8; PIECE as usize] = [0; PIECE as usize];
@@ -86,25 +93,10 @@ impl Service {
         if topic.id != key.topic_id {
             return Err(gone(key, format!("the topic was recreated (its id is now {})", topic.id)));
         }
-        let not_kept = || gone(key, "what it was planned with is not kept any more".into());
-        let layout = match key.layout {
-            Some(digest) => Some(self.kept_layout(&topic.name, digest)?.ok_or_else(not_kept)?),
-            None => None,
-        };
-        let row_ids = layout.as_ref().is_some_and(|layout| layout.row_ids);
-        let (table, decoding) = self.meaning(&view, key, &topic, layout.as_deref()).await?;
-        let left_out = match key.covered {
-            Some(digest) => Some(self.kept_left_out(&topic.name, digest)?.ok_or_else(not_kept)?),
-            None => None,
-        };
-        let full = self.is_full(&topic, key);
-        let columns = match view {
-            View::Restricted(rules) => Some(rules),
-            _ => None,
-        };
-        let rows = Rows { table, row_ids, left_out, columns, decoding };
         self.check_promise(&topic, key).await?;
-        let order = Order { key: key.clone(), rows, full, errand: Errand::Read };
+        let order = self.order(&view, &topic, key).await?;
+        let full = order.full;
+        self.ahead.asked(&view, key);
         let file = self.encoded(&topic, order).await?;
         self.facts.learn(key, &file.encoding, full)?.map_err(|_| {
             gone(key, "Kafka's log cleaner or retention has changed its records".into())
@@ -120,8 +112,38 @@ impl Service {
             }
             gone(key, format!("its records encode to {} bytes, more than was planned", e.actual))
         })?;
+        let reading = is_of_pages(&range, file.body_len, key.declared_size)
+            .then(|| self.ahead.reads(&view, key))
+            .flatten();
         let segments: Vec<Segment> = layout.segments(range).collect();
-        Ok(stream_segments(file, segments))
+        Ok(stream_segments(file, segments, reading))
+    }
+
+    /// What a reader wants of a name that was planned.
+    pub(crate) async fn order(
+        &self,
+        view: &View,
+        topic: &TopicDescription,
+        key: &DataFileKey,
+    ) -> Result<Order, ServiceError> {
+        let not_kept = || gone(key, "what it was planned with is not kept any more".into());
+        let layout = match key.layout {
+            Some(digest) => Some(self.kept_layout(&topic.name, digest)?.ok_or_else(not_kept)?),
+            None => None,
+        };
+        let row_ids = layout.as_ref().is_some_and(|layout| layout.row_ids);
+        let (table, decoding) = self.meaning(view, key, topic, layout.as_deref()).await?;
+        let left_out = match key.covered {
+            Some(digest) => Some(self.kept_left_out(&topic.name, digest)?.ok_or_else(not_kept)?),
+            None => None,
+        };
+        let full = self.is_full(topic, key);
+        let columns = match view {
+            View::Restricted(rules) => Some(Arc::clone(rules)),
+            _ => None,
+        };
+        let rows = Rows { table, row_ids, left_out, columns, decoding };
+        Ok(Order { key: key.clone(), rows, full, errand: Errand::Read })
     }
 
     /// What a recipe means, as the digest in it confirms: the columns of its schema version, and how records become
@@ -270,12 +292,24 @@ fn no_such_metadata(key: &ObjectKey) -> ServiceError {
     }
 }
 
+/// Whether a range is of pages: neither of the magic bytes at the start alone, nor of the end, where the footer is looked for.
+fn is_of_pages(range: &Range<u64>, body_len: u64, size: u64) -> bool {
+    let is_end = range.start > 0 && range.end == size && range.end - range.start <= END;
+    range.start < body_len && range.end > MAGIC && !is_end
+}
+
 /// The bytes of the segments, read piece by piece as the client takes them.
-fn stream_segments(file: Arc<EncodedFile>, segments: Vec<Segment>) -> ObjectStream {
+fn stream_segments(
+    file: Arc<EncodedFile>,
+    segments: Vec<Segment>,
+    reading: Option<Reading>,
+) -> ObjectStream {
     let body_len = file.body_len;
     let pieces = segments.into_iter().flat_map(pieces);
     stream::iter(pieces)
         .then(move |piece| {
+            // It ends with the stream.
+            let _ = &reading;
             let file = Arc::clone(&file);
             async move {
                 match piece {
@@ -315,5 +349,26 @@ async fn read_file(file: Arc<EncodedFile>, range: Range<u64>) -> Result<Bytes, S
             reason: format!("{error}; was it written to? It is made again for the next read"),
         }),
         Err(error) => Err(ServiceError::Internal(format!("reading panicked: {error}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_told_from_magic_bytes_and_from_the_end() {
+        // Of a file that declares 40 MB: 10 MB of pages, a hole, and the footer.
+        let (body, size) = (10_000_000, 40_000_000);
+        let of_pages = |range: Range<u64>| is_of_pages(&range, body, size);
+        for pages in [4..1000, 0..size, 9_999_999..10_000_001, 9_000_000..size, 0..5] {
+            assert!(of_pages(pages.clone()), "{pages:?}");
+        }
+        for other in [0..4, 0..0, size - 8..size, size - END..size, body..size, body..body + 9] {
+            assert!(!of_pages(other.clone()), "{other:?}");
+        }
+        // Without a hole, a look for the footer may begin within the pages.
+        assert!(!is_of_pages(&(9_990_000..10_020_000), body, 10_020_000));
+        assert!(is_of_pages(&(0..70_000), 60_000, 70_000), "all of a small one");
     }
 }

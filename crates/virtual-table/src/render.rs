@@ -2,7 +2,9 @@
 //! room.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
@@ -18,13 +20,17 @@ use crate::cache::{Claim, EncodedFile, FileCache};
 use crate::encode::{Failure, Job, Made, Rows};
 use crate::facts::{FactBook, recipe};
 use crate::manners::{Errand, Manners, REST, Readers};
-use crate::memory::{Memory, encoding_bytes};
+use crate::memory::{Memory, Permits, encoding_bytes};
 use crate::metrics::{Metrics, add};
 use crate::open_files::OpenFiles;
 use crate::topic_schema::TopicSchemas;
 
 /// Ends of partitions encoded at the same time for those who follow them.
 const FOLLOWING: usize = 2;
+
+/// How long what is to be encoded ahead of a reader waits for its turn, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(2);
 
 /// How often room is made on a full disk before a read fails, and for how many bytes at least.
 const TRIES_ON_A_FULL_DISK: usize = 4;
@@ -48,6 +54,7 @@ impl Order {
             Errand::Follow => "follow",
             Errand::Join => "join",
             Errand::Prove(_) => "prove",
+            Errand::Ahead => "ahead",
         };
         root!(
             "make file",
@@ -65,8 +72,12 @@ impl Order {
     }
 }
 
-/// A file that is being found or made, whoever waits for it; none where no reader waited any more when it was its turn.
+/// A file that is being found or made, whoever waits for it; none where no reader waited any more when it was its turn,
+/// or what was encoded ahead of a reader gave way to others.
 type Flight = Shared<BoxFuture<'static, Result<Option<Arc<EncodedFile>>, ServiceError>>>;
+
+/// A slot and a share of the memory.
+type Turn<'a> = (Option<SemaphorePermit<'a>>, Option<SemaphorePermit<'a>>);
 
 /// Makes and keeps encoded files.
 pub(crate) struct Renders {
@@ -77,8 +88,10 @@ pub(crate) struct Renders {
     profile: RenderProfile,
     cache: Arc<FileCache>,
     readers: Arc<Readers>,
-    /// Those of each errand: readers', followers', joiners' and the prover's.
-    slots: [Semaphore; 4],
+    /// Readers' slots.
+    reading: Arc<Permits>,
+    /// Those of other errands: followers', joiners' and the prover's.
+    slots: [Semaphore; 3],
     memory: Arc<Memory>,
     open: OpenFiles,
     /// Those under way, each with the span of its own.
@@ -105,7 +118,8 @@ impl Renders {
             profile: RenderProfile::default(),
             cache: Arc::new(cache),
             readers: Arc::default(),
-            slots: [concurrency, FOLLOWING, 1, 1].map(Semaphore::new),
+            reading: Arc::new(Permits::new(concurrency)),
+            slots: [FOLLOWING, 1, 1].map(Semaphore::new),
             memory: Arc::new(Memory::new(memory)),
             open: OpenFiles::default(),
             flights: Mutex::default(),
@@ -142,7 +156,7 @@ impl Renders {
             if file.is_untouched() {
                 Span::current().record("isk.file", "open");
                 self.cache.touch(&recipe);
-                return Ok(file);
+                return Ok(self.noted(file, &order.errand));
             }
             self.open.close(&recipe);
         }
@@ -150,9 +164,29 @@ impl Renders {
         loop {
             // Who comes just when the readers before have been found gone asks anew.
             if let Some(file) = self.flight(&recipe, &order).await? {
-                return Ok(file);
+                return Ok(self.noted(file, &order.errand));
             }
         }
+    }
+
+    /// Counts a file that was encoded ahead when its reader comes.
+    fn noted(&self, file: Arc<EncodedFile>, errand: &Errand) -> Arc<EncodedFile> {
+        if matches!(errand, Errand::Read) && file.ahead.swap(false, Ordering::Relaxed) {
+            add(&self.metrics.chunks_ahead_read, 1);
+        }
+        file
+    }
+
+    /// Encodes a file ahead of its reader, where it is not there and nobody is in need of what that takes. Returns whether
+    /// it was encoded.
+    pub(crate) async fn ahead(self: &Arc<Self>, order: Order) -> Result<bool, ServiceError> {
+        let recipe = recipe(&order.key);
+        let under_way = self.flights().contains_key(&recipe);
+        if under_way || self.cache.has(&recipe) || self.open.get(&recipe).is_some() {
+            return Ok(false);
+        }
+        let order = Order { errand: Errand::Ahead, ..order };
+        Ok(self.flight(&recipe, &order).await?.is_some())
     }
 
     /// The flight that brings a file: the one that is under way, or a new one.
@@ -201,17 +235,28 @@ impl Renders {
                 return Ok(Some(Arc::new(file)));
             }
         }
+        let bytes = self.most_memory(records);
         let turn = async {
-            let slot = self.slot(recipe, &order.errand).await;
-            (slot, self.memory.share(self.most_memory(records)).await)
+            match order.errand {
+                Errand::Ahead => self.turn_ahead(recipe, bytes).await,
+                _ => Some((self.slot(recipe, &order.errand).await, self.memory.share(bytes).await)),
+            }
         };
-        let _turn = turn.instrument(span!("wait for a turn")).await;
+        let Some(_turn) = turn.instrument(span!("wait for a turn")).await else { return Ok(None) };
         if matches!(order.errand, Errand::Read) && !self.readers.wait_for_this(recipe) {
             return Ok(None);
         }
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         match self.make(recipe, order).await {
-            Ok(file) => {
+            Ok(None) => {
+                tracing::debug!(key = %order.key, "a chunk encoded ahead of its reader was dropped");
+                Ok(None)
+            }
+            Ok(Some(mut file)) => {
+                if matches!(order.errand, Errand::Ahead) {
+                    add(&self.metrics.chunks_ahead, 1);
+                    file.ahead = true.into();
+                }
                 let span = Span::current();
                 span.record("isk.file", "encoded");
                 span.record("isk.rows", count(file.encoding.rows));
@@ -243,9 +288,9 @@ impl Renders {
     /// Waits for the errand's turn. Where a reader comes to wait for the same file meanwhile, it becomes the
     /// reader's errand: whoever has the slot may be giving way to that very reader.
     async fn slot(&self, recipe: &str, errand: &Errand) -> Option<SemaphorePermit<'_>> {
-        let [reading, following, joining, proving] = &self.slots;
+        let [following, joining, proving] = &self.slots;
         let own = match errand {
-            Errand::Read => return reading.acquire().await.ok(),
+            Errand::Read | Errand::Ahead => return self.reading.take(1).await,
             Errand::Follow => following,
             Errand::Join => joining,
             Errand::Prove(_) => proving,
@@ -256,23 +301,45 @@ impl Renders {
                 permit = &mut turn => return permit.ok(),
                 () = tokio::time::sleep(REST) => {
                     if self.readers.wait_for_this(recipe) {
-                        return reading.acquire().await.ok();
+                        return self.reading.take(1).await;
                     }
                 }
             }
         }
     }
 
-    /// Encodes a chunk, notes its facts and keeps the file. On a full disk, files that were used longest
-    /// ago make room; a prover's errand is not worth that.
-    async fn make(&self, recipe: &str, order: &Order) -> Result<EncodedFile, ServiceError> {
+    /// The turn of what is encoded ahead of its reader: a reader's slot and memory that nobody waits for. None where they do
+    /// not come free soon.
+    async fn turn_ahead(&self, recipe: &str, bytes: u64) -> Option<Turn<'_>> {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if self.readers.wait_for_this(recipe) {
+                return Some((self.reading.take(1).await, self.memory.share(bytes).await));
+            }
+            if let Some(slot) = self.reading.try_take(1)
+                && let Some(share) = self.memory.try_share(bytes)
+            {
+                return Some((Some(slot), Some(share)));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        None
+    }
+
+    /// Encodes a chunk, notes its facts and keeps the file; none where it gave way to others. On a full disk, files that were
+    /// used longest ago make room; what nobody asked for is not worth that.
+    async fn make(&self, recipe: &str, order: &Order) -> Result<Option<EncodedFile>, ServiceError> {
         let mut tries = 1;
         let made = loop {
             match self.encode(recipe, order).await {
                 Ok(made) => break made,
                 Err(Failure::Other(error)) => return Err(error),
+                Err(Failure::GaveWay) => return Ok(None),
                 Err(Failure::DiskFull { written, error }) => {
-                    if tries == TRIES_ON_A_FULL_DISK || matches!(order.errand, Errand::Prove(_)) {
+                    let unasked = matches!(order.errand, Errand::Prove(_) | Errand::Ahead);
+                    if tries == TRIES_ON_A_FULL_DISK
+                        || (unasked && !self.readers.wait_for_this(recipe))
+                    {
                         return Err(error);
                     }
                     tries += 1;
@@ -286,7 +353,7 @@ impl Renders {
         };
         self.facts.prove(&order.key, &made.encoding, order.full)?;
         let claim = match order.errand {
-            Errand::Read | Errand::Follow | Errand::Join => Claim::Oldest,
+            Errand::Read | Errand::Follow | Errand::Join | Errand::Ahead => Claim::Oldest,
             Errand::Prove(_) => Claim::FreeRoom,
         };
         let (cache, recipe) = (Arc::clone(&self.cache), recipe.to_owned());
@@ -295,7 +362,7 @@ impl Renders {
             cache.keep(&recipe, file, path, (body_len, footer_len, encoding), claim)
         });
         match kept.await {
-            Ok(kept) => kept.map_err(|e| self.cache.failed(&e)),
+            Ok(kept) => kept.map(Some).map_err(|e| self.cache.failed(&e)),
             Err(e) => Err(ServiceError::Internal(format!("keeping a file panicked: {e}"))),
         }
     }
@@ -315,6 +382,7 @@ impl Renders {
             manners: Manners::new(
                 &order.errand,
                 Arc::clone(&self.readers),
+                Arc::clone(&self.reading),
                 Arc::clone(&self.memory),
                 recipe,
             ),
@@ -402,6 +470,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_ahead_of_a_reader_has_a_turn_that_nobody_waits_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let renders = renders(dir.path());
+        let reading = renders.slot("other", &Errand::Read).await.unwrap();
+        assert!(renders.turn_ahead("next", 1 << 20).await.is_none());
+        let (turn, ()) = tokio::join!(renders.turn_ahead("next", 1 << 20), async {
+            tokio::time::sleep(PATIENCE / 4).await;
+            drop(reading);
+        });
+        assert!(turn.is_some());
+        // Its reader has come, and stands in line as readers do.
+        let _reader = renders.readers.wait_for("next");
+        let mut second = Box::pin(renders.turn_ahead("next", 1 << 20));
+        assert!(futures::poll!(second.as_mut()).is_pending());
+        assert!(renders.reading.is_waited_for());
+        drop(turn);
+        assert!(second.await.is_some());
+    }
+
+    #[tokio::test]
     async fn what_nobody_waits_for_any_more_is_not_begun() {
         let dir = tempfile::tempdir().unwrap();
         let renders = Arc::new(renders(dir.path()));
@@ -415,7 +503,7 @@ mod tests {
         let table = Arc::clone(&renders.schemas.raw);
         let rows = Rows { table, row_ids: false, left_out: None, decoding, columns: None };
         let order = Order { key, rows, full: true, errand: Errand::Read };
-        let others = renders.slots[0].acquire().await.unwrap();
+        let others = renders.reading.take(1).await.unwrap();
         let reads = [(); 2].map(|()| Box::pin(renders.get(order.clone())));
         let [mut first, mut second] = reads;
         assert!(futures::poll!(first.as_mut()).is_pending());

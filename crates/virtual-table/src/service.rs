@@ -31,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::open_transactions::OpenTransactions;
 use crate::plan::View;
 use crate::prover::{Prover, ProverConfig};
+use crate::read_ahead::ReadAhead;
 use crate::render::Renders;
 use crate::round_times::{LoadedTopics, RoundTimes};
 use crate::shared_books::SharedBooks;
@@ -83,6 +84,8 @@ pub struct ServiceConfig {
     pub cache_bytes: u64,
     /// Chunks encoded at the same time.
     pub render_concurrency: usize,
+    /// Whether the chunk that a reader will ask for next is encoded while the reader is busy.
+    pub read_ahead: bool,
     /// What all encodings together hold in memory at the most, in bytes.
     pub encoding_memory_bytes: u64,
     /// How long metadata files that no plan names any more are kept.
@@ -129,6 +132,7 @@ pub struct Service {
     pub(crate) offset_bursts: Bursts<(TopicName, usize), Result<TopicOffsets, KafkaError>>,
     pub(crate) tips: Tips,
     pub(crate) prover: Prover,
+    pub(crate) ahead: ReadAhead,
     pub(crate) sweeping: AtomicBool,
 }
 
@@ -202,6 +206,7 @@ impl Service {
             offset_bursts: Bursts::new(),
             tips: Tips::new(Arc::clone(&store), config.prover.follow_interval + FRESH),
             prover: Prover::new(config.prover),
+            ahead: ReadAhead::new(config.read_ahead && shared_dir.is_none()),
             histories: Histories::new(Arc::clone(&store), config.history_keep, config.round_times),
             loaded_topics: LoadedTopics::default(),
             store,

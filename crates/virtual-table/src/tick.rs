@@ -191,7 +191,8 @@ fn metadata_key(inputs: &Inputs, file: &str) -> ObjectKey {
     ObjectKey::Metadata { topic, columns, file: file.to_owned() }
 }
 
-fn key_of(uri: &str) -> Option<ObjectKey> {
+/// The object of a URI of ours.
+pub(crate) fn key_of(uri: &str) -> Option<ObjectKey> {
     uri.strip_prefix("s3://")?.split_once('/')?.1.parse().ok()
 }
 

@@ -74,6 +74,7 @@ impl World {
                 shared_dir: None,
                 cache_bytes: 1 << 30,
                 render_concurrency: 2,
+                read_ahead: true,
                 encoding_memory_bytes: 256 << 20,
                 metadata_retention: Duration::from_secs(3600),
                 history_keep: Duration::from_secs(600),

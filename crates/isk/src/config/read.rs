@@ -94,6 +94,7 @@ const VARIABLES: &[(&str, &str)] = &[
     ("ISK_FOLLOW_INTERVAL_MS", "follow.interval_ms"),
     ("ISK_CACHE_BYTES", "limits.cache_bytes"),
     ("ISK_RENDER_CONCURRENCY", "limits.render_concurrency"),
+    ("ISK_READ_AHEAD", "limits.read_ahead"),
     ("ISK_ENCODING_MEMORY_BYTES", "limits.encoding_memory_bytes"),
     ("ISK_METADATA_RETENTION_SECONDS", "limits.metadata_retention_seconds"),
     ("ISK_HISTORY_KEEP_SECONDS", "history.keep_seconds"),
@@ -221,13 +222,14 @@ fn set_property(table: &mut Table, section: &str, key: String, value: &str) -> R
 
 /// Text from the environment as the kind of value its key takes.
 fn parse(key: &str, name: &str, value: &str) -> Result<Value> {
-    const SWITCHES: [&str; 10] = [
+    const SWITCHES: [&str; 11] = [
         "discovery.enabled",
         "discovery.text",
         "prover.enabled",
         "prover.tiered",
         "prover.sample_ahead",
         "catalog.server_planning",
+        "limits.read_ahead",
         "auth.insecure_bind",
         "auth.open_metrics",
         "audit.log",
