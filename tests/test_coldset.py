@@ -444,6 +444,7 @@ def test_an_upstream_that_hangs_is_not_waited_for(broker, registry):
     with Lake() as own, Isk.beside(broker, registry, own.isk_environment()) as isk:
         own.pyiceberg().create_namespace("coldset")
         own.catalog.send(signal.SIGSTOP)
+        time.sleep(0.5)  # the signal reaches one thread after the other
         try:
             answer = requests.get(f"{isk.catalog_uri}/v1/namespaces/coldset/tables/any", timeout=60)
             assert answer.status_code in (502, 503, 504)

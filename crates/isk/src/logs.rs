@@ -5,38 +5,63 @@ use std::io::IsTerminal;
 
 use isk_traces::{TARGET, Traces};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::fmt::format::{Format, Json, JsonFields, Writer};
+use tracing_subscriber::fmt::format::{Format, JsonFields, Writer};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 /// Logs go to stderr, by default from the given level on; spans to `traces`, where there are any.
+///
+/// One filter is for both. Where layers have filters of their own, an event may be lost: what one of them decided when somebody only
+/// asked whether a line would be logged, as libraries do, is taken for its decision about the next line of the thread.
 pub fn subscriber(default: &str, traces: Option<&Traces>) -> impl Subscriber + Send + Sync + use<> {
     let mut filter = EnvFilter::try_from_env("ISK_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     // The first would log signatures and session tokens. Spans are for traces alone.
-    let directives = [isk_s3_http::LOG_DIRECTIVE.to_owned(), format!("{TARGET}=off")];
+    let spans = if traces.is_some() { "info" } else { "off" };
+    let directives = [isk_s3_http::LOG_DIRECTIVE.to_owned(), format!("{TARGET}={spans}")];
     for directive in directives.iter().filter_map(|directive| directive.parse().ok()) {
         filter = filter.add_directive(directive);
     }
     let is_json = std::env::var("ISK_LOG_FORMAT").is_ok_and(|format| format == "json");
-    let spans = traces.map(Traces::layer);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let colours = std::io::stderr().is_terminal();
-    let lines: Box<dyn Layer<Registry> + Send + Sync> = match (is_json, &spans) {
-        (false, None) => lines.with_ansi(colours).boxed(),
-        (true, None) => lines.json().with_ansi(colours).boxed(),
-        (false, Some(_)) => {
-            let plain = Format::default().with_ansi(colours);
-            lines.event_format(WithIds { inner: plain, as_json: false }).boxed()
-        }
-        (true, Some(_)) => {
-            let json: Format<Json> = Format::default().json();
-            let fields = lines.fmt_fields(JsonFields::new());
-            fields.event_format(WithIds { inner: json, as_json: true }).boxed()
-        }
-    };
-    Registry::default().with(lines.with_filter(filter)).with(spans)
+    let lines: Box<dyn Layer<Layered<EnvFilter, Registry>> + Send + Sync> =
+        match (is_json, traces.is_some()) {
+            (false, false) => lines.with_ansi(colours).boxed(),
+            (true, false) => lines.json().with_ansi(colours).boxed(),
+            (false, true) => lines.event_format(WithIds { inner: Plain, as_json: false }).boxed(),
+            (true, true) => {
+                let json = Format::default().json();
+                let json = json.with_current_span(false).with_span_list(false);
+                let fields = lines.fmt_fields(JsonFields::new());
+                fields.event_format(WithIds { inner: json, as_json: true }).boxed()
+            }
+        };
+    Registry::default().with(filter).with(lines).with(traces.map(Traces::layer))
+}
+
+/// A line without the spans that it stands in: the ids behind it tell of them.
+struct Plain;
+
+impl<S, N> FormatEvent<S, N> for Plain
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        SystemTime.format_time(&mut writer)?;
+        let metadata = event.metadata();
+        write!(writer, " {:>5} {}: ", metadata.level().as_str(), metadata.target())?;
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
 }
 
 /// A format, and behind it the ids of the current trace and span.
