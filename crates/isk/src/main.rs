@@ -19,6 +19,11 @@ use clap::{Args, Parser, Subcommand};
 use isk_traces::{SpanCounters, Traces};
 use tracing_subscriber::util::SubscriberInitExt;
 
+/// The C library's allocator keeps what threads that come and go have left: resident memory grew for as long as load lasted.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Iceberg Service for Kafka: every topic is an Apache Iceberg table, live, with nothing copied.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]

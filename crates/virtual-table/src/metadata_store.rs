@@ -24,11 +24,13 @@ impl MetadataStore {
     }
 
     /// Keeps a file. The same name always comes with the same bytes, so one that is there already
-    /// is only touched.
+    /// is only touched, unless its length is another one: a machine that lost power may have kept its name and not its bytes.
     pub(crate) fn put(&self, folder: &str, name: &str, bytes: &[u8]) -> Result<(), ServiceError> {
         let folder = self.folder(folder);
         let path = folder.join(name);
-        if let Ok(file) = std::fs::File::open(&path) {
+        if let Ok(file) = std::fs::File::open(&path)
+            && file.metadata().is_ok_and(|meta| meta.len() == bytes.len() as u64)
+        {
             // A touch that fails only makes the file go sooner.
             let _ = file.set_modified(SystemTime::now());
             return Ok(());
@@ -152,5 +154,15 @@ mod tests {
         old.set_modified(SystemTime::now() - Duration::from_secs(120)).unwrap();
         assert_eq!(store.sweep(Duration::from_secs(60)).unwrap(), 1);
         assert_eq!(store.get(topic, "a.avro").unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_that_lost_its_bytes_is_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = MetadataStore::open(dir.path()).unwrap();
+        store.put("orders", "a.avro", b"one").unwrap();
+        std::fs::write(dir.path().join("metadata/orders/a.avro"), b"").unwrap();
+        store.put("orders", "a.avro", b"one").unwrap();
+        assert_eq!(store.get("orders", "a.avro").unwrap().unwrap(), "one");
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use redb::{Database, DatabaseError, Durability, ReadableDatabase, StorageError, TableDefinition};
+use redb::{Builder, Database, DatabaseError, Durability, ReadableDatabase, StorageError, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -91,6 +91,15 @@ impl Kind {
     }
 }
 
+/// Pages that the database keeps in memory, in bytes: it would keep a gibibyte by itself.
+const CACHE_BYTES: usize = 16 << 20;
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
 /// How long a database that failed is left alone before it is opened again.
 const REST: Duration = Duration::from_secs(1);
 
@@ -122,7 +131,7 @@ struct Soon {
 impl Store {
     /// Opens or makes the store at `path`. A damaged one is set aside, and a new one begun.
     pub(crate) fn open(path: &Path) -> Result<Self, ServiceError> {
-        let db = match Database::create(path) {
+        let db = match builder().create(path) {
             Ok(db) => db,
             Err(DatabaseError::DatabaseAlreadyOpen) => {
                 return Err(ServiceError::Unavailable {
@@ -156,7 +165,7 @@ impl Store {
             "the store is damaged; it is set aside and learnt again"
         );
         std::fs::rename(path, &aside).map_err(|e| unavailable(path, &e))?;
-        Database::create(path).map_err(|e| unavailable(path, &e))
+        builder().create(path).map_err(|e| unavailable(path, &e))
     }
 
     /// The database, opened again where it had failed.
@@ -173,7 +182,7 @@ impl Store {
         opened.tried = Instant::now();
         // It is closed once those who are using it have come to their end. Until then it is still taken.
         opened.db = None;
-        let db = Database::open(&self.path).map_err(|e| unavailable(&self.path, &e))?;
+        let db = builder().open(&self.path).map_err(|e| unavailable(&self.path, &e))?;
         let db = Arc::clone(opened.db.insert(Arc::new(db)));
         let waiting: Vec<Changes> = self.soon().waiting.values().cloned().collect();
         let lost = Changes(waiting.into_iter().flat_map(|changes| changes.0).collect());
