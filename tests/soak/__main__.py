@@ -146,6 +146,7 @@ def _sample(isk: Isk, samples: list[dict], until: float) -> None:
         sample = {
             "at": time.time(),
             "resident": isk.resident_bytes(),
+            "anonymous": isk.resident_bytes("RssAnon"),
             "descriptors": len(os.listdir(folder / "fd")),
             "threads": len(os.listdir(folder / "task")),
             "load": os.getloadavg()[0],

@@ -106,9 +106,9 @@ class Isk(Server):
         shutil.rmtree(self.work / "data", ignore_errors=True)
         self.start()
 
-    def resident_bytes(self) -> int:
-        """The memory the process holds now."""
-        return self._status_bytes("VmRSS")
+    def resident_bytes(self, field: str = "VmRSS") -> int:
+        """The memory the process holds now; as RssAnon, without what files on disk stand for."""
+        return self._status_bytes(field)
 
     def peak_resident_bytes(self) -> int:
         """The most memory the process has held since it started."""
