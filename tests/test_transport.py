@@ -14,7 +14,7 @@ import botocore.exceptions
 import pytest
 import requests
 from cryptography import x509
-from stack import clients, records
+from stack import client_files, clients, jdk, maven, records
 from stack.isk import Isk
 from stack.tls import LOCAL, STORE_PASSWORD, Authority
 from stack.trino import Trino, iceberg_catalog
@@ -54,6 +54,14 @@ catalog = load_catalog("isk", uri=uri, **{"py-io-impl": files}, **json.loads(mor
 loaded = catalog.load_table(("hotset", table))
 assert loaded.io.properties["s3.endpoint"].startswith("https://"), loaded.io.properties["s3.endpoint"]
 print(loaded.scan().to_arrow().num_rows)
+"""
+
+
+# A user's own Spark, by its conf/spark-defaults.conf: what Java trusts is said once for the whole process.
+SPARK = """
+import sys
+from pyspark.sql import SparkSession
+print(SparkSession.builder.master("local[2]").getOrCreate().sql(sys.argv[1]).first()[0])
 """
 
 
@@ -127,9 +135,29 @@ def test_duckdb(secure, authority, topic):
         assert connection.execute(f"SELECT count(kafka_value) FROM isk.hotset.{topic}").fetchone() == (ROWS,)
 
 
+def java(authority):
+    """What Java's options are to trust it."""
+    return [f"-Djavax.net.ssl.trustStore={authority.truststore}", f"-Djavax.net.ssl.trustStorePassword={STORE_PASSWORD}"]
+
+
+def spark(secure, authority, topic, folder):
+    settings = client_files.text("spark-defaults.conf", secure.catalog_uri, credential=f"all:{SECRET}")
+    settings += f"spark.driver.extraJavaOptions {' '.join(java(authority))}\n"
+    settings += f"spark.driver.extraClassPath {':'.join(map(str, maven.classpath('spark-iceberg')))}\nspark.ui.enabled false\n"
+    (folder / "spark-defaults.conf").write_text(settings)
+    own = {"SPARK_CONF_DIR": str(folder), "JAVA_HOME": str(jdk.home("spark")), "SPARK_LOCAL_IP": "127.0.0.1"}
+    command = [sys.executable, "-c", SPARK, f"SELECT count(kafka_value) FROM isk.hotset.{topic}"]
+    return subprocess.run(command, env=os.environ | own, cwd=folder, capture_output=True, text=True, timeout=180)
+
+
+def test_spark(secure, authority, topic, tmp_path):
+    done = spark(secure, authority, topic, tmp_path)
+    assert done.stdout.strip() == str(ROWS), done.stderr
+
+
 def test_trino(secure, authority, topic):
-    java = [f"-Djavax.net.ssl.trustStore={authority.truststore}", f"-Djavax.net.ssl.trustStorePassword={STORE_PASSWORD}"]
-    with Trino({"isk": iceberg_catalog(secure.catalog_uri, secure.s3_endpoint, credential=f"all:{SECRET}")}, java=java) as trino:
+    catalog = iceberg_catalog(secure.catalog_uri, secure.s3_endpoint, credential=f"all:{SECRET}")
+    with Trino({"isk": catalog}, java=java(authority)) as trino:
         assert trino.query(f"SELECT count(kafka_value) FROM isk.hotset.{topic}") == [[ROWS]]
 
 
