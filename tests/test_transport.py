@@ -15,20 +15,16 @@ import pytest
 import requests
 from cryptography import x509
 from stack import client_files, clients, jdk, maven, records
-from stack.isk import Isk
+from stack.isk import Isk, secret_of
 from stack.tls import LOCAL, STORE_PASSWORD, Authority
 from stack.trino import Trino, iceberg_catalog
 
 ROWS = 20_000
 VALUE = 400
-SECRET = "secret-of-all-0123456789"
+SECRET = secret_of("all")
 SPIFFE = "spiffe://example/reader"
 
-ACCESS = """
-[[principal]]
-name = "all"
-secrets = [{{ env = "SECRET_OF_ALL" }}]
-s3_keys = [{{ access_key_id = "all", env = "SECRET_OF_ALL" }}]
+RULES = """
 [[principal]]
 name = "reader"
 certificates = ["uri:{spiffe}"]
@@ -56,7 +52,6 @@ assert loaded.io.properties["s3.endpoint"].startswith("https://"), loaded.io.pro
 print(loaded.scan().to_arrow().num_rows)
 """
 
-
 # A user's own Spark, by its conf/spark-defaults.conf: what Java trusts is said once for the whole process.
 SPARK = """
 import sys
@@ -65,12 +60,9 @@ print(SparkSession.builder.master("local[2]").getOrCreate().sql(sys.argv[1]).fir
 """
 
 
-class Secure(Isk):
+def make(settings, topic, tls):
     """A service that speaks TLS and tells callers apart."""
-
-    def environment(self):
-        own = super().environment()
-        return {name: value for name, value in own.items() if not name.startswith("ISK_S3_")}
+    return Isk(settings, tls=tls, rules=RULES.format(table=topic, spiffe=SPIFFE), known=["all"])
 
 
 @pytest.fixture(scope="module")
@@ -92,24 +84,20 @@ def topic(broker):
 
 
 @pytest.fixture(scope="module")
-def settings(broker, authority, topic):
+def settings(broker, authority):
     cert, key = authority.issue("server")
-    access = authority.folder / "access.toml"
-    access.write_text(ACCESS.format(table=topic, spiffe=SPIFFE))
     return {
         "ISK_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
         "ISK_TLS_CERT_FILE": str(cert),
         "ISK_TLS_KEY_FILE": str(key),
         "ISK_TLS_CLIENT_CA_FILE": str(authority.ca_file),
-        "ISK_AUTH_ACCESS_FILE": str(access),
         "ISK_AUTH_OPEN_METRICS": "true",
-        "SECRET_OF_ALL": SECRET,
     }
 
 
 @pytest.fixture(scope="module")
-def secure(settings, authority):
-    with Secure(settings, tls=authority.trusting()) as server:
+def secure(settings, authority, topic):
+    with make(settings, topic, authority.trusting()) as server:
         yield server
 
 
@@ -244,12 +232,12 @@ def test_a_clients_certificate_says_who_it_is(secure, authority, stranger, topic
     assert ask(secure, authority, path="/healthz").status_code == 200
 
 
-def test_a_certificate_may_be_required(settings, authority):
+def test_a_certificate_may_be_required(settings, authority, topic):
     required = settings | {"ISK_TLS_CLIENT_CERTIFICATE": "required"}
     reader = authority.issue("reader", "whoever", [x509.UniformResourceIdentifier(SPIFFE)])
     context = authority.trusting()
     context.load_cert_chain(*reader)
-    with Secure(required, tls=context) as server:
+    with make(required, topic, context) as server:
         assert ask(server, authority, reader).status_code == 200
         with pytest.raises(requests.exceptions.ConnectionError):
             ask(server, authority, path="/healthz")
@@ -269,7 +257,7 @@ def test_plain_http_and_old_tls_are_not_answered(secure):
         context.wrap_socket(plain)
 
 
-def test_what_is_wrong_with_the_files_is_said_at_the_start(settings, authority, tmp_path):
+def test_what_is_wrong_with_the_files_is_said_at_the_start(settings, authority, topic, tmp_path):
     other_key = authority.issue("other")[1]
     for change, said in [
         ({"ISK_TLS_KEY_FILE": str(tmp_path / "none")}, "none"),
@@ -278,7 +266,7 @@ def test_what_is_wrong_with_the_files_is_said_at_the_start(settings, authority, 
         ({"ISK_TLS_CERT_FILE": settings["ISK_TLS_KEY_FILE"]}, "no certificate"),
         ({"ISK_TLS_CLIENT_CERTIFICATE": "sometimes"}, "tls.client_certificate"),
     ]:
-        server = Secure(settings | change, tls=authority.trusting())
+        server = make(settings | change, topic, authority.trusting())
         with pytest.raises(RuntimeError, match="while starting") as error:
             server.start()
         assert said in str(error.value), error.value
