@@ -1,6 +1,7 @@
 """Who may in, with real clients: credentials, an issuer's tokens, API keys, rules, and the keys that come with a table."""
 
 import base64
+import contextlib
 import hmac
 import json
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import requests
 from joserfc import jwk, jwt
 from pyiceberg.exceptions import NoSuchTableError, OAuthError, UnauthorizedError
-from stack import clients, flink, records
+from stack import clients, engines, flink, records
 from stack.isk import Isk, binary, secret_of
 
 SECRETS = {name: secret_of(name) for name in ("all", "one")}
@@ -161,6 +162,17 @@ def test_flink_with_a_credential(guarded, topics):
         while len(reader.rows()) < ROWS and time.monotonic() < deadline:
             time.sleep(0.2)
         assert sorted(int(offset) for (offset,) in reader.rows()) == list(range(ROWS))
+
+
+def test_clickhouse_with_a_credential(guarded, topics):
+    with contextlib.closing(engines.ClickHouse(guarded, credential=f"one:{SECRETS['one']}")) as clickhouse:
+        assert clickhouse.tables() == [topics[0]]
+        # With the keys that come with the table.
+        assert clickhouse.sql(f"SELECT count(), max(kafka_offset) FROM isk.`hotset.{topics[0]}` WHERE kafka_value != ''") == [(ROWS, ROWS - 1)]
+        with pytest.raises(Exception, match="UNKNOWN_TABLE"):
+            clickhouse.count(topics[1])
+    with pytest.raises(Exception, match="401|invalid_client"):
+        engines.ClickHouse(guarded, credential="one:wrong")
 
 
 def test_a_tables_keys_open_that_table_alone(guarded, topics):
