@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Renders and checks what lies in deploy/ with the tools of those who read it: helm, Kubernetes' schemas, promtool,
-# systemd-analyze. Tools that are not installed are built or fetched once, into $ISK_TEST_CACHE; that needs Go and Python.
+# Renders and checks what lies in deploy/ with the tools of those who read it: helm, Kubernetes' schemas and those of
+# Prometheus' operator, promtool, systemd-analyze. Tools that are not installed are built or fetched once, into $ISK_TEST_CACHE; that needs Go and Python.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 helm_version=3.22.0
 promtool_version=0.313.3
 kubernetes_validate_version=1.37.0
+operator_version=0.85.0
 cache=${ISK_TEST_CACHE:-$HOME/.cache/isk-tests}/deploy-tools
 
 tool() { # tool <name> <version> <Go package>: prints its path
@@ -26,6 +27,14 @@ validate=$cache/kubernetes-validate-$kubernetes_validate_version
 if [ ! -x "$validate/bin/kubernetes-validate" ]; then
     python3 -m venv "$validate"
     "$validate/bin/pip" install --quiet "kubernetes-validate==$kubernetes_validate_version"
+fi
+definitions=$cache/prometheus-operator-$operator_version
+if [ ! -d "$definitions" ]; then
+    # They lie in the operator's own module.
+    module=$(go mod download -json "github.com/prometheus-operator/prometheus-operator@v$operator_version" | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')
+    mkdir "$definitions.partly"
+    cp "$module"/example/prometheus-operator-crd/*_{servicemonitors,prometheusrules}.yaml "$definitions.partly"
+    mv "$definitions.partly" "$definitions"
 fi
 
 rendered=$(mktemp -d)
@@ -57,7 +66,10 @@ render ingress --set ingress.enabled=true,ingress.className=nginx,ingress.catalo
     --set ingress.tlsSecretName=isk-ingress-tls \
     --set-json 'networkPolicy.egress=[{"to":[{"ipBlock":{"cidr":"10.0.0.0/8"}}],"ports":[{"port":9092,"protocol":"TCP"}]}]'
 "$helm" template isk $chart -s templates/monitoring.yaml --set prometheusRule.enabled=true >"$rendered/rule"
-"$helm" template isk $chart -s templates/monitoring.yaml --set serviceMonitor.enabled=true --set-json 'serviceMonitor.authorization={"credentials":{"name":"isk-metrics","key":"token"}}' >"$rendered/monitor"
+"$helm" template isk $chart --set serviceMonitor.enabled=true,prometheusRule.enabled=true,replicas=3,shared.create=true,tls.secretName=isk-tls \
+    --set-json 'serviceMonitor.tlsConfig={"ca":{"secret":{"name":"isk-tls","key":"ca.crt"}},"serverName":"isk"}' \
+    --set-json 'serviceMonitor.authorization={"credentials":{"name":"isk-metrics","key":"token"}}' \
+    --set-json 'serviceMonitor.labels={"release":"prometheus"},prometheusRule.labels={"release":"prometheus"}' >"$rendered/monitored"
 
 # What the templates say of each variant, in one word that must (or, behind a "!", must not) be there.
 has() { # has <name> <words>
@@ -103,6 +115,7 @@ else
     echo "lint: kubectl is not here; deploy/kustomize was not looked at"
 fi
 "$validate/bin/kubernetes-validate" --strict --quiet "$rendered"/*.yaml
+"$validate/bin/python" deploy/lint_monitoring.py "$definitions" "$rendered/monitored"
 
 alerts=deploy/prometheus/alerts.yaml
 "$promtool" check rules $alerts

@@ -1,6 +1,7 @@
 """Who may in, with real clients: credentials, an issuer's tokens, API keys, rules, and the keys that come with a table."""
 
 import base64
+import contextlib
 import hmac
 import json
 import subprocess
@@ -15,17 +16,14 @@ import pytest
 import requests
 from joserfc import jwk, jwt
 from pyiceberg.exceptions import NoSuchTableError, OAuthError, UnauthorizedError
-from stack import clients, flink, records
-from stack.isk import Isk, binary
+from stack import clients, engines, flink, records
+from stack.isk import Isk, binary, secret_of
 
-SECRETS = {"all": "secret-of-all-0123456789", "one": "secret-of-one-0123456789"}
+SECRETS = {name: secret_of(name) for name in ("all", "one")}
 API_KEY = "api-key-0123456789abcdef"
 ROWS = 50
 
-ACCESS = """
-[[principal]]
-name = "all"
-secrets = [{{ env = "SECRET_OF_ALL" }}]
+RULES = """
 [[principal]]
 name = "one"
 secrets = [{{ file = "one" }}]
@@ -73,15 +71,6 @@ class Issuer:
         return jwt.encode({"alg": "RS256", "kid": "1"}, claims, self.keys[0], algorithms=["RS256"])
 
 
-class Guarded(Isk):
-    """A service that tells callers apart."""
-
-    def environment(self):
-        own = super().environment()
-        # There is no key for everything then.
-        return {name: value for name, value in own.items() if not name.startswith("ISK_S3_")}
-
-
 @pytest.fixture(scope="module")
 def issuer():
     issuer = Issuer()
@@ -98,24 +87,12 @@ def topics(broker):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, topics):
-    folder = tmp_path_factory.mktemp("access")
-    (folder / "one").write_text(SECRETS["one"] + "\n")
-    (folder / "api-key").write_text(API_KEY)
-    (folder / "access.toml").write_text(ACCESS.format(table=topics[0]))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def guarded(broker, folder, issuer):
-    environment = {
-        "ISK_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
-        "ISK_AUTH_ACCESS_FILE": str(folder / "access.toml"),
-        "ISK_AUTH_OIDC_ISSUER": issuer.url,
-        "ISK_AUTH_OIDC_AUDIENCE": "isk",
-        "SECRET_OF_ALL": SECRETS["all"],
-    }
-    with Guarded(environment) as server:
+def guarded(broker, topics, issuer):
+    oidc = {"ISK_AUTH_OIDC_ISSUER": issuer.url, "ISK_AUTH_OIDC_AUDIENCE": "isk"}
+    server = Isk.beside(broker, None, oidc, rules=RULES.format(table=topics[0]), known=["all"])
+    (server.work / "one").write_text(SECRETS["one"] + "\n")
+    (server.work / "api-key").write_text(API_KEY)
+    with server:
         yield server
 
 
@@ -187,6 +164,17 @@ def test_flink_with_a_credential(guarded, topics):
         assert sorted(int(offset) for (offset,) in reader.rows()) == list(range(ROWS))
 
 
+def test_clickhouse_with_a_credential(guarded, topics):
+    with contextlib.closing(engines.ClickHouse(guarded, credential=f"one:{SECRETS['one']}")) as clickhouse:
+        assert clickhouse.tables() == [topics[0]]
+        # With the keys that come with the table.
+        assert clickhouse.sql(f"SELECT count(), max(kafka_offset) FROM isk.`hotset.{topics[0]}` WHERE kafka_value != ''") == [(ROWS, ROWS - 1)]
+        with pytest.raises(Exception, match="UNKNOWN_TABLE"):
+            clickhouse.count(topics[1])
+    with pytest.raises(Exception, match="401|invalid_client"):
+        engines.ClickHouse(guarded, credential="one:wrong")
+
+
 def test_a_tables_keys_open_that_table_alone(guarded, topics):
     catalog = clients.pyiceberg_catalog(guarded.catalog_uri, credential=f"all:{SECRETS['all']}")
     files = {topic: [task.file.file_path for task in catalog.load_table(("hotset", topic)).scan().plan_files()] for topic in topics}
@@ -242,11 +230,11 @@ def test_pyiceberg_signs_its_requests(guarded, topics):
             catalog(secret, key).list_namespaces()
 
 
-def test_rules_change_live_and_nothing_secret_is_logged(guarded, topics, folder):
+def test_rules_change_live_and_nothing_secret_is_logged(guarded, topics):
     catalog = clients.pyiceberg_catalog(guarded.catalog_uri, credential=f"one:{SECRETS['one']}")
     config = catalog.load_table(("hotset", topics[0])).io.properties
-    rules = (folder / "access.toml").read_text()
-    (folder / "access.toml").write_text(rules.replace(f"hotset.{topics[0]}", f"hotset.{topics[1]}"))
+    rules = guarded.access.read_text()
+    guarded.access.write_text(rules.replace(f"hotset.{topics[0]}", f"hotset.{topics[1]}"))
     try:
         deadline = time.monotonic() + 15
         while catalog.list_tables("hotset") != [("hotset", topics[1])]:
@@ -255,7 +243,7 @@ def test_rules_change_live_and_nothing_secret_is_logged(guarded, topics, folder)
         with pytest.raises(botocore.exceptions.ClientError, match="AccessDenied"):
             session(guarded, config).list_objects_v2(Bucket="hotset", Prefix=f"{topics[0]}/")
     finally:
-        (folder / "access.toml").write_text(rules)
+        guarded.access.write_text(rules)
     log = guarded.log_tail(100_000)
     for secret in (*SECRETS.values(), API_KEY, config["s3.secret-access-key"], config["s3.session-token"]):
         assert secret not in log

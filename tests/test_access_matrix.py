@@ -17,11 +17,11 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from stack import clients, records
-from stack.isk import Isk
+from stack.isk import Isk, secret_of
 
 # The principals, and what each rule gives them.
-SECRETS = {name: f"secret-of-{name}-0123456789" for name in ("lister", "reader", "both", "partial", "writer", "stranger")}
-ACCESS = """
+SECRETS = {name: secret_of(name) for name in ("lister", "reader", "both", "partial", "writer", "stranger")}
+RULES = """
 [[rule]]
 principals = ["lister"]
 tables = ["*"]
@@ -46,15 +46,7 @@ hide = ["kafka_key"]
 principals = ["writer"]
 tables = ["*"]
 allow = "write"
-""" + "".join(
-    f"""
-[[principal]]
-name = "{name}"
-secrets = [{{{{ env = "SECRET_OF_{name.upper()}" }}}}]
-s3_keys = [{{{{ access_key_id = "{name}", env = "SECRET_OF_{name.upper()}" }}}}]
 """
-    for name in SECRETS
-)
 OBJECTS = ("hotset", "errors", "coldset", "merged", "other")
 VERBS = ("exists", "load", "keys", "plan", "commit")
 # One row a principal and object, one column a verb.
@@ -73,12 +65,6 @@ CATALOG = {
 }
 
 
-class Guarded(Isk):
-    def environment(self):
-        own = super().environment()
-        return {name: value for name, value in own.items() if not name.startswith("ISK_S3_")}
-
-
 @pytest.fixture(scope="module")
 def topics(broker, lake):
     names = {object: records.create_topic(broker.bootstrap, f"matrix_{object}") for object in ("hotset", "other")}
@@ -94,11 +80,8 @@ def topics(broker, lake):
 
 @pytest.fixture(scope="module")
 def guarded(broker, lake, topics, tmp_path_factory):
-    access = tmp_path_factory.mktemp("matrix") / "access.toml"
-    access.write_text(ACCESS.format(topic=topics["hotset"]))
-    secrets = {f"SECRET_OF_{name.upper()}": secret for name, secret in SECRETS.items()}
-    own = {"ISK_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap, "ISK_AUTH_ACCESS_FILE": str(access), "ISK_AUDIT_FILE": str(access.parent / "audit.jsonl"), "ISK_AUDIT_GATHER_SECONDS": "1"}
-    with Guarded(own | secrets | lake.isk_environment()) as server:
+    audit = {"ISK_AUDIT_FILE": str(tmp_path_factory.mktemp("matrix") / "audit.jsonl"), "ISK_AUDIT_GATHER_SECONDS": "1"}
+    with Isk.beside(broker, None, audit | lake.isk_environment(), rules=RULES.format(topic=topics["hotset"]), known=list(SECRETS)) as server:
         yield server
 
 

@@ -151,7 +151,7 @@ def test_clients_get_our_credentials_and_never_the_upstreams(lake, lake_isk, ord
         assert answer.status_code == 200, (path, answer.text)
         assert lake.secret_key not in answer.text and lake.access_key not in answer.text, path
     config = requests.get(f"{lake_isk.catalog_uri}/v1/namespaces/coldset/tables/orders", timeout=30).json()["config"]
-    assert config["s3.endpoint"] == lake_isk.s3_endpoint
+    assert config["s3.endpoint"] == f"{lake_isk.s3_endpoint}/"
     assert config["s3.secret-access-key"] == lake_isk.secret_key
     assert lake.secret_key not in lake_isk.log.read_text()
 

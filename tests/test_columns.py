@@ -10,20 +10,14 @@ import pyarrow.parquet
 import pytest
 import requests
 from stack import clients, records
-from stack.isk import Isk
+from stack.isk import Isk, secret_of
 
 ROWS = 40
-SECRETS = {name: f"secret-of-{name}-0123456789" for name in ("all", "partial", "listed")}
-ACCESS = (
-    """
+RULES = """
 [[rule]]
 principals = ["*"]
 tables = ["*"]
 allow = "read"
-"""
-    + "".join(f'[[principal]]\nname = "{name}"\nsecrets = [{{ env = "SECRET_OF_{name.upper()}" }}]\n' for name in SECRETS)
-)
-RULES = """
 [[columns]]
 principals = ["partial"]
 tables = ["hotset.columns_*"]
@@ -47,12 +41,6 @@ SCHEMA = {
 SECRET_VALUES = ("4111-", "@secret.example", "Hidden Street")
 
 
-class Guarded(Isk):
-    def environment(self):
-        own = super().environment()
-        return {name: value for name, value in own.items() if not name.startswith("ISK_S3_")}
-
-
 @pytest.fixture(scope="module")
 def topic(broker, registry):
     topic = records.create_topic(broker.bootstrap, "columns_payments")
@@ -68,25 +56,13 @@ def topic(broker, registry):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("columns")
-    (folder / "access.toml").write_text(ACCESS + RULES)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def guarded(broker, registry, topic, folder):
-    own = {
-        "ISK_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
-        "ISK_REGISTRY_URL": registry.url,
-        "ISK_AUTH_ACCESS_FILE": str(folder / "access.toml"),
-    }
-    with Guarded(own | {f"SECRET_OF_{name.upper()}": secret for name, secret in SECRETS.items()}) as server:
+def guarded(broker, registry, topic):
+    with Isk.beside(broker, registry, rules=RULES, known=["all", "partial", "listed"]) as server:
         yield server
 
 
 def catalog(guarded, who):
-    return clients.pyiceberg_catalog(guarded.catalog_uri, credential=f"{who}:{SECRETS[who]}")
+    return clients.pyiceberg_catalog(guarded.catalog_uri, credential=f"{who}:{secret_of(who)}")
 
 
 def objects(guarded, table):
@@ -136,7 +112,7 @@ def test_readers_see_what_the_rules_leave(guarded, topic):
 
 
 def test_duckdb_sees_the_same(guarded, topic):
-    with clients.duckdb_connection(guarded.catalog_uri, f"partial:{SECRETS['partial']}") as connection:
+    with clients.duckdb_connection(guarded.catalog_uri, f"partial:{secret_of('partial')}") as connection:
         table = f"isk.hotset.{topic}"
         assert connection.execute(f"SELECT count(*), count(id), sum(id), count(email) FROM {table}").fetchone() == (ROWS + 1, ROWS, sum(range(ROWS)), 0)
         with pytest.raises(Exception, match="(?i)card"):
@@ -144,7 +120,7 @@ def test_duckdb_sees_the_same(guarded, topic):
 
 
 def test_no_answer_depends_on_what_is_hidden(guarded, topic):
-    form = {"grant_type": "client_credentials", "client_id": "partial", "client_secret": SECRETS["partial"]}
+    form = {"grant_type": "client_credentials", "client_id": "partial", "client_secret": secret_of("partial")}
     token = requests.post(f"{guarded.catalog_uri}/v1/oauth/tokens", data=form, timeout=10).json()["access_token"]
     path = f"{guarded.catalog_uri}/v1/namespaces/hotset/tables/{topic}"
 
@@ -160,12 +136,11 @@ def test_no_answer_depends_on_what_is_hidden(guarded, topic):
     assert json.loads(body)["metadata"]["properties"]["isk.view"] == "restricted"
 
 
-def test_a_rule_counts_from_the_moment_it_is_there(guarded, topic, folder):
+def test_a_rule_counts_from_the_moment_it_is_there(guarded, topic):
     """Runs last: it changes the rules."""
     table = catalog(guarded, "partial").load_table(("hotset", topic))
     everything = catalog(guarded, "all").load_table(("hotset", topic))
-    whole = RULES.replace('["partial"]', '["all"]')
-    (folder / "access.toml").write_text(ACCESS + whole)
+    guarded.access.write_text(guarded.access.read_text().replace('["partial"]', '["all"]'))
     deadline = time.monotonic() + 15
     while "card" not in catalog(guarded, "partial").load_table(("hotset", topic)).schema().column_names:
         assert time.monotonic() < deadline, "the access file was not read again"

@@ -77,7 +77,7 @@ def test_settings_exist(path, settings):
 
 
 CLIENTS = sorted(path for path in client_files.FOLDER.rglob("*") if path.is_file())
-NOT_RUN = {"credential/snowflake.sql", "credential/clickhouse.sql"}
+NOT_RUN = {"credential/snowflake.sql"}
 
 
 def parsed(path):

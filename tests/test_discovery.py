@@ -6,7 +6,7 @@ import time
 import pytest
 import requests
 from stack import clients, records
-from stack.isk import Isk
+from stack.isk import Isk, secret_of
 
 METADATA = {"kafka_partition", "kafka_offset", "kafka_timestamp", "kafka_timestamp_type", "kafka_key", "kafka_headers"}
 
@@ -384,19 +384,7 @@ def test_columns_have_a_limit(broker, make_topic):
         assert set(rest) | set(shown) - {"_rest"} == {f"c{n}" for n in range(40)} and len(rest) == 30
 
 
-ACCESS = """
-[[principal]]
-name = "lister"
-api_keys = [{{ env = "KEY_LISTER" }}]
-[[principal]]
-name = "reader"
-api_keys = [{{ env = "KEY_READER" }}]
-[[principal]]
-name = "writer"
-api_keys = [{{ env = "KEY_WRITER" }}]
-[[principal]]
-name = "stranger"
-api_keys = [{{ env = "KEY_STRANGER" }}]
+RULES = """
 [[rule]]
 principals = ["lister"]
 tables = ["hotset.{topic}"]
@@ -412,18 +400,11 @@ allow = "write"
 """
 
 
-class Guarded(Isk):
-    def environment(self):
-        return {name: value for name, value in super().environment().items() if not name.startswith("ISK_S3_")}
-
-
-def test_who_may_see_and_who_may_pin(broker, make_topic, tmp_path):
+def test_who_may_see_and_who_may_pin(broker, make_topic):
     topic = make_topic(1)
     produce(broker, topic, [{"secret": "value"}])
-    keys = {name: f"key-of-the-{name}-0123456789" for name in ("lister", "reader", "writer", "stranger")}
-    (tmp_path / "access.toml").write_text(ACCESS.format(topic=topic))
-    environment = {"ISK_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap, "ISK_AUTH_ACCESS_FILE": str(tmp_path / "access.toml")}
-    with Guarded(environment | {f"KEY_{name.upper()}": key for name, key in keys.items()}) as isk:
+    keys = {name: secret_of(name) for name in ("lister", "reader", "writer", "stranger")}
+    with Isk.beside(broker, None, rules=RULES.format(topic=topic), known=list(keys)) as isk:
         schema(isk, topic, status=401)
         schema(isk, topic, "PUT", status=401)
         schema(isk, topic, status=404, token=keys["stranger"])

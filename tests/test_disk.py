@@ -246,7 +246,8 @@ def test_cached_files_are_damaged_and_lost_while_they_are_read(broker, isk, make
         cache, chance, deeds = isk.work / "data" / "cache", random.Random(7), 0
         until = time.monotonic() + 8
         try:
-            while time.monotonic() < until:
+            # Longer on a busy machine.
+            while (now := time.monotonic()) < until or (now < until + 30 and len(right) <= 20):
                 time.sleep(chance.uniform(0.02, 0.1))
                 files = sorted(cache.rglob("*.parquet"))
                 if not files:

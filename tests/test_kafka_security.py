@@ -7,7 +7,7 @@ import time
 import pytest
 import requests
 from stack import clients, records
-from stack.isk import Isk, binary
+from stack.isk import Isk, binary, secret_of
 from stack.secure_kafka import PASSWORD, USER, SecureBroker
 from stack.tls import Authority
 
@@ -165,20 +165,13 @@ def test_who_is_not_let_in_is_told(cluster, what):
     assert "another-secret-of-mine" not in said and PASSWORD not in said
 
 
-ACCESS = """
+RULES = """
 [[rule]]
 principals = ["*"]
 tables = ["*"]
 allow = "read"
-[[principal]]
-name = "service"
-api_keys = [{ env = "KEY_OF_SERVICE" }]
 """ + "".join(
     f"""
-[[principal]]
-name = "{name}"
-api_keys = [{{ env = "KEY_OF_{name.upper()}" }}]
-s3_keys = [{{ access_key_id = "{name}", env = "KEY_OF_{name.upper()}" }}]
 [[kafka]]
 principals = ["{name}"]
 properties = {{ "sasl.mechanism" = "SCRAM-SHA-512", "sasl.username" = "{name}", "sasl.password.file" = "{name}" }}
@@ -187,33 +180,26 @@ properties = {{ "sasl.mechanism" = "SCRAM-SHA-512", "sasl.username" = "{name}", 
 )
 
 
-class Guarded(Isk):
-    def environment(self):
-        own = super().environment()
-        return {name: value for name, value in own.items() if not name.startswith("ISK_S3_")}
-
-
-def test_principals_with_logins_of_their_own_see_what_kafka_lets_them(cluster, tmp_path):
+def test_principals_with_logins_of_their_own_see_what_kafka_lets_them(cluster):
+    env = sasl(cluster, "PLAIN") | {"ISK_REQUEST_TIMEOUT_MS": "5000"}
+    guarded = Isk(env, rules=RULES, known=["service", "reads", "describes", "wrong"])
     for name in ("reads", "describes", "wrong"):
         cluster.add_user(name, f"kafka-secret-of-{name}")
-        (tmp_path / name).write_text("another" if name == "wrong" else f"kafka-secret-of-{name}\n")
+        (guarded.work / name).write_text("another" if name == "wrong" else f"kafka-secret-of-{name}\n")
     cluster.allow("reads", OPEN, "READ")
     cluster.allow("describes", OPEN, "DESCRIBE")
     cluster.allow("wrong", OPEN, "READ")
-    (tmp_path / "access.toml").write_text(ACCESS)
-    keys = {f"KEY_OF_{name.upper()}": f"key-of-{name}-0123456789" for name in ("service", "reads", "describes", "wrong")}
-    env = sasl(cluster, "PLAIN") | keys | {"ISK_AUTH_ACCESS_FILE": str(tmp_path / "access.toml"), "ISK_REQUEST_TIMEOUT_MS": "5000"}
-    with Guarded(env) as server:
+    with guarded as server:
 
         def ask(who, path):
-            headers = {"authorization": f"Bearer {keys[f'KEY_OF_{who.upper()}']}"}
+            headers = {"authorization": f"Bearer {secret_of(who)}"}
             return requests.get(f"{server.catalog_uri}{path}", headers=headers, timeout=30)
 
         def status(who, table):
             return ask(who, f"/v1/namespaces/{table.replace('.', '/tables/')}").status_code
 
         def catalog(who):
-            return clients.pyiceberg_catalog(server.catalog_uri, token=keys[f"KEY_OF_{who.upper()}"])
+            return clients.pyiceberg_catalog(server.catalog_uri, token=secret_of(who))
 
         assert {name for _, name in catalog("service").list_tables("hotset")} == {OPEN, UNDESCRIBED}
         rows = catalog("service").load_table(f"hotset.{OPEN}").scan().to_arrow()
@@ -225,7 +211,7 @@ def test_principals_with_logins_of_their_own_see_what_kafka_lets_them(cluster, t
         assert sorted(table.scan().to_arrow()["kafka_value"].to_pylist()) == EXPECTED
         (path, *_) = (task.file.file_path.removeprefix("s3://hotset/") for task in table.scan().plan_files())
         # A file that another one's reading has made, to be read with each one's own keys.
-        s3 = {name: clients.boto3_client(server.s3_endpoint, name, keys[f"KEY_OF_{name.upper()}"]) for name in ("reads", "describes", "wrong")}
+        s3 = {name: clients.boto3_client(server.s3_endpoint, name, secret_of(name)) for name in ("reads", "describes", "wrong")}
         assert s3["reads"].head_object(Bucket="hotset", Key=path)["ContentLength"] > 0
         for name in ("describes", "wrong"):
             with pytest.raises(Exception, match="403"):
@@ -245,9 +231,9 @@ def test_principals_with_logins_of_their_own_see_what_kafka_lets_them(cluster, t
             time.sleep(0.5)
         with pytest.raises(Exception, match="(?i)access.?denied"):
             table.scan().to_arrow()
-        (tmp_path / "wrong").write_text("kafka-secret-of-wrong")
+        (server.work / "wrong").write_text("kafka-secret-of-wrong")
         while status("wrong", f"hotset.{OPEN}") != 200:
             assert time.monotonic() < deadline + 30, "the login's file is not read again"
             time.sleep(0.5)
         log = server.log_text()
-    assert not any(secret in log for secret in (PASSWORD, "kafka-secret-of", *keys.values()))
+    assert not any(secret in log for secret in (PASSWORD, "secret-of-"))

@@ -10,9 +10,9 @@ import botocore.config
 import pytest
 import requests
 from stack import clients, records
-from stack.isk import Isk
+from stack.isk import Isk, secret_of
 
-SECRET = "secret-of-all-0123456789"
+SECRET = secret_of("all")
 SHORT = {
     "ISK_CONNECTIONS": "6",
     "ISK_HEAD_BYTES": "20480",
@@ -22,22 +22,12 @@ SHORT = {
     "ISK_READER_STALL_SECONDS": "2",
     "ISK_REQUESTS_PER_PRINCIPAL": "1",
 }
-ACCESS = """
-[[principal]]
-name = "all"
-secrets = [{ env = "SECRET_OF_ALL" }]
-s3_keys = [{ access_key_id = "all", env = "SECRET_OF_ALL" }]
+RULES = """
 [[rule]]
 principals = ["all"]
 tables = ["*"]
 allow = "read"
 """
-
-
-class Short(Isk):
-    def environment(self):
-        own = super().environment()
-        return {name: value for name, value in own.items() if not name.startswith("ISK_S3_")}
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +38,8 @@ def topic(broker):
 
 
 @pytest.fixture(scope="module")
-def short(broker, topic, tmp_path_factory):
-    access = tmp_path_factory.mktemp("limits") / "access.toml"
-    access.write_text(ACCESS)
-    settings = {
-        "ISK_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
-        "ISK_AUTH_ACCESS_FILE": str(access),
-        "ISK_AUTH_OPEN_METRICS": "true",
-        "SECRET_OF_ALL": SECRET,
-    }
-    with Short(SHORT | settings) as server:
+def short(broker, topic):
+    with Isk.beside(broker, None, SHORT | {"ISK_AUTH_OPEN_METRICS": "true"}, rules=RULES, known=["all"]) as server:
         yield server
 
 

@@ -16,6 +16,7 @@ from pyiceberg.types import BinaryType, IntegerType, ListType, LongType, StringT
 from stack import clients, records
 from stack.canonical import METADATA_COLUMNS
 from stack.connect import IcebergSink
+from stack.engines import ClickHouse
 from stack.isk import Isk
 from stack.lake import BUCKET, Lake
 from stack.moves import ALL_READERS, SPARK_COLUMNS, Deeds
@@ -102,6 +103,25 @@ def test_rows_are_moved_through_the_service(make):
     deeds.spark(f"INSERT INTO live.coldset.{topic} SELECT * FROM live.hotset.`{topic}$unmoved` WHERE kafka_offset < 40")
     deeds.pair.moved(before(40))
     deeds.check()
+
+
+def test_clickhouse_reads_every_namespace(make, lake_isk, broker):
+    """Files of one merged table lie in two buckets."""
+    deeds = make()
+    deeds.create()
+    deeds.move(before(50))
+    deeds.delete([("kafka_offset", "=", 7)])
+    topic = deeds.pair.topic
+    records.produce(records.producer(broker.bootstrap), topic, [b"broken"], partition=1)
+    with contextlib.closing(ClickHouse(lake_isk)) as clickhouse:
+
+        def positions(namespace):
+            return clickhouse.sql(f"SELECT kafka_partition, kafka_offset FROM isk.`{namespace}.{topic}` ORDER BY ALL")
+
+        assert positions("errors") == [(1, 120)]
+        assert positions("hotset") == [*((0, n) for n in range(120)), *((1, n) for n in range(121))]
+        assert positions("coldset") == [(p, n) for p in (0, 1) for n in range(50) if n != 7]
+        assert positions("merged") == [*deeds.pair.positions(), (1, 120)]
 
 
 def test_filtered_moves_out_of_order_and_from_the_middle(make):
@@ -535,7 +555,7 @@ def test_cold_files_may_be_read_from_the_store_itself(broker, registry, lake, ma
         pair.moved(before(40))
         answer = requests.get(f"{isk.catalog_uri}/v1/namespaces/merged/tables/{pair.topic}", timeout=60).json()
         keys = {one["prefix"]: one["config"]["s3.endpoint"] for one in answer["storage-credentials"]}
-        assert keys == {f"s3://merged/{pair.topic}": relay.url, f"s3://{BUCKET}/": lake.s3_endpoint}
+        assert keys == {f"s3://merged/{pair.topic}": f"{relay.url}/", f"s3://{BUCKET}/": lake.s3_endpoint}
 
         through = f"through_{isk.port}"
         session = readers["spark"].session

@@ -9,17 +9,13 @@ import botocore.config
 import pytest
 import requests
 from stack import clients, datasets, records
-from stack.isk import Isk
+from stack.isk import Isk, secret_of
 
 BUCKET = "hotset"
 CHUNK, CHUNKS = 1024, 8
 # Values are what they are, whatever they look like.
 PLAIN = {"ISK_DISCOVERY_ENABLED": "false"}
-SECRET = "secret-of-partial-0123456789"
-ACCESS = """
-[[principal]]
-name = "partial"
-secrets = [{ env = "SECRET_OF_PARTIAL" }]
+RULES = """
 [[rule]]
 principals = ["*"]
 tables = ["*"]
@@ -29,12 +25,6 @@ principals = ["partial"]
 tables = ["*"]
 hide = ["kafka_key"]
 """
-
-
-class Guarded(Isk):
-    def environment(self):
-        own = super().environment()
-        return {name: value for name, value in own.items() if not name.startswith("ISK_S3_")}
 
 
 @pytest.fixture(scope="module")
@@ -181,12 +171,9 @@ def test_a_scan_that_stops_costs_one_chunk(fresh, topic):
     assert metric(fresh, "chunks_rendered_total") == 4
 
 
-def test_what_a_caller_may_not_see_stays_out_of_what_is_ahead(broker, topic, tmp_path):
-    (tmp_path / "access.toml").write_text(ACCESS)
-    own = {"ISK_AUTH_ACCESS_FILE": str(tmp_path / "access.toml"), "ISK_AUTH_OPEN_METRICS": "true", "SECRET_OF_PARTIAL": SECRET}
-    upstream = {"ISK_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap}
-    with Guarded(PLAIN | upstream | own) as guarded:
-        reader = Reader(guarded, topic[0], credential=f"partial:{SECRET}")
+def test_what_a_caller_may_not_see_stays_out_of_what_is_ahead(broker, topic):
+    with Isk.beside(broker, None, PLAIN | {"ISK_AUTH_OPEN_METRICS": "true"}, rules=RULES, known=["partial"]) as guarded:
+        reader = Reader(guarded, topic[0], credential=f"partial:{secret_of('partial')}")
         for n in range(3):
             reader.read(n)
         wait_for(lambda: reader.ahead() == 2)

@@ -45,12 +45,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class Guarded(Isk):
-    def environment(self):
-        own = super().environment()
-        return {name: value for name, value in own.items() if not name.startswith("ISK_S3_")} | {"ISK_LOG": "trace,librdkafka=debug"}
-
-
 def wait_for(what, seconds=20):
     deadline = time.monotonic() + seconds
     while not what():
@@ -75,6 +69,7 @@ def test_what_is_renewed_is_taken_and_nothing_is_shown(broker, registry, folder,
     files = {
         "ISK_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
         "ISK_REGISTRY_URL": guard.url,
+        "ISK_LOG": "trace,librdkafka=debug",
         "ISK_REGISTRY_USERNAME": "isk",
         "ISK_REGISTRY_PASSWORD_FILE": str(folder / "registry"),
         "ISK_AUTH_CREDENTIALS_FILE": str(folder / "clients"),
@@ -85,7 +80,7 @@ def test_what_is_renewed_is_taken_and_nothing_is_shown(broker, registry, folder,
         "ISK_COLDSET_CLIENT_S3_SECRET-ACCESS-KEY-FILE": str(folder / "lake"),
     }
     shown = []
-    with Guarded(files) as isk:
+    with Isk(files) as isk:
         def load(secret):
             catalog = clients.pyiceberg_catalog(isk.catalog_uri, credential=f"me:{secret}")
             table = catalog.load_table(("hotset", topic))

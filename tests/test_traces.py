@@ -22,13 +22,6 @@ SECRETS = {"client": "client-0123456789-secret", "collector": "collector-0123456
 CONTENTS = ["content-of-a-note", "content-of-a-key", "content-of-a-header"]
 
 
-class KeysOfItsOwn(Isk):
-    """Those that come with a table are its only ones."""
-
-    def environment(self):
-        return {name: value for name, value in super().environment().items() if not name.startswith("ISK_S3_")}
-
-
 def traceparent(trace=TRACE, flags="01"):
     return {"traceparent": f"00-{trace}-{PARENT}-{flags}"}
 
@@ -70,7 +63,7 @@ def traced(broker, registry, lake, collector, tmp_path_factory):
         "ISK_AUTH_OPEN_METRICS": "true",
         "ISK_LOG_FORMAT": "json",
     }
-    with KeysOfItsOwn.beside(broker, registry, lake.isk_environment() | env) as server:
+    with Isk.beside(broker, registry, lake.isk_environment() | env) as server:
         yield server
 
 

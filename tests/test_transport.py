@@ -14,21 +14,17 @@ import botocore.exceptions
 import pytest
 import requests
 from cryptography import x509
-from stack import clients, records
-from stack.isk import Isk
+from stack import client_files, clients, jdk, maven, records
+from stack.isk import Isk, secret_of
 from stack.tls import LOCAL, STORE_PASSWORD, Authority
 from stack.trino import Trino, iceberg_catalog
 
 ROWS = 20_000
 VALUE = 400
-SECRET = "secret-of-all-0123456789"
+SECRET = secret_of("all")
 SPIFFE = "spiffe://example/reader"
 
-ACCESS = """
-[[principal]]
-name = "all"
-secrets = [{{ env = "SECRET_OF_ALL" }}]
-s3_keys = [{{ access_key_id = "all", env = "SECRET_OF_ALL" }}]
+RULES = """
 [[principal]]
 name = "reader"
 certificates = ["uri:{spiffe}"]
@@ -56,13 +52,17 @@ assert loaded.io.properties["s3.endpoint"].startswith("https://"), loaded.io.pro
 print(loaded.scan().to_arrow().num_rows)
 """
 
+# A user's own Spark, by its conf/spark-defaults.conf: what Java trusts is said once for the whole process.
+SPARK = """
+import sys
+from pyspark.sql import SparkSession
+print(SparkSession.builder.master("local[2]").getOrCreate().sql(sys.argv[1]).first()[0])
+"""
 
-class Secure(Isk):
+
+def make(settings, topic, tls):
     """A service that speaks TLS and tells callers apart."""
-
-    def environment(self):
-        own = super().environment()
-        return {name: value for name, value in own.items() if not name.startswith("ISK_S3_")}
+    return Isk(settings, tls=tls, rules=RULES.format(table=topic, spiffe=SPIFFE), known=["all"])
 
 
 @pytest.fixture(scope="module")
@@ -84,24 +84,20 @@ def topic(broker):
 
 
 @pytest.fixture(scope="module")
-def settings(broker, authority, topic):
+def settings(broker, authority):
     cert, key = authority.issue("server")
-    access = authority.folder / "access.toml"
-    access.write_text(ACCESS.format(table=topic, spiffe=SPIFFE))
     return {
         "ISK_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
         "ISK_TLS_CERT_FILE": str(cert),
         "ISK_TLS_KEY_FILE": str(key),
         "ISK_TLS_CLIENT_CA_FILE": str(authority.ca_file),
-        "ISK_AUTH_ACCESS_FILE": str(access),
         "ISK_AUTH_OPEN_METRICS": "true",
-        "SECRET_OF_ALL": SECRET,
     }
 
 
 @pytest.fixture(scope="module")
-def secure(settings, authority):
-    with Secure(settings, tls=authority.trusting()) as server:
+def secure(settings, authority, topic):
+    with make(settings, topic, authority.trusting()) as server:
         yield server
 
 
@@ -127,9 +123,29 @@ def test_duckdb(secure, authority, topic):
         assert connection.execute(f"SELECT count(kafka_value) FROM isk.hotset.{topic}").fetchone() == (ROWS,)
 
 
+def java(authority):
+    """What Java's options are to trust it."""
+    return [f"-Djavax.net.ssl.trustStore={authority.truststore}", f"-Djavax.net.ssl.trustStorePassword={STORE_PASSWORD}"]
+
+
+def spark(secure, authority, topic, folder):
+    settings = client_files.text("spark-defaults.conf", secure.catalog_uri, credential=f"all:{SECRET}")
+    settings += f"spark.driver.extraJavaOptions {' '.join(java(authority))}\n"
+    settings += f"spark.driver.extraClassPath {':'.join(map(str, maven.classpath('spark-iceberg')))}\nspark.ui.enabled false\n"
+    (folder / "spark-defaults.conf").write_text(settings)
+    own = {"SPARK_CONF_DIR": str(folder), "JAVA_HOME": str(jdk.home("spark")), "SPARK_LOCAL_IP": "127.0.0.1"}
+    command = [sys.executable, "-c", SPARK, f"SELECT count(kafka_value) FROM isk.hotset.{topic}"]
+    return subprocess.run(command, env=os.environ | own, cwd=folder, capture_output=True, text=True, timeout=180)
+
+
+def test_spark(secure, authority, topic, tmp_path):
+    done = spark(secure, authority, topic, tmp_path)
+    assert done.stdout.strip() == str(ROWS), done.stderr
+
+
 def test_trino(secure, authority, topic):
-    java = [f"-Djavax.net.ssl.trustStore={authority.truststore}", f"-Djavax.net.ssl.trustStorePassword={STORE_PASSWORD}"]
-    with Trino({"isk": iceberg_catalog(secure.catalog_uri, secure.s3_endpoint, credential=f"all:{SECRET}")}, java=java) as trino:
+    catalog = iceberg_catalog(secure.catalog_uri, secure.s3_endpoint, credential=f"all:{SECRET}")
+    with Trino({"isk": catalog}, java=java(authority)) as trino:
         assert trino.query(f"SELECT count(kafka_value) FROM isk.hotset.{topic}") == [[ROWS]]
 
 
@@ -216,12 +232,12 @@ def test_a_clients_certificate_says_who_it_is(secure, authority, stranger, topic
     assert ask(secure, authority, path="/healthz").status_code == 200
 
 
-def test_a_certificate_may_be_required(settings, authority):
+def test_a_certificate_may_be_required(settings, authority, topic):
     required = settings | {"ISK_TLS_CLIENT_CERTIFICATE": "required"}
     reader = authority.issue("reader", "whoever", [x509.UniformResourceIdentifier(SPIFFE)])
     context = authority.trusting()
     context.load_cert_chain(*reader)
-    with Secure(required, tls=context) as server:
+    with make(required, topic, context) as server:
         assert ask(server, authority, reader).status_code == 200
         with pytest.raises(requests.exceptions.ConnectionError):
             ask(server, authority, path="/healthz")
@@ -241,7 +257,7 @@ def test_plain_http_and_old_tls_are_not_answered(secure):
         context.wrap_socket(plain)
 
 
-def test_what_is_wrong_with_the_files_is_said_at_the_start(settings, authority, tmp_path):
+def test_what_is_wrong_with_the_files_is_said_at_the_start(settings, authority, topic, tmp_path):
     other_key = authority.issue("other")[1]
     for change, said in [
         ({"ISK_TLS_KEY_FILE": str(tmp_path / "none")}, "none"),
@@ -250,7 +266,7 @@ def test_what_is_wrong_with_the_files_is_said_at_the_start(settings, authority, 
         ({"ISK_TLS_CERT_FILE": settings["ISK_TLS_KEY_FILE"]}, "no certificate"),
         ({"ISK_TLS_CLIENT_CERTIFICATE": "sometimes"}, "tls.client_certificate"),
     ]:
-        server = Secure(settings | change, tls=authority.trusting())
+        server = make(settings | change, topic, authority.trusting())
         with pytest.raises(RuntimeError, match="while starting") as error:
             server.start()
         assert said in str(error.value), error.value

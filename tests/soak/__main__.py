@@ -18,7 +18,7 @@ from pathlib import Path
 import requests
 
 from stack import clients, records
-from stack.isk import Isk, binary
+from stack.isk import Isk, binary, secret_of
 from stack.kafka import Broker
 from stack.lake import Lake
 from stack.process import start_together
@@ -30,11 +30,8 @@ from .feeds import PARTITIONS, TOPICS, Feeds, Settled
 
 ROOT = TESTS.parent
 OUT = ROOT / "target" / "soak"
-SECRET = "secret-of-the-soak-0123456789"
-ACCESS = f"""
-[[principal]]
-name = "soak"
-secrets = [{{ file = "secret" }}]
+SECRET = secret_of("soak")
+RULES = """
 [[rule]]
 principals = ["soak"]
 tables = ["*"]
@@ -80,14 +77,7 @@ def soak(options: argparse.Namespace) -> dict:
     start_together([broker, registry])
     with broker, registry, Lake() as lake:
         lake.pyiceberg().create_namespace("coldset")
-        isk = Isk.beside(broker, registry, lake.isk_environment() | SETTINGS)
-        (isk.work / "secret").write_text(SECRET)
-        (isk.work / "access.toml").write_text(ACCESS)
-        isk.env["ISK_AUTH_ACCESS_FILE"] = str(isk.work / "access.toml")
-        # With [auth] there is no key for everything.
-        own = isk.environment
-        isk.environment = lambda: {name: value for name, value in own().items() if not name.startswith("ISK_S3_")}
-        with isk:
+        with Isk.beside(broker, registry, lake.isk_environment() | SETTINGS, rules=RULES, known=["soak"]) as isk:
             return _soak(options, broker, registry, lake, isk)
 
 

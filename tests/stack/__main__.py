@@ -8,7 +8,7 @@ import sys
 import time
 from functools import partial
 
-from . import cache, flink, isk, jdk, kafka, keycloak, lake, maven, process, registry, trino, trino_kafka, venv, versitygw
+from . import cache, disk, flink, isk, jdk, kafka, keycloak, lake, maven, process, registry, trino, trino_kafka, venv, versitygw
 from .versions import TESTS, VERSIONS
 
 
@@ -76,7 +76,7 @@ def test(arguments: list[str]) -> int:
     setup()
     # Most of a test's time is waiting for servers, so two files at a time, each process with servers of its own.
     everything = [str(TESTS), "-n", "2", "--dist", "loadfile"]
-    command = [str(venv.python()), "-m", "pytest", "-c", str(TESTS / "pytest.ini"), *(arguments or everything)]
+    command = [*disk.as_mounter(), str(venv.python()), "-m", "pytest", "-c", str(TESTS / "pytest.ini"), *(arguments or everything)]
     return subprocess.run(command).returncode
 
 

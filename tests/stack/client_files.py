@@ -1,4 +1,4 @@
-"""The files of deploy/clients, with a test's own addresses, credential and keys in place of those that users replace."""
+"""The files of deploy/clients, with a test's own addresses and credential in place of those that users replace."""
 
 from __future__ import annotations
 
@@ -18,11 +18,9 @@ def path(name: str, credential: str | None = None) -> Path:
     return FOLDER / ("credential" if credential else "open") / name
 
 
-def text(name: str, catalog_uri: str, s3_endpoint: str = GATEWAY, credential: str | None = None, keys: tuple[str, str] = ("", "")) -> str:
-    """A file's text for a service at these addresses; `credential` is `id:secret`, `keys` are the gateway's where a client wants them."""
+def text(name: str, catalog_uri: str, s3_endpoint: str = GATEWAY, credential: str | None = None) -> str:
+    """A file's text for a service at these addresses; `credential` is `id:secret`."""
     text = path(name, credential).read_text().replace(CATALOG, catalog_uri).replace(GATEWAY, s3_endpoint)
-    for place, key in zip(("'access-key'", "'secret-key'"), keys, strict=True):
-        text = text.replace(place, f"'{key}'")
     if credential:
         client, _, secret = credential.partition(":")
         text = text.replace("id:secret", credential).replace("'id'", f"'{client}'").replace("'secret'", f"'{secret}'")

@@ -230,19 +230,18 @@ class TrinoEngine(SqlEngine):
 
 
 class ClickHouse(SqlEngine):
-    """ClickHouse inside the process (chdb). With vended credentials and an endpoint of its own it doubles the table's path."""
+    """ClickHouse inside the process (chdb)."""
 
     name = "clickhouse"
     nested_nulls = False
     timestamp = "toDateTime64('{:%Y-%m-%d %H:%M:%S.%f}', 6, 'UTC')"
 
-    def __init__(self, isk: Isk, paged_uri: str = "") -> None:
+    def __init__(self, isk: Isk, paged_uri: str = "", credential: str | None = None) -> None:
         super().__init__(isk, paged_uri)
         import chdb.session
 
         self.session = chdb.session.Session()
-        keys = (isk.access_key, isk.secret_key)
-        for statement in client_files.statements(client_files.text("clickhouse.sql", isk.catalog_uri, isk.s3_endpoint, keys=keys)):
+        for statement in client_files.statements(client_files.text("clickhouse.sql", isk.catalog_uri, credential=credential)):
             self.sql(statement)
         # Its strings are bytes, and some of ours are no text.
         self.sql("SET output_format_arrow_string_as_string = 0")

@@ -9,6 +9,7 @@ import ssl
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from .kafka import Broker
 from .process import Server, free_port, http_ok, work_root
@@ -42,8 +43,16 @@ def with_another_profile() -> Path:
     return made
 
 
+def secret_of(name: str) -> str:
+    """What a principal `name` shows that a service knows by its `known`."""
+    return f"secret-of-{name}-0123456789"
+
+
 class Isk(Server):
     """`env` and `arguments` are added to what chooses ports, keys and the data folder, and win over it.
+
+    With `rules`, the text of an access file (kept at `access`), it asks who comes in. Those `known` have their `secret_of` as OAuth2
+    clients and as API keys, and beside their own name as S3 keys.
 
     `catalog_uri`, `s3_endpoint`, `access_key` and `secret_key` are what clients are given. `tls` is what to trust, where the
     settings make it speak TLS. `binary` says which program it is from its next start on.
@@ -52,7 +61,14 @@ class Isk(Server):
     name = "isk"
     start_seconds = 30.0
 
-    def __init__(self, env: Mapping[str, str] | None = None, arguments: Sequence[str] = (), tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        env: Mapping[str, str] | None = None,
+        arguments: Sequence[str] = (),
+        tls: ssl.SSLContext | None = None,
+        rules: str = "",
+        known: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.tls = tls
         scheme = "https" if tls else "http"
@@ -65,14 +81,19 @@ class Isk(Server):
         self.env = dict(env or {})
         self.arguments = list(arguments)
         self.binary = binary
+        self.access = self.work / "access.toml"
+        if rules:
+            self.env["ISK_AUTH_ACCESS_FILE"] = str(self.access)
+            self.env |= {f"SECRET_OF_{name.upper()}": secret_of(name) for name in known}
+            self.access.write_text(rules + "".join(map(_principal, known)))
 
     @classmethod
-    def beside(cls, broker: Broker, registry: Registry | None, env: Mapping[str, str] | None = None) -> Isk:
-        """One that reads this broker and registry."""
+    def beside(cls, broker: Broker, registry: Registry | None, env: Mapping[str, str] | None = None, **more: Any) -> Isk:
+        """One that reads this broker and registry; `more` is what `Isk` takes."""
         upstream = {"ISK_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap}
         if registry:
             upstream["ISK_REGISTRY_URL"] = registry.url
-        return cls(upstream | dict(env or {}))
+        return cls(upstream | dict(env or {}), **more)
 
     def command(self) -> list[str]:
         return [str(self.binary()), "serve", *self.arguments]
@@ -82,11 +103,12 @@ class Isk(Server):
             "ISK_PORT": str(self.port),
             "ISK_CATALOG_PORT": str(self.catalog_port),
             "ISK_DATA_DIR": str(self.work / "data"),
-            "ISK_S3_ACCESS_KEY_ID": self.access_key,
-            "ISK_S3_SECRET_ACCESS_KEY": self.secret_key,
             # Tests count the records that are fetched.
             "ISK_PROVER_SAMPLE_AHEAD": "false",
         }
+        # One that asks who comes in has no key for everything.
+        if not self.env.keys() & {"ISK_AUTH_ACCESS_FILE", "ISK_AUTH_CREDENTIALS_FILE"}:
+            own |= {"ISK_S3_ACCESS_KEY_ID": self.access_key, "ISK_S3_SECRET_ACCESS_KEY": self.secret_key}
         return own | self.env
 
     def is_ready(self) -> bool:
@@ -119,3 +141,10 @@ class Isk(Server):
             if line.startswith(field + ":"):
                 return int(line.split()[1]) * 1024
         raise RuntimeError(f"no {field} for process {self.process.pid}")
+
+
+def _principal(name: str) -> str:
+    """One of an access file."""
+    kept = f'env = "SECRET_OF_{name.upper()}"'
+    lines = ["[[principal]]", f'name = "{name}"', f"secrets = [{{ {kept} }}]", f"api_keys = [{{ {kept} }}]", f's3_keys = [{{ access_key_id = "{name}", {kept} }}]']
+    return "\n".join(["", *lines, ""])

@@ -7,8 +7,6 @@ import shutil
 import zipfile
 from pathlib import Path
 
-import requests
-
 from . import cache, jdk, maven
 from .process import Server, free_port, http_ok
 from .versions import VERSIONS
@@ -79,6 +77,8 @@ class Keycloak(Server):
 
     def steady_token(self) -> str:
         """A token that outlives the tests."""
+        import requests
+
         form = {"grant_type": "client_credentials", "client_id": self.steady, "client_secret": self.secret}
         answer = requests.post(self.token_uri, data=form, timeout=30)
         answer.raise_for_status()

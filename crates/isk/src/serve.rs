@@ -292,7 +292,8 @@ fn catalog_settings(
     credentials: &GatewayCredentials,
 ) -> CatalogSettings {
     let vended = VendedS3 {
-        endpoint: s3_endpoint.to_owned(),
+        // With a slash at its end: ClickHouse doubles a table's path otherwise.
+        endpoint: format!("{s3_endpoint}/"),
         region: config.s3.region.clone(),
         access_key_id: credentials.access_key_id.clone(),
         secret_access_key: credentials.secret_access_key.clone(),

@@ -42,7 +42,8 @@ Connect:
               iceberg.catalog.type=rest
               iceberg.rest-catalog.uri={catalog}
               iceberg.rest-catalog.vended-credentials-enabled=true
-              fs.native-s3.enabled=true
+              # fs.native-s3.enabled before Trino 481
+              fs.s3.enabled=true
               s3.endpoint={s3}
               s3.region=us-east-1
               s3.path-style-access=true
