@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use isk_outbound::Authorities;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
 use reqwest::Url;
@@ -19,7 +20,7 @@ const MAX_RETRIES: usize = 3;
 pub(super) struct S3Settings {
     s3: ColdS3,
     endpoint: Option<Url>,
-    certificates: Vec<Vec<u8>>,
+    certificates: Vec<Certificate>,
     timeout: Duration,
 }
 
@@ -39,12 +40,10 @@ impl S3Settings {
             ));
         }
         let endpoint = s3.endpoint.as_deref().map(parse_endpoint).transpose()?;
-        let certificates: Vec<Vec<u8>> = config.ca_pem.iter().cloned().collect();
-        for pem in &certificates {
-            Certificate::from_pem_bundle(pem).map_err(|error| {
-                ColdsetError::config("ca-file", format!("it is no PEM: {}", chain(&error)))
-            })?;
-        }
+        let bad = |error: &dyn std::error::Error| ColdsetError::config("ca-file", chain(error));
+        let authorities = Authorities::new(config.ca_pem.as_deref()).map_err(|e| bad(&e))?;
+        let certificates = authorities.certificates().map(Certificate::from_der);
+        let certificates = certificates.collect::<Result<_, _>>().map_err(|e| bad(&e))?;
         let settings = Self { s3, endpoint, certificates, timeout: config.request_timeout };
         // Whatever else is wrong is better said at the start than at the first read.
         settings.open("probe")?;
@@ -69,7 +68,7 @@ impl S3Settings {
             .with_region(&self.s3.region)
             .with_virtual_hosted_style_request(!self.s3.path_style)
             .with_retry(self.retry())
-            .with_client_options(self.client_options()?)
+            .with_client_options(self.client_options())
             .with_disable_tagging(true);
         if let Some(url) = &self.endpoint {
             builder = builder
@@ -115,21 +114,15 @@ impl S3Settings {
 
     /// A client's own time-out would count a slow reader's pauses: time is kept around each request
     /// and each wait for bytes instead.
-    fn client_options(&self) -> Result<ClientOptions, ColdsetError> {
-        let mut options = ClientOptions::new()
+    fn client_options(&self) -> ClientOptions {
+        let options = ClientOptions::new()
             .with_timeout_disabled()
             .with_connect_timeout(self.timeout.min(Duration::from_secs(5)))
             .with_pool_idle_timeout(Duration::from_secs(60))
             .with_allow_http(self.endpoint.as_ref().is_some_and(|url| url.scheme() == "http"));
-        for pem in &self.certificates {
-            let certificates = Certificate::from_pem_bundle(pem).map_err(|error| {
-                ColdsetError::config("ca-file", format!("it is no PEM: {}", chain(&error)))
-            })?;
-            for certificate in certificates {
-                options = options.with_root_certificate(certificate);
-            }
-        }
-        Ok(options)
+        // The system's are among ours.
+        let options = options.with_no_system_certificates(true);
+        self.certificates.iter().cloned().fold(options, ClientOptions::with_root_certificate)
     }
 }
 
