@@ -6,9 +6,12 @@ import subprocess
 import threading
 import time
 
+import botocore.exceptions
+import pyarrow
 import pytest
 import requests
 from stack import clients, records
+from stack.gate import Gate, sigv4
 from stack.isk import Isk, binary
 from stack.lake import Lake
 
@@ -136,3 +139,133 @@ def test_kafkas_password_comes_from_a_file_and_is_in_no_error(folder):
     assert "FAIL  kafka" in said and SECRETS["sasl"] not in said
     missing = subprocess.run([str(binary()), "check"], env=env | {"ISK_KAFKA_SASL_PASSWORD_FILE": "/none"}, capture_output=True, text=True, timeout=60)
     assert missing.returncode and "/none" in missing.stderr and "sasl.password.file" in missing.stderr
+
+
+REGION, SERVICE = "eu-central-1", "s3tables"
+ROWS = pyarrow.table({"n": pyarrow.array(range(1000), pyarrow.int64())})
+UPSTREAMS = {name: f"{name}-0123456789-abcdef" for name in ("token-1", "token-2", "KEY-1", "KEY-2", "sign-1", "sign-2", "STORE-1", "STORE-2", "store-1", "store-2")}
+
+
+def tokens(*good):
+    """Lets pass who shows one of these."""
+    return lambda _method, _path, headers, _body: None if headers.get("Authorization") in {f"Bearer {token}" for token in good} else "the token is none"
+
+
+def signatures(*pairs):
+    """Lets pass what is signed by one of these pairs of keys."""
+    judges = [sigv4(*pair, REGION, SERVICE) for pair in pairs]
+
+    def judge(*request):
+        whys = [judge(*request) for judge in judges]
+        return None if None in whys else whys[0]
+
+    return judge
+
+
+def test_the_coldsets_secrets_are_renewed_while_it_runs(broker, tmp_path):
+    """The store is S3Proxy, which checks signatures; those to the catalog are checked by AWS's own library."""
+    of = UPSTREAMS
+
+    def write(**secrets):
+        for name, secret in secrets.items():
+            (tmp_path / name).write_text(of[secret] + "\n")
+
+    write(token="token-1", id="KEY-1", secret="sign-1", store_id="STORE-1", store_secret="store-1")
+    lake = Lake()
+    lake.store.access_key, lake.store.secret_key = of["STORE-1"], of["store-1"]
+    lake.access_key, lake.secret_key = of["STORE-1"], of["store-1"]
+    common = {
+        "ISK_KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap,
+        "ISK_COLDSET_CLIENT_S3_ENDPOINT": lake.s3_endpoint,
+        "ISK_COLDSET_CLIENT_S3_ACCESS_KEY_ID_FILE": str(tmp_path / "store_id"),
+        "ISK_COLDSET_CLIENT_S3_SECRET_ACCESS_KEY_FILE": str(tmp_path / "store_secret"),
+        "ISK_COLDSET_CLIENT_S3_REGION": clients.REGION,
+    }
+    bearer = {"ISK_COLDSET_CLIENT_TOKEN_FILE": str(tmp_path / "token")}
+    signing = {
+        "ISK_COLDSET_CLIENT_REST_SIGV4_ENABLED": "true",
+        "ISK_COLDSET_CLIENT_REST_SIGNING_REGION": REGION,
+        "ISK_COLDSET_CLIENT_REST_SIGNING_NAME": SERVICE,
+        "ISK_COLDSET_CLIENT_REST_ACCESS_KEY_ID_FILE": str(tmp_path / "id"),
+        "ISK_COLDSET_CLIENT_REST_SECRET_ACCESS_KEY_FILE": str(tmp_path / "secret"),
+    }
+    with lake, Gate(lake.catalog_uri) as by_token, Gate(lake.catalog_uri) as by_key:
+        by_token.judge = tokens(of["token-1"])
+        by_key.judge = signatures((of["KEY-1"], of["sign-1"]))
+        direct = lake.pyiceberg()
+        direct.create_namespace("coldset")
+        table = direct.create_table("coldset.t", schema=ROWS.schema)
+        table.append(ROWS)
+        file = next(iter(table.scan().plan_files())).file.file_path
+        uris = [{"ISK_COLDSET_CLIENT_URI": gate.url} for gate in (by_token, by_key)]
+        with Guarded(common | bearer | uris[0]) as told, Guarded(common | signing | uris[1]) as signed:
+
+            def scan(isk):
+                assert len(clients.pyiceberg_catalog(isk.catalog_uri).load_table("coldset.t").scan().to_arrow()) == 1000
+
+            def refusal(isk):
+                answer = requests.get(f"{isk.catalog_uri}/v1/namespaces/coldset/tables/t", timeout=60)
+                assert answer.status_code >= 400
+                return answer.json()["error"]["message"]
+
+            scan(told)
+            scan(signed)
+            assert by_token.passed and by_key.passed and not by_token.refused and not by_key.refused
+
+            # The catalog's token, and what signs requests to it: refused while the files are old, and taken at once when they are new.
+            by_token.judge = tokens(of["token-2"])
+            by_key.judge = signatures((of["KEY-2"], of["sign-2"]))
+            for isk in (told, signed):
+                assert "coldset" in refusal(isk)
+            write(token="token-2", id="KEY-2", secret="sign-2")
+            for gate, isk in ((by_token, told), (by_key, signed)):
+                gate.refused.clear()
+                scan(isk)
+                assert not gate.refused
+
+            # No request fails while the files change and old and new are good. Nothing is ever signed with halves of two keys.
+            by_token.judge = tokens(of["token-1"], of["token-2"])
+            by_key.judge = signatures((of["KEY-1"], of["sign-1"]), (of["KEY-2"], of["sign-2"]))
+            over = threading.Event()
+            failed, asked = [], [0]
+
+            def ask():
+                while not over.is_set():
+                    for isk in (told, signed):
+                        try:
+                            scan(isk)
+                            asked[0] += 1
+                        except Exception as error:
+                            failed.append(error)
+
+            askers = [threading.Thread(target=ask) for _ in range(2)]
+            for asker in askers:
+                asker.start()
+            for number in (1, 2, 1, 2, 1, 2):
+                write(token=f"token-{number}", id=f"KEY-{number}")
+                time.sleep(0.05)
+                write(secret=f"sign-{number}")
+                time.sleep(1)
+            over.set()
+            for asker in askers:
+                asker.join(60)
+            assert asked[0] > 8 and not failed and not by_token.refused and not by_key.refused
+
+            # The store's keys. Its own catalog needs the new ones, too.
+            lake.store.take_keys(of["STORE-2"], of["store-2"])
+            lake.catalog.restart()
+            bucket, key = file.removeprefix("s3://").split("/", 1)
+            settings = clients.pyiceberg_catalog(told.catalog_uri).load_table("coldset.t").io.properties
+            gateway = clients.boto3_client(told.s3_endpoint, settings["s3.access-key-id"], settings["s3.secret-access-key"])
+            with pytest.raises(botocore.exceptions.ClientError) as refused:
+                gateway.get_object(Bucket=bucket, Key=key)
+            assert "coldset.s3.access-key-id" in str(refused.value)
+            write(store_id="STORE-2", store_secret="store-2")
+            for isk in (told, signed):
+                scan(isk)
+            assert gateway.get_object(Bucket=bucket, Key=key)["Body"].read()[:4] == b"PAR1"
+            shown = told.log_text() + signed.log_text() + str(refused.value)
+    assert "access keys have changed" in shown
+    for name, secret in of.items():
+        if name[0].islower():
+            assert secret not in shown, name

@@ -45,8 +45,17 @@ class Store(Server):
         self.access_key = "lake-access-key"
         self.secret_key = "lake-secret-key"
 
+    def take_keys(self, access_key: str, secret_key: str) -> None:
+        """Knows other keys from now on, and no more those that it knew. The catalog has to be started again."""
+        self.access_key, self.secret_key = access_key, secret_key
+        self.configure()
+        self.restart()
+
     def prepare(self) -> None:
         (self.work / "objects" / BUCKET).mkdir(parents=True)
+        self.configure()
+
+    def configure(self) -> None:
         properties = {
             "s3proxy.endpoint": self.endpoint,
             "s3proxy.authorization": "aws-v4",

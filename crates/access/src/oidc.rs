@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use isk_outbound::{Authorities, NoClient};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 
@@ -70,16 +71,12 @@ impl Oidc {
     ///
     /// # Errors
     /// Where the certificates are no PEM.
-    pub fn new(settings: OidcSettings) -> Result<Self, reqwest::Error> {
+    pub fn new(settings: OidcSettings) -> Result<Self, NoClient> {
         ring_provider::install();
-        let mut client = reqwest::Client::builder()
+        let client = Authorities::new(settings.ca_pem.as_deref())?
+            .client()?
             .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::limited(3));
-        for certificate in
-            reqwest::Certificate::from_pem_bundle(settings.ca_pem.as_deref().unwrap_or_default())?
-        {
-            client = client.add_root_certificate(certificate);
-        }
         Ok(Self {
             settings,
             client: client.build()?,

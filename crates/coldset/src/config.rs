@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
-use crate::ColdsetError;
+use isk_outbound::{Secret, SecretFile};
+
+use crate::{AccessKeys, ColdsetError};
 
 const DEFAULT_NAMESPACE: &str = "coldset";
 const DEFAULT_REGION: &str = "us-east-1";
@@ -12,7 +15,7 @@ const DEFAULT_REGION: &str = "us-east-1";
 const DEFAULT_SIGNING_NAME: &str = "execute-api";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// All keys, for who mistyped one.
+/// All keys, for who mistyped one. Of those that are secrets, and of access keys, there is one with `-file` at its end.
 const KEYS: &[&str] = &[
     "uri",
     "warehouse",
@@ -77,15 +80,13 @@ pub enum UpstreamAuth {
     #[default]
     None,
     /// A bearer token.
-    Bearer(String),
+    Bearer(Secret),
     /// OAuth2 client credentials.
     OAuth2 {
         /// The token endpoint; the catalog's own `v1/oauth/tokens` when not set.
         token_uri: Option<String>,
-        /// The client's id; some servers know a client by its secret alone.
-        client_id: Option<String>,
-        /// The client's secret.
-        client_secret: String,
+        /// The client's id, a colon and its secret; some servers know a client by its secret alone.
+        credential: Secret,
         /// The scope asked for.
         scope: Option<String>,
         /// Whom the token is meant for, where the server wants to be told (RFC 8693).
@@ -99,12 +100,8 @@ pub enum UpstreamAuth {
         region: String,
         /// The service signed for: `glue`, `s3tables`, `execute-api`.
         name: String,
-        /// The access key.
-        access_key_id: String,
-        /// Its secret.
-        secret_access_key: String,
-        /// The session token of temporary credentials.
-        session_token: Option<String>,
+        /// What is signed with.
+        keys: AccessKeys,
     },
 }
 
@@ -115,26 +112,15 @@ pub struct ColdS3 {
     pub endpoint: Option<String>,
     /// The region signed for.
     pub region: String,
-    /// The access key; anonymous when not set.
-    pub access_key_id: Option<String>,
-    /// Its secret.
-    pub secret_access_key: Option<String>,
-    /// The session token of temporary credentials.
-    pub session_token: Option<String>,
+    /// What requests are signed with; anonymous when not set.
+    pub keys: Option<AccessKeys>,
     /// Whether the bucket stands in the path instead of the host name.
     pub path_style: bool,
 }
 
 impl Default for ColdS3 {
     fn default() -> Self {
-        Self {
-            endpoint: None,
-            region: DEFAULT_REGION.into(),
-            access_key_id: None,
-            secret_access_key: None,
-            session_token: None,
-            path_style: true,
-        }
+        Self { endpoint: None, region: DEFAULT_REGION.into(), keys: None, path_style: true }
     }
 }
 
@@ -158,7 +144,8 @@ impl ColdsetConfig {
 
     /// Reads the properties below `coldset`; `None` where there are none. The names are those that
     /// Iceberg's own clients use. Case does not matter, and `-`, `_` and `.` are the same, because
-    /// environment variables know only one of them. `ca-file` is read at once.
+    /// environment variables know only one of them. All files are read at once, those of secrets again whenever they
+    /// are needed.
     ///
     /// # Errors
     /// [`ColdsetError::Config`] names the key.
@@ -206,24 +193,35 @@ fn s3(given: &mut Given) -> Result<ColdS3, ColdsetError> {
     Ok(ColdS3 {
         endpoint: given.take("s3.endpoint"),
         region: region.unwrap_or_else(|| DEFAULT_REGION.into()),
-        access_key_id: given.take("s3.access-key-id"),
-        secret_access_key: given.take("s3.secret-access-key"),
-        session_token: given.take("s3.session-token"),
+        keys: keys(given, "s3")?,
         path_style: given.flag("s3.path-style-access")?.unwrap_or(true),
     })
 }
 
+/// The access keys of `s3` or `rest`.
+fn keys(given: &mut Given, of: &str) -> Result<Option<AccessKeys>, ColdsetError> {
+    let mut part = |name: &str| given.secret(&format!("{of}.{name}"));
+    match (part("access-key-id")?, part("secret-access-key")?, part("session-token")?) {
+        (Some(id), Some(secret), session_token) => {
+            Ok(Some(AccessKeys { id, secret, session_token }))
+        }
+        (None, None, None) => Ok(None),
+        _ => Err(ColdsetError::config(
+            &format!("{of}.access-key-id"),
+            format!("set it together with {of}.secret-access-key, or neither"),
+        )),
+    }
+}
+
 /// Which of the ways to authenticate is configured. Two at once is a mistake worth telling.
 fn auth(given: &mut Given, s3: &ColdS3) -> Result<UpstreamAuth, ColdsetError> {
-    let token = given.take("token");
-    let credential = given.take("credential");
+    let token = given.secret("token")?;
+    let credential = given.secret("credential")?;
     let (token_uri, scope) = (given.take("oauth2-server-uri"), given.take("scope"));
     let (audience, resource) = (given.take("audience"), given.take("resource"));
     let signed = given.flag("rest.sigv4-enabled")?.unwrap_or(false);
     let (region, name) = (given.take("rest.signing-region"), given.take("rest.signing-name"));
-    let key = given.take("rest.access-key-id");
-    let secret = given.take("rest.secret-access-key");
-    let session_token = given.take("rest.session-token");
+    let own_keys = keys(given, "rest")?;
     if usize::from(token.is_some()) + usize::from(credential.is_some()) + usize::from(signed) > 1 {
         return Err(ColdsetError::config(
             "token",
@@ -234,41 +232,23 @@ fn auth(given: &mut Given, s3: &ColdS3) -> Result<UpstreamAuth, ColdsetError> {
         return Ok(UpstreamAuth::Bearer(token));
     }
     if let Some(credential) = credential {
-        let (client_id, client_secret) = match credential.split_once(':') {
-            Some((id, secret)) => (Some(id.to_owned()), secret.to_owned()),
-            None => (None, credential),
-        };
-        return Ok(UpstreamAuth::OAuth2 {
-            token_uri,
-            client_id,
-            client_secret,
-            scope,
-            audience,
-            resource,
-        });
+        return Ok(UpstreamAuth::OAuth2 { token_uri, credential, scope, audience, resource });
     }
     if !signed {
         return Ok(UpstreamAuth::None);
     }
     // As Iceberg's clients have it: the store's credentials sign unless others are given.
-    let (key, secret, session_token) = if key.is_some() {
-        (key, secret, session_token)
-    } else {
-        (s3.access_key_id.clone(), s3.secret_access_key.clone(), s3.session_token.clone())
-    };
-    match (key, secret) {
-        (Some(access_key_id), Some(secret_access_key)) => Ok(UpstreamAuth::SigV4 {
-            region: region.unwrap_or_else(|| s3.region.clone()),
-            name: name.unwrap_or_else(|| DEFAULT_SIGNING_NAME.into()),
-            access_key_id,
-            secret_access_key,
-            session_token,
-        }),
-        _ => Err(ColdsetError::config(
+    let keys = own_keys.or_else(|| s3.keys.clone()).ok_or_else(|| {
+        ColdsetError::config(
             "rest.sigv4-enabled",
             "signing needs rest.access-key-id and rest.secret-access-key, or those of s3",
-        )),
-    }
+        )
+    })?;
+    Ok(UpstreamAuth::SigV4 {
+        region: region.unwrap_or_else(|| s3.region.clone()),
+        name: name.unwrap_or_else(|| DEFAULT_SIGNING_NAME.into()),
+        keys,
+    })
 }
 
 /// Properties that have not been asked for yet, by their plain names.
@@ -296,6 +276,22 @@ impl Given {
     /// A property's value; an empty one counts as none.
     fn take(&mut self, key: &str) -> Option<String> {
         self.values.remove(&plain(key)).map(|(_, value)| value).filter(|value| !value.is_empty())
+    }
+
+    /// A secret: the property itself, or what stands in the file that the property with `-file` names.
+    fn secret(&mut self, key: &str) -> Result<Option<Secret>, ColdsetError> {
+        let file = format!("{key}-file");
+        match (self.take(key), self.take(&file)) {
+            (Some(_), Some(_)) => {
+                Err(ColdsetError::config(&file, format!("{key} is set, too: give one")))
+            }
+            (Some(text), None) => Ok(Some(Secret::Given(text))),
+            (None, Some(path)) => match SecretFile::open(Path::new(&path)) {
+                Ok(file) => Ok(Some(Secret::File(file))),
+                Err(error) => Err(ColdsetError::config(&file, error.to_string())),
+            },
+            (None, None) => Ok(None),
+        }
     }
 
     fn flag(&mut self, key: &str) -> Result<Option<bool>, ColdsetError> {
@@ -402,8 +398,8 @@ mod tests {
             ("header.x.other", "b"),
             ("request.timeout.ms", "1500"),
         ]);
-        assert_eq!(config.s3.access_key_id.as_deref(), Some("k"));
-        assert_eq!(config.s3.secret_access_key.as_deref(), Some("s"));
+        let keys = config.s3.keys.unwrap();
+        assert_eq!((keys.id.text().as_str(), keys.secret.text().as_str()), ("k", "s"));
         assert_eq!(config.s3.region, "eu-west-1");
         assert!(!config.s3.path_style);
         assert_eq!(config.headers.keys().collect::<Vec<_>>(), ["x-other", "x-tenant"]);
@@ -417,33 +413,29 @@ mod tests {
             all.extend_from_slice(pairs);
             ok(&all).auth
         };
-        assert!(matches!(of(&[("token", "t")]), UpstreamAuth::Bearer(t) if t == "t"));
+        assert!(matches!(of(&[("token", "t")]), UpstreamAuth::Bearer(t) if t.text() == "t"));
         let all = of(&[
             ("credential", "id:se:cret"),
             ("scope", "PRINCIPAL_ROLE:ALL"),
             ("audience", "lake"),
             ("resource", "urn:lake"),
         ]);
-        let UpstreamAuth::OAuth2 { client_id, client_secret, scope, audience, resource, .. } = all
-        else {
+        let UpstreamAuth::OAuth2 { credential, scope, audience, resource, .. } = all else {
             panic!("{all:?}")
         };
-        assert_eq!((client_id.as_deref(), &*client_secret), (Some("id"), "se:cret"));
+        assert_eq!(credential.text(), "id:se:cret");
         assert_eq!(scope.as_deref(), Some("PRINCIPAL_ROLE:ALL"));
         assert_eq!((audience.as_deref(), resource.as_deref()), (Some("lake"), Some("urn:lake")));
         let secret_only = of(&[("credential", "secret"), ("oauth2-server-uri", "http://idp/t")]);
-        assert!(matches!(
-            secret_only,
-            UpstreamAuth::OAuth2 { client_id: None, token_uri: Some(_), .. }
-        ));
+        assert!(matches!(secret_only, UpstreamAuth::OAuth2 { token_uri: Some(_), .. }));
         let signed = of(&[
             ("rest.sigv4-enabled", "true"),
             ("rest.signing-name", "s3tables"),
             ("s3.access-key-id", "k"),
             ("s3.secret-access-key", "s"),
         ]);
-        assert!(matches!(signed, UpstreamAuth::SigV4 { name, region, access_key_id, .. }
-            if name == "s3tables" && region == "us-east-1" && access_key_id == "k"));
+        assert!(matches!(signed, UpstreamAuth::SigV4 { name, region, keys }
+            if name == "s3tables" && region == "us-east-1" && keys.id.text() == "k"));
     }
 
     #[test]
@@ -457,6 +449,11 @@ mod tests {
             (&[("uri", "http://c"), ("request-timeout-ms", "0")], "request-timeout-ms"),
             (&[("uri", "http://c"), ("ca-file", "/does/not/exist")], "ca-file"),
             (&[("uri", "http://c"), ("type", "hive")], "type"),
+            (&[("uri", "http://c"), ("s3.access-key-id", "k")], "s3.access-key-id"),
+            (&[("uri", "http://c"), ("s3.secret-access-key", "s")], "s3.access-key-id"),
+            (&[("uri", "http://c"), ("rest.access-key-id", "k")], "rest.access-key-id"),
+            (&[("uri", "http://c"), ("token", "t"), ("token-file", "/f")], "token-file"),
+            (&[("uri", "http://c"), ("credential.file", "/does/not/exist")], "credential-file"),
             (&[("uri", "http://c"), ("s3.region", "a"), ("s3_region", "b")], "s3_region"),
         ] {
             match read(pairs) {

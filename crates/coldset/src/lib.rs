@@ -11,6 +11,7 @@ mod catalog;
 mod cold_files;
 mod config;
 mod error;
+mod keys;
 mod manifest_counts;
 mod manifest_entries;
 mod positions;
@@ -21,6 +22,7 @@ pub use catalog::{ColdTable, DirectAccess, Upstream};
 pub use cold_files::{ColdFile, ColdFormat, FieldBounds, KafkaColumns, cold_files, manifest_list};
 pub use config::{ColdS3, ColdsetConfig, UpstreamAuth};
 pub use error::ColdsetError;
+pub use keys::AccessKeys;
 pub use positions::positions;
 pub use store::{
     ByteStream, ColdListed, ColdListing, ColdObject, ColdStore, ListAfter, MAX_PART_BYTES,

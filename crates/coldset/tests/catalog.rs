@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::{Answer, Asked, Stub, error, json, with};
 use http::{HeaderMap, Method};
-use isk_coldset::{ColdsetConfig, ColdsetError, Upstream, UpstreamAuth};
+use isk_coldset::{AccessKeys, ColdsetConfig, ColdsetError, Upstream, UpstreamAuth};
+use isk_outbound::{Secret, SecretFile};
 
 const CONFIG: &str = r#"{"defaults":{},"overrides":{"prefix":"main%2Fx"}}"#;
 const TABLES: &str = "/v1/main%2Fx/namespaces/lake%1Fcold/tables";
@@ -321,8 +322,7 @@ async fn an_answer_without_end_is_cut_off() {
 fn oauth(stub: &Stub) -> ColdsetConfig {
     let auth = UpstreamAuth::OAuth2 {
         token_uri: None,
-        client_id: Some("id".into()),
-        client_secret: "hunter2&".into(),
+        credential: "id:hunter2&".into(),
         scope: None,
         audience: Some("the lake".into()),
         resource: Some("urn:lake".into()),
@@ -415,9 +415,11 @@ async fn signed_requests_carry_a_signature_and_no_secret() {
     config.auth = UpstreamAuth::SigV4 {
         region: "eu-west-1".into(),
         name: "s3tables".into(),
-        access_key_id: "AKID".into(),
-        secret_access_key: "hunter2".into(),
-        session_token: Some("session".into()),
+        keys: AccessKeys {
+            id: "AKID".into(),
+            secret: "hunter2".into(),
+            session_token: Some("session".into()),
+        },
     };
     Upstream::new(&config).unwrap().tables().await.unwrap();
     for asked in stub.asked() {
@@ -428,4 +430,69 @@ async fn signed_requests_carry_a_signature_and_no_secret() {
         assert!(!format!("{asked:?}").contains("hunter2"));
     }
     assert_eq!(stub.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn a_token_is_what_its_file_says_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "one").unwrap();
+    let file = path.clone();
+    let stub = stub(move |asked, _| match asked.header("authorization") {
+        // It is revoked while it is shown, and its file is renewed.
+        "Bearer two" => {
+            std::fs::write(&file, "three").unwrap();
+            error(401, "NotAuthorizedException", "revoked")
+        }
+        _ => json(200, r#"{"identifiers":[]}"#),
+    })
+    .await;
+    let token = Secret::File(SecretFile::open(&path).unwrap());
+    let config = ColdsetConfig { auth: UpstreamAuth::Bearer(token), ..config(&stub) };
+    let upstream = Upstream::new(&config).unwrap();
+    upstream.tables().await.unwrap();
+    std::fs::write(&path, "two").unwrap();
+    upstream.tables().await.unwrap();
+    let shown = stub.asked().into_iter().filter(|asked| asked.path() == TABLES);
+    let shown = shown.map(|asked| asked.header("authorization").to_owned()).collect::<Vec<_>>();
+    assert_eq!(shown, ["Bearer one", "Bearer two", "Bearer three"]);
+
+    std::fs::write(&path, "no\nheader").unwrap();
+    let error = upstream.tables().await.unwrap_err();
+    assert!(matches!(error, ColdsetError::Config { .. }), "{error}");
+    assert!(!error.to_string().contains("no\nheader"), "{error}");
+}
+
+#[tokio::test]
+async fn a_renewed_credential_gets_a_token_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("credential");
+    std::fs::write(&path, "id:one").unwrap();
+    let file = path.clone();
+    let stub = Stub::start(move |asked, _| match asked.path() {
+        TOKENS => {
+            let form = String::from_utf8(asked.body.to_vec()).unwrap();
+            if form.contains("client_secret=two") {
+                // It is revoked while it is shown, and its file is renewed.
+                std::fs::write(&file, "id:three").unwrap();
+                return json(401, r#"{"error":"invalid_client"}"#);
+            }
+            let token = if form.contains("client_secret=one") { "t1" } else { "t3" };
+            json(200, &format!(r#"{{"access_token":"{token}","expires_in":3600}}"#))
+        }
+        "/v1/config" => json(200, CONFIG),
+        _ => json(200, r#"{"identifiers":[]}"#),
+    })
+    .await;
+    let mut config = oauth(&stub);
+    let UpstreamAuth::OAuth2 { credential, .. } = &mut config.auth else { panic!() };
+    *credential = Secret::File(SecretFile::open(&path).unwrap());
+    let upstream = Upstream::new(&config).unwrap();
+    upstream.tables().await.unwrap();
+    upstream.tables().await.unwrap();
+    assert_eq!(stub.count(TOKENS), 1);
+    std::fs::write(&path, "id:two").unwrap();
+    upstream.tables().await.unwrap();
+    assert_eq!(stub.count(TOKENS), 3);
+    assert_eq!(stub.asked().pop().unwrap().header("authorization"), "Bearer t3");
 }

@@ -9,7 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::{Answer, Asked, Stub, with};
 use futures::{StreamExt, TryStreamExt};
-use isk_coldset::{ByteStream, ColdS3, ColdStore, ColdsetConfig, ColdsetError, ListAfter};
+use isk_coldset::{
+    AccessKeys, ByteStream, ColdS3, ColdStore, ColdsetConfig, ColdsetError, ListAfter,
+};
+use isk_outbound::{Secret, SecretFile};
 
 const SECRET: &str = "hunter2";
 
@@ -17,8 +20,11 @@ fn config(stub: &Stub) -> ColdsetConfig {
     ColdsetConfig {
         s3: ColdS3 {
             endpoint: Some(stub.url.clone()),
-            access_key_id: Some("AKID".into()),
-            secret_access_key: Some(SECRET.into()),
+            keys: Some(AccessKeys {
+                id: "AKID".into(),
+                secret: SECRET.into(),
+                session_token: None,
+            }),
             ..ColdS3::default()
         },
         request_timeout: Duration::from_secs(2),
@@ -350,18 +356,39 @@ async fn memory_behaves_as_the_real_one() {
 }
 
 #[tokio::test]
+async fn each_request_is_signed_with_the_keys_of_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("id");
+    std::fs::write(&path, "OLDKEY").unwrap();
+    let content = Bytes::from_static(b"bytes");
+    let stub = Stub::start(move |asked, _| serve(asked, &content)).await;
+    let mut config = config(&stub);
+    let keys = config.s3.keys.as_mut().unwrap();
+    keys.id = Secret::File(SecretFile::open(&path).unwrap());
+    let store = ColdStore::new(&config).unwrap();
+    let signer = || {
+        let signed = stub.asked().pop().unwrap().header("authorization").to_owned();
+        signed.split(['=', '/']).nth(1).unwrap().to_owned()
+    };
+    store.head("lake", "a").await.unwrap();
+    assert_eq!(signer(), "OLDKEY");
+    std::fs::write(&path, "NEWKEY").unwrap();
+    store.head("lake", "a").await.unwrap();
+    assert_eq!(signer(), "NEWKEY");
+}
+
+#[tokio::test]
 async fn hosts_and_keys_that_cannot_be_are_configuration_errors() {
-    for (endpoint, key, secret, named) in [
-        ("not a url", None, None, "s3.endpoint"),
-        ("ftp://x", None, None, "s3.endpoint"),
-        ("http://me:hunter2@x", None, None, "s3.endpoint"),
-        ("http://x", Some("k"), None, "s3.access-key-id"),
-        ("http://x", None, Some("s"), "s3.access-key-id"),
+    for (endpoint, id, named) in [
+        ("not a url", "k", "s3.endpoint"),
+        ("ftp://x", "k", "s3.endpoint"),
+        ("http://me:hunter2@x", "k", "s3.endpoint"),
+        ("http://x", "k\n", "s3.access-key-id"),
     ] {
         let mut config = ColdsetConfig::new("http://unused");
         config.s3.endpoint = Some(endpoint.into());
-        config.s3.access_key_id = key.map(str::to_owned);
-        config.s3.secret_access_key = secret.map(str::to_owned);
+        let keys = AccessKeys { id: id.into(), secret: SECRET.into(), session_token: None };
+        config.s3.keys = Some(keys);
         match ColdStore::new(&config) {
             Err(ColdsetError::Config { key, reason }) => {
                 assert_eq!(key, named);

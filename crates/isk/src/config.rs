@@ -576,8 +576,9 @@ mod tests {
             );
             let upstream = config.unwrap().upstream().unwrap().unwrap();
             assert_eq!(upstream.uri, "http://environment/v1");
-            assert_eq!(upstream.s3.access_key_id.as_deref(), Some("key"), "{id}");
-            assert_eq!(upstream.s3.secret_access_key.as_deref(), Some("secret"), "{secret}");
+            let keys = upstream.s3.keys.unwrap();
+            assert_eq!(keys.id.text(), "key", "{id}");
+            assert_eq!(keys.secret.text(), "secret", "{secret}");
             assert_eq!(upstream.s3.region, "eu-west-1", "{region}");
             assert_eq!(upstream.namespace, "lake.cold");
             assert_eq!(upstream.headers["x-tenant"], "t");
@@ -602,11 +603,10 @@ mod tests {
             ],
         );
         let upstream = config.unwrap().upstream().unwrap().unwrap();
-        let isk_coldset::UpstreamAuth::SigV4 { region, name, access_key_id, .. } = upstream.auth
-        else {
+        let isk_coldset::UpstreamAuth::SigV4 { region, name, keys } = upstream.auth else {
             panic!("not signed");
         };
-        assert_eq!([region, name, access_key_id], ["eu-west-1", "glue", "id"]);
+        assert_eq!([region, name, keys.id.text()], ["eu-west-1", "glue", "id"]);
     }
 
     #[test]

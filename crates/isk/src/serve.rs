@@ -8,10 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use isk_catalog_http::{CatalogSettings, MoreMetrics, VendedS3};
 use isk_coldset::Upstream;
-use isk_kafka::{
-    KafkaCluster, KafkaConfig, RegistryAuth, RegistryConfig, SchemaRegistry, SecretFile,
-};
+use isk_kafka::{KafkaCluster, KafkaConfig, RegistryAuth, RegistryConfig, SchemaRegistry};
 use isk_listen::{Counters, Port, Tls};
+use isk_outbound::SecretFile;
 use isk_s3_http::{ColdBuckets, Gateway, GatewayCredentials, GatewaySettings};
 use isk_traces::SpanCounters;
 use isk_virtual_table::{

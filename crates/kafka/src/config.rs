@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::KafkaError;
-use crate::secret_file::SecretFile;
+use isk_outbound::SecretFile;
 
 /// How the brokers are reached and how much may be fetched at once.
 ///

@@ -19,7 +19,6 @@ mod pool;
 mod reader;
 mod registry;
 mod rights;
-mod secret_file;
 mod times;
 mod topic;
 mod traced;
@@ -36,5 +35,4 @@ pub use registry::{
     RegisteredSchema, RegistryAuth, RegistryConfig, RegistryError, RegistryMetrics, SchemaRegistry,
 };
 pub use rights::TopicRight;
-pub use secret_file::SecretFile;
 pub use topic::TopicDescription;

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base64::Engine as _;
-use isk_coldset::{ColdS3, ColdStore, ColdsetConfig};
+use isk_coldset::{AccessKeys, ColdS3, ColdStore, ColdsetConfig};
 use isk_s3_http::ColdBuckets;
 use s3s::crypto::{Checksum as _, Crc32};
 use support::memory::{BUCKET, samples};
@@ -29,8 +29,11 @@ async fn chained() -> (Running, Running) {
     let mut config = ColdsetConfig::new("http://127.0.0.1:9");
     config.s3 = ColdS3 {
         endpoint: Some(format!("http://{}", upstream.address)),
-        access_key_id: Some("isk-id".into()),
-        secret_access_key: Some("isk-secret".into()),
+        keys: Some(AccessKeys {
+            id: "isk-id".into(),
+            secret: "isk-secret".into(),
+            session_token: None,
+        }),
         ..ColdS3::default()
     };
     let store = ColdStore::new(&config).unwrap();

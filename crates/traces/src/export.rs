@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use isk_outbound::{Authorities, NoClient};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::collector::trace::v1::{
@@ -157,19 +158,17 @@ impl Exporting {
 }
 
 fn client(settings: &TraceSettings) -> Result<Client, InvalidSettings> {
-    let bad = |e: reqwest::Error| InvalidSettings(format!("certificates: {}", chain(&e)));
-    let mut builder = Client::builder()
+    let bad = |e: NoClient| InvalidSettings(format!("certificates: {}", chain(&e)));
+    let authorities = Authorities::new(settings.ca_pem.as_deref()).map_err(bad)?;
+    let builder = authorities
+        .client()
+        .map_err(bad)?
         .user_agent(concat!("isk/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(settings.timeout.min(Duration::from_secs(5)))
         .timeout(settings.timeout)
         // A redirect may lead keys astray, and turns a POST into a GET.
         .redirect(reqwest::redirect::Policy::none());
-    if let Some(pem) = &settings.ca_pem {
-        for certificate in reqwest::Certificate::from_pem_bundle(pem).map_err(bad)? {
-            builder = builder.add_root_certificate(certificate);
-        }
-    }
-    builder.build().map_err(bad)
+    builder.build().map_err(|e| bad(e.into()))
 }
 
 /// It may hold a password: an error does not repeat it.

@@ -13,6 +13,7 @@ use isk_catalog_http::{CatalogService, CatalogSettings, SchemaService, VendedS3,
 use isk_coldset::Upstream;
 use isk_listen::Port;
 use isk_model::{ColumnRules, SchemaFormat, SchemaVersion};
+use isk_outbound::Authorities;
 use isk_schema::JsonKind;
 use isk_virtual_table::{
     ColumnReport, ContentFile, Counted, LoadedTable, Origin, PinError, Sample, SampledValue,
@@ -253,7 +254,11 @@ impl Catalog {
         let address = listener.local_addr().unwrap();
         let forever = std::future::pending();
         tokio::spawn(serve(listener, router, Port::default(), forever));
-        Self { address, memory, client: reqwest::Client::new() }
+        Self {
+            address,
+            memory,
+            client: Authorities::new(None).unwrap().client().unwrap().build().unwrap(),
+        }
     }
 
     /// A request without a body.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderValue};
-use object_store::aws::{AwsAuthorizer, AwsCredential};
+use isk_outbound::Secret;
+use object_store::aws::AwsAuthorizer;
 use object_store::client::{HttpRequest, HttpRequestBody};
 use reqwest::{Method, StatusCode, Url};
 use tokio::sync::Mutex;
@@ -13,6 +14,7 @@ use tokio::sync::Mutex;
 use super::wire::{TokenAnswer, TokenError};
 use super::{bounded, words};
 use crate::error::chain;
+use crate::keys::CurrentKeys;
 use crate::{ColdsetConfig, ColdsetError, UpstreamAuth};
 
 /// How long a token serves whose server does not say.
@@ -27,84 +29,67 @@ const ICEBERG_SCOPE: &str = "catalog";
 /// How requests are authenticated.
 pub(super) enum Auth {
     None,
-    Bearer(HeaderValue),
+    Bearer(Secret),
     OAuth2(Box<OAuth2>),
     SigV4(Box<SigV4>),
 }
 
 pub(super) struct OAuth2 {
     token_uri: Url,
-    form: String,
+    /// The client's id, a colon and its secret, or the secret alone.
+    credential: Secret,
+    /// What is asked for besides.
+    asked: Vec<(&'static str, String)>,
     /// Held while a token is fetched, so that many requests ask for one.
     token: Mutex<Option<Token>>,
 }
 
-#[derive(Clone)]
 struct Token {
     header: HeaderValue,
+    /// What it was got with.
+    form: String,
     renew_at: Instant,
 }
 
 pub(super) struct SigV4 {
     region: String,
     name: String,
-    credential: AwsCredential,
+    keys: CurrentKeys,
 }
 
 impl Auth {
     pub(super) fn new(config: &ColdsetConfig, base: &Url) -> Result<Self, ColdsetError> {
         Ok(match &config.auth {
             UpstreamAuth::None => Self::None,
-            UpstreamAuth::Bearer(token) => Self::Bearer(bearer(token).ok_or_else(|| {
-                ColdsetError::config("token", "it holds a character that no header may have")
-            })?),
-            UpstreamAuth::OAuth2 {
-                token_uri,
-                client_id,
-                client_secret,
-                scope,
-                audience,
-                resource,
-            } => {
+            UpstreamAuth::Bearer(token) => {
+                configured(token)?;
+                Self::Bearer(token.clone())
+            }
+            UpstreamAuth::OAuth2 { token_uri, credential, scope, audience, resource } => {
                 let own = format!("{}/v1/oauth/tokens", base.as_str().trim_end_matches('/'));
                 let text = token_uri.as_deref().unwrap_or(&own);
                 // The catalog's own endpoint knows the scope `catalog`; another server need not.
                 let default_scope = token_uri.is_none().then_some(ICEBERG_SCOPE);
                 let scope = scope.as_deref().or(default_scope);
                 let asked = [
-                    ("client_id", client_id.as_deref()),
-                    ("client_secret", Some(client_secret)),
                     ("scope", scope),
                     ("audience", audience.as_deref()),
                     ("resource", resource.as_deref()),
                 ];
-                let token_uri = super::http_url("oauth2-server-uri", text)?;
-                Self::OAuth2(Box::new(OAuth2::new(token_uri, asked)))
-            }
-            UpstreamAuth::SigV4 {
-                region,
-                name,
-                access_key_id,
-                secret_access_key,
-                session_token,
-            } => {
-                let plain = |text: &str| HeaderValue::from_str(text).is_ok();
-                if !plain(access_key_id) || !session_token.as_deref().is_none_or(plain) {
-                    return Err(ColdsetError::config(
-                        "rest.access-key-id",
-                        "it or rest.session-token holds a character that no header may have",
-                    ));
-                }
-                Self::SigV4(Box::new(SigV4 {
-                    region: region.clone(),
-                    name: name.clone(),
-                    credential: AwsCredential {
-                        key_id: access_key_id.clone(),
-                        secret_key: secret_access_key.clone(),
-                        token: session_token.clone(),
-                    },
+                let asked =
+                    asked.into_iter().filter_map(|(name, value)| Some((name, value?.to_owned())));
+                Self::OAuth2(Box::new(OAuth2 {
+                    token_uri: super::http_url("oauth2-server-uri", text)?,
+                    credential: credential.clone(),
+                    asked: asked.collect(),
+                    token: Mutex::new(None),
                 }))
             }
+            UpstreamAuth::SigV4 { region, name, keys } => Self::SigV4(Box::new(SigV4 {
+                region: region.clone(),
+                name: name.clone(),
+                keys: CurrentKeys::new(keys.clone(), "rest.access-key-id")?,
+            })),
         })
     }
 
@@ -119,20 +104,28 @@ impl Auth {
     ) -> Result<(), ColdsetError> {
         match self {
             Self::None => {}
-            Self::Bearer(value) => {
-                headers.insert(AUTHORIZATION, value.clone());
+            Self::Bearer(token) => {
+                headers.insert(AUTHORIZATION, configured(token)?);
             }
             Self::OAuth2(oauth) => {
                 headers.insert(AUTHORIZATION, oauth.token(client).await?);
             }
-            Self::SigV4(signer) => signer.sign(method, url, headers, body)?,
+            Self::SigV4(signer) => signer.sign(method, url, headers, body).await?,
         }
         Ok(())
     }
 
     /// After a 401: whether asking again, with a new token, may help.
     pub(super) async fn renew(&self, refused: &HeaderMap) -> bool {
-        let Self::OAuth2(oauth) = self else { return false };
+        let oauth = match self {
+            Self::OAuth2(oauth) => oauth,
+            // Its file may have changed meanwhile.
+            Self::Bearer(token) => {
+                return configured(token)
+                    .is_ok_and(|header| refused.get(AUTHORIZATION) != Some(&header));
+            }
+            Self::None | Self::SigV4(_) => return false,
+        };
         let mut token = oauth.token.lock().await;
         // Somebody else may have renewed it meanwhile.
         if token.as_ref().is_some_and(|t| refused.get(AUTHORIZATION) == Some(&t.header)) {
@@ -143,39 +136,48 @@ impl Auth {
 }
 
 impl OAuth2 {
-    fn new<'a>(
-        token_uri: Url,
-        asked: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
-    ) -> Self {
+    /// What the token endpoint is told.
+    fn form(&self) -> String {
+        let credential = self.credential.text();
+        let (id, secret) = match credential.split_once(':') {
+            Some((id, secret)) => (Some(id), secret),
+            None => (None, credential.as_str()),
+        };
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "client_credentials");
-        for (name, value) in asked {
-            if let Some(value) = value {
-                form.append_pair(name, value);
-            }
-        }
-        Self { token_uri, form: form.finish(), token: Mutex::new(None) }
+        form.extend_pairs(id.map(|id| ("client_id", id)));
+        form.append_pair("client_secret", secret);
+        form.extend_pairs(&self.asked);
+        form.finish()
     }
 
     async fn token(&self, client: &reqwest::Client) -> Result<HeaderValue, ColdsetError> {
         let mut token = self.token.lock().await;
-        if let Some(token) = token.as_ref().filter(|t| Instant::now() < t.renew_at) {
+        let form = self.form();
+        let good = |t: &&Token| t.form == form && Instant::now() < t.renew_at;
+        if let Some(token) = token.as_ref().filter(good) {
             return Ok(token.header.clone());
         }
-        let fresh = self.fetch(client).await?;
+        let fresh = match self.fetch(client, form.clone()).await {
+            // The credential's file may have changed meanwhile.
+            Err(ColdsetError::Refused { .. }) if self.form() != form => {
+                self.fetch(client, self.form()).await?
+            }
+            fetched => fetched?,
+        };
         let header = fresh.header.clone();
         *token = Some(fresh);
         Ok(header)
     }
 
-    async fn fetch(&self, client: &reqwest::Client) -> Result<Token, ColdsetError> {
+    async fn fetch(&self, client: &reqwest::Client, form: String) -> Result<Token, ColdsetError> {
         let what = format!("the token endpoint {}", self.token_uri);
         let asked = Instant::now();
         let response = client
             .post(self.token_uri.clone())
             .header("content-type", "application/x-www-form-urlencoded")
             .header("accept", "application/json")
-            .body(self.form.clone())
+            .body(form.clone())
             .send()
             .await
             .map_err(|e| ColdsetError::unavailable(&what, chain(&e.without_url())))?;
@@ -195,7 +197,7 @@ impl OAuth2 {
         // A minute early, but never more than a tenth of its life.
         let early = (life / 10).min(Duration::from_secs(60));
         let life = life.saturating_sub(early).min(Duration::from_secs(30 * 24 * 3600));
-        Ok(Token { header, renew_at: asked + life })
+        Ok(Token { header, form, renew_at: asked + life })
     }
 }
 
@@ -216,7 +218,7 @@ fn refusal(what: &str, status: StatusCode, body: &[u8]) -> ColdsetError {
 }
 
 impl SigV4 {
-    fn sign(
+    async fn sign(
         &self,
         method: &Method,
         url: &Url,
@@ -229,11 +231,20 @@ impl SigV4 {
             ColdsetError::unreadable(format!("the request {url}"), format!("{error}"))
         })?;
         *request.headers_mut() = std::mem::take(headers);
-        AwsAuthorizer::new(&self.credential, &self.name, &self.region)
-            .authorize(&mut request, None);
+        let keys = self.keys.get().await;
+        let signed =
+            AwsAuthorizer::new(&keys, &self.name, &self.region).try_authorize(&mut request, None);
+        signed.map_err(|e| ColdsetError::unreadable(format!("the request {url}"), chain(&e)))?;
         *headers = std::mem::take(request.headers_mut());
         Ok(())
     }
+}
+
+/// The configured token as it is now.
+fn configured(token: &Secret) -> Result<HeaderValue, ColdsetError> {
+    bearer(&token.text()).ok_or_else(|| {
+        ColdsetError::config("token", "it holds a character that no header may have")
+    })
 }
 
 /// A header value that logs do not show.

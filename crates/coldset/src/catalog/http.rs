@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
+use isk_outbound::{Authorities, NoClient};
 use isk_traces::{Instrument, count, span, start_of};
 use reqwest::{Method, StatusCode, Url};
 use tracing::field::Empty;
@@ -45,26 +46,18 @@ pub(super) struct Answer {
 
 impl Http {
     pub(super) fn new(config: &ColdsetConfig, base: &Url) -> Result<Self, ColdsetError> {
-        let bad =
-            |what: &str, e: reqwest::Error| ColdsetError::config(what, chain(&e.without_url()));
-        let mut builder = reqwest::Client::builder()
+        let bad = |e: NoClient| ColdsetError::config("ca-file", chain(&e));
+        let authorities = Authorities::new(config.ca_pem.as_deref()).map_err(bad)?;
+        let builder = authorities
+            .client()
+            .map_err(bad)?
             .user_agent(concat!("isk/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(config.request_timeout.min(Duration::from_secs(5)))
             .timeout(config.request_timeout)
             // A redirect may lead credentials astray, and turns a POST into a GET.
             .redirect(reqwest::redirect::Policy::none());
-        if let Some(pem) = &config.ca_pem {
-            let certificates =
-                reqwest::Certificate::from_pem_bundle(pem).map_err(|e| bad("ca-file", e))?;
-            if certificates.is_empty() {
-                return Err(ColdsetError::config("ca-file", "it holds no PEM certificate"));
-            }
-            for certificate in certificates {
-                builder = builder.add_root_certificate(certificate);
-            }
-        }
         Ok(Self {
-            client: builder.build().map_err(|e| bad("uri", e))?,
+            client: builder.build().map_err(|e| bad(e.into()))?,
             auth: Auth::new(config, base)?,
             headers: fixed_headers(config)?,
             timeout: config.request_timeout,

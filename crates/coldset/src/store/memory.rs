@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
+use http::Extensions;
 use object_store::list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -33,7 +34,11 @@ impl PaginatedListStore for Pages {
         let after = options.page_token.or(options.offset).unwrap_or_default();
         let mut all: Vec<_> = self.0.list(None).try_collect().await?;
         all.sort_by(|a, b| a.location.cmp(&b.location));
-        let mut page = ListResult { objects: Vec::new(), common_prefixes: Vec::new() };
+        let mut page = ListResult {
+            objects: Vec::new(),
+            common_prefixes: Vec::new(),
+            extensions: Extensions::new(),
+        };
         let mut seen = BTreeSet::new();
         let mut last = String::new();
         for meta in all {

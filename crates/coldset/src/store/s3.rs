@@ -4,12 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use isk_outbound::Authorities;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
 use reqwest::Url;
 
 use super::Bucket;
 use crate::error::chain;
+use crate::keys::CurrentKeys;
 use crate::{ColdS3, ColdsetConfig, ColdsetError};
 
 /// How often a request that may be repeated is repeated.
@@ -18,8 +20,9 @@ const MAX_RETRIES: usize = 3;
 /// How the buckets' clients are made.
 pub(super) struct S3Settings {
     s3: ColdS3,
+    keys: Option<Arc<CurrentKeys>>,
     endpoint: Option<Url>,
-    certificates: Vec<Vec<u8>>,
+    certificates: Vec<Certificate>,
     timeout: Duration,
 }
 
@@ -32,20 +35,14 @@ impl fmt::Debug for S3Settings {
 impl S3Settings {
     pub(super) fn new(config: &ColdsetConfig) -> Result<Self, ColdsetError> {
         let s3 = config.s3.clone();
-        if s3.access_key_id.is_some() != s3.secret_access_key.is_some() {
-            return Err(ColdsetError::config(
-                "s3.access-key-id",
-                "set it together with s3.secret-access-key, or neither",
-            ));
-        }
+        let keys = s3.keys.clone().map(|keys| CurrentKeys::new(keys, "s3.access-key-id"));
+        let keys = keys.transpose()?.map(Arc::new);
         let endpoint = s3.endpoint.as_deref().map(parse_endpoint).transpose()?;
-        let certificates: Vec<Vec<u8>> = config.ca_pem.iter().cloned().collect();
-        for pem in &certificates {
-            Certificate::from_pem_bundle(pem).map_err(|error| {
-                ColdsetError::config("ca-file", format!("it is no PEM: {}", chain(&error)))
-            })?;
-        }
-        let settings = Self { s3, endpoint, certificates, timeout: config.request_timeout };
+        let bad = |error: &dyn std::error::Error| ColdsetError::config("ca-file", chain(error));
+        let authorities = Authorities::new(config.ca_pem.as_deref()).map_err(|e| bad(&e))?;
+        let certificates = authorities.certificates().map(Certificate::from_der);
+        let certificates = certificates.collect::<Result<_, _>>().map_err(|e| bad(&e))?;
+        let settings = Self { s3, keys, endpoint, certificates, timeout: config.request_timeout };
         // Whatever else is wrong is better said at the start than at the first read.
         settings.open("probe")?;
         Ok(settings)
@@ -62,26 +59,23 @@ impl S3Settings {
     fn builder(&self, bucket: &str) -> Result<AmazonS3Builder, ColdsetError> {
         // On AWS without keys the machine's own role signs, which the library finds through the
         // environment; anywhere else nobody does.
-        let role = self.s3.access_key_id.is_none() && self.endpoint.is_none();
+        let role = self.keys.is_none() && self.endpoint.is_none();
         let mut builder = if role { AmazonS3Builder::from_env() } else { AmazonS3Builder::new() };
         builder = builder
             .with_bucket_name(bucket)
             .with_region(&self.s3.region)
             .with_virtual_hosted_style_request(!self.s3.path_style)
             .with_retry(self.retry())
-            .with_client_options(self.client_options()?)
+            .with_client_options(self.client_options())
             .with_disable_tagging(true);
         if let Some(url) = &self.endpoint {
             builder = builder
                 .with_endpoint(self.bucket_endpoint(url, bucket)?)
                 .with_allow_http(url.scheme() == "http")
-                .with_skip_signature(self.s3.access_key_id.is_none());
+                .with_skip_signature(self.keys.is_none());
         }
-        if let (Some(key), Some(secret)) = (&self.s3.access_key_id, &self.s3.secret_access_key) {
-            builder = builder.with_access_key_id(key).with_secret_access_key(secret);
-        }
-        if let Some(token) = &self.s3.session_token {
-            builder = builder.with_token(token);
+        if let Some(keys) = &self.keys {
+            builder = builder.with_credentials(keys.clone());
         }
         Ok(builder)
     }
@@ -115,21 +109,15 @@ impl S3Settings {
 
     /// A client's own time-out would count a slow reader's pauses: time is kept around each request
     /// and each wait for bytes instead.
-    fn client_options(&self) -> Result<ClientOptions, ColdsetError> {
-        let mut options = ClientOptions::new()
+    fn client_options(&self) -> ClientOptions {
+        let options = ClientOptions::new()
             .with_timeout_disabled()
             .with_connect_timeout(self.timeout.min(Duration::from_secs(5)))
             .with_pool_idle_timeout(Duration::from_secs(60))
             .with_allow_http(self.endpoint.as_ref().is_some_and(|url| url.scheme() == "http"));
-        for pem in &self.certificates {
-            let certificates = Certificate::from_pem_bundle(pem).map_err(|error| {
-                ColdsetError::config("ca-file", format!("it is no PEM: {}", chain(&error)))
-            })?;
-            for certificate in certificates {
-                options = options.with_root_certificate(certificate);
-            }
-        }
-        Ok(options)
+        // The system's are among ours.
+        let options = options.with_no_system_certificates(true);
+        self.certificates.iter().cloned().fold(options, ClientOptions::with_root_certificate)
     }
 }
 

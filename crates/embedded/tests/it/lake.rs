@@ -28,7 +28,7 @@ impl Lake {
             ..LakeConfig::new(folder.path().to_owned())
         };
         let lake = EmbeddedLake::start(config).await.unwrap();
-        Self { lake, client: reqwest::Client::new(), folder }
+        Self { lake, client: super::http_client(), folder }
     }
 
     async fn call(&self, method: &str, path: &str, body: Value) -> (u16, Value) {

@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use isk_embedded::{BrokerConfig, EmbeddedBroker, EmbeddedRegistry, RegistryConfig};
 use isk_model::TopicName;
+use isk_outbound::Authorities;
 
 fn any_port() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
@@ -30,6 +31,10 @@ async fn broker() -> EmbeddedBroker {
 
 async fn registry_here() -> EmbeddedRegistry {
     EmbeddedRegistry::start(RegistryConfig { listen: any_port() }).await.unwrap()
+}
+
+fn http_client() -> reqwest::Client {
+    Authorities::new(None).unwrap().client().unwrap().build().unwrap()
 }
 
 fn topic(name: &str) -> TopicName {

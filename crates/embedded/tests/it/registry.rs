@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::registry_here;
+use super::{http_client, registry_here};
 
 struct Client(reqwest::Client, String);
 
@@ -27,7 +27,7 @@ impl Client {
 #[tokio::test]
 async fn a_schema_goes_in_and_comes_out() {
     let registry = registry_here().await;
-    let client = Client(reqwest::Client::new(), registry.url());
+    let client = Client(http_client(), registry.url());
     let long = json!({ "schema": "{\"type\": \"long\"}" });
     let register = client.call("POST", "/subjects/a%2Fb-value/versions", long.clone()).await;
     assert_eq!(register, (200, json!({ "id": 1 })));
@@ -55,7 +55,7 @@ async fn a_schema_goes_in_and_comes_out() {
 async fn errors_have_code_and_message() {
     let registry = registry_here().await;
     registry.register("known", "\"long\"").unwrap();
-    let client = Client(reqwest::Client::new(), registry.url());
+    let client = Client(http_client(), registry.url());
     let schema = |text: &str| json!({ "schema": text });
     for (method, path, body, status, code) in [
         ("GET", "/schemas/ids/7", Value::Null, 404, 40403),
@@ -80,7 +80,7 @@ async fn errors_have_code_and_message() {
 #[tokio::test]
 async fn compatibility_is_stored_and_read_back() {
     let registry = registry_here().await;
-    let client = Client(reqwest::Client::new(), registry.url());
+    let client = Client(http_client(), registry.url());
     let level = |level: &str| (200, json!({ "compatibilityLevel": level }));
     assert_eq!(client.get("/config").await, level("NONE"));
     let full = json!({ "compatibility": "FULL" });

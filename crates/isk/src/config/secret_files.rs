@@ -1,69 +1,35 @@
-//! Secrets of the sections that are free-form properties, from files: `sasl.password.file` in place of `sasl.password`.
-
-use std::collections::BTreeMap;
+//! Secrets of librdkafka's properties, from files: `sasl.password.file` in place of `sasl.password`.
 
 use anyhow::{Context, Result, bail};
 
 use super::Config;
 
-/// Properties of librdkafka's that may come from a file.
-const KAFKA: &[&str] = &["sasl.password", "ssl.key.password", "sasl.oauthbearer.client.secret"];
-
-/// Properties of the coldset's; dots, dashes and underscores are the same there.
-const COLDSET: &[&str] = &[
-    "token",
-    "credential",
-    "s3.secret.access.key",
-    "s3.session.token",
-    "rest.secret.access.key",
-    "rest.session.token",
-];
+/// Properties that may come from a file.
+const SECRETS: &[&str] = &["sasl.password", "ssl.key.password", "sasl.oauthbearer.client.secret"];
 
 /// The file that is read again while the service runs: its name stays beside what it says.
 pub const RENEWED: &str = "sasl.password.file";
 
 /// Puts what the files say in their places.
 pub fn read(config: &mut Config) -> Result<()> {
-    let renewed = config.kafka.0.get(RENEWED).cloned();
-    put("kafka", &mut config.kafka.0, KAFKA, str::to_owned)?;
-    config.kafka.0.extend(renewed.map(|path| (RENEWED.to_owned(), path)));
-    put("coldset", &mut config.coldset.0, COLDSET, |key| {
-        key.to_ascii_lowercase().replace(['-', '_'], ".")
-    })
-}
-
-fn put(
-    section: &str,
-    properties: &mut BTreeMap<String, String>,
-    secrets: &[&str],
-    plain: fn(&str) -> String,
-) -> Result<()> {
-    let named: Vec<String> = properties.keys().cloned().collect();
-    for key in named {
-        let of = plain(&key);
-        let Some(secret) = of.strip_suffix(".file").filter(|of| secrets.contains(of)) else {
-            continue;
-        };
-        if named_twice(properties, secret, plain) {
-            bail!("configuration keys {section}.{secret} and {section}.{key}: give one");
+    let properties = &mut config.kafka.0;
+    for secret in SECRETS {
+        let key = format!("{secret}.file");
+        let Some(path) = properties.get(&key).cloned() else { continue };
+        if properties.contains_key(*secret) {
+            bail!("configuration keys kafka.{secret} and kafka.{key}: give one");
         }
-        let path = properties.remove(&key).unwrap_or_default();
-        let failed = || format!("configuration key \"{section}.{key}\": cannot read {path}");
+        let failed = || format!("configuration key \"kafka.{key}\": cannot read {path}");
         let text = std::fs::read_to_string(&path).with_context(failed)?;
         if text.trim().is_empty() {
-            bail!("configuration key \"{section}.{key}\": {path} is empty");
+            bail!("configuration key \"kafka.{key}\": {path} is empty");
         }
-        properties.insert(secret.to_owned(), text.trim().to_owned());
+        properties.insert((*secret).to_owned(), text.trim().to_owned());
+        if key != RENEWED {
+            properties.remove(&key);
+        }
     }
     Ok(())
-}
-
-fn named_twice(
-    properties: &BTreeMap<String, String>,
-    secret: &str,
-    plain: fn(&str) -> String,
-) -> bool {
-    properties.keys().any(|other| plain(other) == secret)
 }
 
 #[cfg(test)]
@@ -79,16 +45,11 @@ mod tests {
         let mut config = Config::default();
         config.kafka.0.insert("sasl.password.file".into(), path.clone());
         config.kafka.0.insert("ssl.ca.file".into(), "untouched".into());
-        config.coldset.0.insert("s3.secret-access-key-file".into(), path.clone());
-        config.coldset.0.insert("ca-file".into(), "untouched".into());
         read(&mut config).unwrap();
         let kafka = &config.kafka.0;
         assert_eq!(kafka.get("sasl.password").map(String::as_str), Some("hush"));
         assert_eq!(kafka.get(RENEWED), Some(&path));
         assert_eq!(kafka.len(), 3);
-        let coldset = &config.coldset.0;
-        assert_eq!(coldset.get("s3.secret.access.key").map(String::as_str), Some("hush"));
-        assert_eq!(coldset.get("ca-file").map(String::as_str), Some("untouched"));
         assert!(!format!("{config:?}").contains("hush"));
 
         config.kafka.0.insert("sasl.password.file".into(), path);

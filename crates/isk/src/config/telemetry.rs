@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use isk_kafka::SecretFile;
+use isk_outbound::SecretFile;
 use isk_traces::{Headers, Sampler, TraceSettings};
 use percent_encoding::percent_decode_str;
 use reqwest::Url;

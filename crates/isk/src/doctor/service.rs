@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use isk_model::TopicName;
+use isk_outbound::Authorities;
 use isk_virtual_table::HOTSET;
 use serde_json::Value;
 
@@ -74,7 +75,7 @@ pub(super) async fn running(
 
 /// The status and the JSON of an answer.
 async fn ask(url: &str, token: Option<&str>, body: Option<&Value>) -> Result<(u16, Value)> {
-    let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
+    let client = Authorities::new(None)?.client()?.timeout(PATIENCE).build()?;
     let mut request = match body {
         Some(body) => client.post(url).json(body),
         None => client.get(url),

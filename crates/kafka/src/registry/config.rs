@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::secret_file::SecretFile;
+use isk_outbound::SecretFile;
 
 /// Who we are to the registry.
 #[derive(Clone, Default)]

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use isk_outbound::Authorities;
 use isk_traces::{Instrument, count, span};
 use reqwest::header::HeaderMap;
 use reqwest::{StatusCode, Url};
@@ -42,17 +43,15 @@ impl Http {
         let bad = |what: &str, error: reqwest::Error| {
             RegistryError::Config(format!("{what}: {}", chain(&error)))
         };
-        let mut builder = reqwest::Client::builder()
+        let authorities = Authorities::new(config.ca_pem.as_deref()).map_err(|e| {
+            RegistryError::Config(format!("the registry's CA certificates: {}", chain(&e)))
+        })?;
+        let mut builder = authorities
+            .client()
+            .map_err(|e| RegistryError::Config(chain(&e)))?
             .user_agent(concat!("isk/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(config.connect_timeout)
             .timeout(config.request_timeout);
-        if let Some(pem) = &config.ca_pem {
-            let certificates = reqwest::Certificate::from_pem_bundle(pem)
-                .map_err(|e| bad("the registry's CA certificates are no PEM", e))?;
-            for certificate in certificates {
-                builder = builder.add_root_certificate(certificate);
-            }
-        }
         if let Some(pem) = &config.identity_pem {
             let identity = reqwest::Identity::from_pem(pem)
                 .map_err(|e| bad("our certificate and key for the registry are no PEM", e))?;

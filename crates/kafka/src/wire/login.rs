@@ -10,7 +10,7 @@ use kafka_protocol::protocol::StrBytes;
 use rsasl::prelude::{Mechname, SASLClient, SASLConfig, SASLError, Session, SessionError, State};
 
 use super::connection::{Broken, Connection};
-use crate::secret_file::SecretFile;
+use isk_outbound::SecretFile;
 
 /// The mechanisms that are spoken; OAUTHBEARER and GSSAPI are librdkafka's.
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];

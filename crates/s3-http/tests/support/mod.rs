@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use isk_access::Access;
 use isk_listen::Port;
+use isk_outbound::Authorities;
 use isk_s3_http::{ColdBuckets, GatewayCredentials, GatewaySettings, gateway, serve};
 use memory::Memory;
 use signer::{Signer, UNSIGNED};
@@ -97,7 +98,13 @@ impl Running {
         let ended = tokio::spawn(serve(listener, service, Port::default(), async move {
             let _ = stopped.await;
         }));
-        Self { address, memory, client: reqwest::Client::new(), stop, ended }
+        Self {
+            address,
+            memory,
+            client: Authorities::new(None).unwrap().client().unwrap().build().unwrap(),
+            stop,
+            ended,
+        }
     }
 
     /// A signer with the right keys and the right time.

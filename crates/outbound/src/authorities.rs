@@ -1,0 +1,96 @@
+//! Whom HTTP clients trust, and with which cryptography.
+//!
+//! They trust the system's authorities (those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, where these are set), and those
+//! that are configured for what they ask. All cryptography is `ring`'s.
+
+use reqwest::{Certificate, ClientBuilder};
+use rustls::RootCertStore;
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+/// Why no client can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum NoClient {
+    /// The text of configured certificates is damaged.
+    #[error("it is no PEM: {0}")]
+    NoPem(String),
+    /// There is nothing in it.
+    #[error("it holds no PEM certificate")]
+    NoCertificate,
+    /// A certificate can be nobody's authority; the first is 1.
+    #[error("certificate {0} cannot be used: {1}")]
+    BadCertificate(usize, String),
+    /// The library refuses.
+    #[error(transparent)]
+    Refused(#[from] reqwest::Error),
+}
+
+/// Whom clients trust.
+#[derive(Debug, Clone)]
+pub struct Authorities(Vec<CertificateDer<'static>>);
+
+impl Authorities {
+    /// The system's, and those of a PEM text. Reads the system's; those that cannot be read are left out.
+    ///
+    /// # Errors
+    /// What is wrong with the PEM text.
+    pub fn new(pem: Option<&[u8]>) -> Result<Self, NoClient> {
+        // Without it, clients (those that other libraries make, too) have no cryptography. It fails where it is done.
+        let _ = default_provider().install_default();
+        let mut trusted = rustls_native_certs::load_native_certs().certs;
+        trusted.retain(|certificate| check(certificate).is_ok());
+        if let Some(pem) = pem {
+            let named = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+            let named = named.map_err(|error| NoClient::NoPem(error.to_string()))?;
+            if named.is_empty() {
+                return Err(NoClient::NoCertificate);
+            }
+            for (index, certificate) in named.iter().enumerate() {
+                check(certificate)
+                    .map_err(|error| NoClient::BadCertificate(index + 1, error.to_string()))?;
+            }
+            trusted.extend(named);
+        }
+        Ok(Self(trusted))
+    }
+
+    /// Their certificates, in DER.
+    pub fn certificates(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(AsRef::as_ref)
+    }
+
+    /// Clients that trust these and nobody else.
+    ///
+    /// # Errors
+    /// [`NoClient::Refused`].
+    pub fn client(&self) -> Result<ClientBuilder, NoClient> {
+        let trusted = self.certificates().map(Certificate::from_der).collect::<Result<Vec<_>, _>>();
+        Ok(ClientBuilder::new().tls_certs_only(trusted?))
+    }
+}
+
+fn check(certificate: &CertificateDer<'static>) -> Result<(), rustls::Error> {
+    RootCertStore::empty().add(certificate.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_certificate_is_told_apart() {
+        let refused = |pem: &str| Authorities::new(Some(pem.as_bytes())).unwrap_err();
+        assert!(matches!(refused(""), NoClient::NoCertificate));
+        assert!(matches!(refused("certificates"), NoClient::NoCertificate));
+        let begun = "-----BEGIN CERTIFICATE-----\nMAAA\n";
+        assert!(matches!(refused(begun), NoClient::NoPem(_)));
+        let empty = format!("{begun}-----END CERTIFICATE-----\n");
+        assert!(matches!(refused(&empty), NoClient::BadCertificate(1, _)));
+    }
+
+    #[test]
+    fn clients_need_nothing_but_authorities() {
+        Authorities::new(None).unwrap().client().unwrap().build().unwrap();
+    }
+}
