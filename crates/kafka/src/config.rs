@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::error::KafkaError;
 use crate::secret_file::SecretFile;
+use crate::tokens::{asks_for_tokens, is_of_tokens};
 
 /// How the brokers are reached and how much may be fetched at once.
 ///
@@ -17,6 +18,8 @@ pub struct KafkaConfig {
     pub properties: BTreeMap<String, String>,
     /// Where `sasl.password` comes from and is renewed: what the file says when a connection logs in.
     pub password_file: Option<SecretFile>,
+    /// Where `sasl.oauthbearer.client.secret` comes from and is renewed: what the file says when a token is asked for.
+    pub secret_file: Option<SecretFile>,
     /// How many fetches run at the same time; more wait. Each holds one client with its own
     /// connections and up to [`Self::fetch_buffer_bytes`].
     pub max_concurrent_fetches: usize,
@@ -36,6 +39,7 @@ impl Default for KafkaConfig {
         Self {
             properties: BTreeMap::new(),
             password_file: None,
+            secret_file: None,
             max_concurrent_fetches: 8,
             fetch_buffer_bytes: 8 << 20,
             request_timeout: Duration::from_secs(10),
@@ -212,6 +216,9 @@ impl KafkaConfig {
         all.extend(self.properties.iter().map(|(k, v)| (k.clone(), v.clone())));
         if let Some(file) = &self.password_file {
             all.insert(PASSWORD.to_owned(), file.text());
+        }
+        if asks_for_tokens(&self.properties) {
+            all.retain(|key, _| !is_of_tokens(key));
         }
         all.extend(FIXED.iter().map(owned));
         // One fetch answer in flight besides what is queued: the two share the buffer.

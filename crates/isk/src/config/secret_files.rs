@@ -19,14 +19,18 @@ const COLDSET: &[&str] = &[
     "rest.session.token",
 ];
 
-/// The file that is read again while the service runs: its name stays beside what it says.
-pub const RENEWED: &str = "sasl.password.file";
+/// The files that are read again while the service runs: their names stay beside what they say.
+pub const PASSWORD_FILE: &str = "sasl.password.file";
+/// As above.
+pub const CLIENT_SECRET_FILE: &str = "sasl.oauthbearer.client.secret.file";
 
 /// Puts what the files say in their places.
 pub fn read(config: &mut Config) -> Result<()> {
-    let renewed = config.kafka.0.get(RENEWED).cloned();
+    let named = |key: &str| Some((key.to_owned(), config.kafka.0.get(key)?.clone()));
+    let renewed: Vec<_> =
+        [PASSWORD_FILE, CLIENT_SECRET_FILE].into_iter().filter_map(named).collect();
     put("kafka", &mut config.kafka.0, KAFKA, str::to_owned)?;
-    config.kafka.0.extend(renewed.map(|path| (RENEWED.to_owned(), path)));
+    config.kafka.0.extend(renewed);
     put("coldset", &mut config.coldset.0, COLDSET, |key| {
         key.to_ascii_lowercase().replace(['-', '_'], ".")
     })
@@ -78,19 +82,23 @@ mod tests {
         let path = file.display().to_string();
         let mut config = Config::default();
         config.kafka.0.insert("sasl.password.file".into(), path.clone());
+        config.kafka.0.insert(CLIENT_SECRET_FILE.into(), path.clone());
         config.kafka.0.insert("ssl.ca.file".into(), "untouched".into());
         config.coldset.0.insert("s3.secret-access-key-file".into(), path.clone());
         config.coldset.0.insert("ca-file".into(), "untouched".into());
         read(&mut config).unwrap();
         let kafka = &config.kafka.0;
         assert_eq!(kafka.get("sasl.password").map(String::as_str), Some("hush"));
-        assert_eq!(kafka.get(RENEWED), Some(&path));
-        assert_eq!(kafka.len(), 3);
+        assert_eq!(kafka.get(PASSWORD_FILE), Some(&path));
+        assert_eq!(kafka.get("sasl.oauthbearer.client.secret").map(String::as_str), Some("hush"));
+        assert_eq!(kafka.get(CLIENT_SECRET_FILE), Some(&path));
+        assert_eq!(kafka.len(), 5);
         let coldset = &config.coldset.0;
         assert_eq!(coldset.get("s3.secret.access.key").map(String::as_str), Some("hush"));
         assert_eq!(coldset.get("ca-file").map(String::as_str), Some("untouched"));
         assert!(!format!("{config:?}").contains("hush"));
 
+        config.kafka.0.remove(CLIENT_SECRET_FILE);
         config.kafka.0.insert("sasl.password.file".into(), path);
         assert!(read(&mut config).unwrap_err().to_string().contains("give one"));
         config.kafka.0.remove("sasl.password");
