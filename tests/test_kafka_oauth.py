@@ -102,7 +102,9 @@ def test_a_scan_that_outlives_its_tokens(cluster, keycloak, fetch):
         assert cluster.relay.received - before > WIDE_ROWS * WIDTH
         log = server.log_text()
     assert ("librdkafka fetches the records" in log) is False
-    assert " WARN " not in log and " ERROR " not in log, log
+    # librdkafka renews a session with what is left of a token, which is too late for tokens of seconds: it connects anew.
+    assert all(" isk_kafka::librdkafka: " in line for line in log.splitlines() if " WARN " in line), log
+    assert " ERROR " not in log, log
     assert shows_nothing(log, keycloak)
 
 
@@ -184,8 +186,11 @@ def test_a_provider_that_goes_away_and_comes_back(cluster, keycloak):
             assert line.startswith("FAIL") and "sasl.oauthbearer.token.endpoint.url" in line
         finally:
             keycloak.start()
-        # A failure is remembered for a second.
-        time.sleep(1.5)
+        # Its first answers after a start are slow.
+        deadline = time.monotonic() + 30
+        while load(server, THIRD).status_code != 200:
+            assert time.monotonic() < deadline, "it is not asked again"
+            time.sleep(0.5)
         assert values(server, THIRD) == EXPECTED
         log = server.log_text()
     assert log.count("the brokers' token is not renewed") == 1 and "gives tokens again" in log

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::error::KafkaError;
 use crate::secret_file::SecretFile;
-use crate::tokens::{asks_for_tokens, is_of_tokens};
+use crate::tokens::{HTTPS, asks_for_tokens, is_of_tokens};
 
 /// How the brokers are reached and how much may be fetched at once.
 ///
@@ -217,9 +217,9 @@ impl KafkaConfig {
         if let Some(file) = &self.password_file {
             all.insert(PASSWORD.to_owned(), file.text());
         }
-        if asks_for_tokens(&self.properties) {
-            all.retain(|key, _| !is_of_tokens(key));
-        }
+        // The librdkafka that is built in speaks no HTTPS and refuses to be told of it.
+        let tokens = asks_for_tokens(&self.properties);
+        all.retain(|key, _| !key.starts_with(HTTPS) && !(tokens && is_of_tokens(key)));
         all.extend(FIXED.iter().map(owned));
         // One fetch answer in flight besides what is queued: the two share the buffer.
         let (request, queue, min_messages) = match kind {
@@ -289,6 +289,22 @@ mod tests {
         let properties = with("check.crcs", "false").client_properties(ClientKind::Bulk);
         assert_eq!(properties["check.crcs"], "false");
         assert_eq!(properties["isolation.level"], "read_committed");
+    }
+
+    #[test]
+    fn whom_to_believe_over_https_is_none_of_librdkafkas_business() {
+        let mut config = with("https.ca.location", "/ca");
+        assert!(!config.client_properties(ClientKind::Admin).contains_key("https.ca.location"));
+        config.properties.insert("sasl.oauthbearer.method".into(), "oidc".into());
+        let left = config.client_properties(ClientKind::Admin);
+        // It says itself why it does not take what nobody else here takes.
+        assert!(left.contains_key("sasl.oauthbearer.method"));
+        config.properties.insert("security.protocol".into(), "sasl_ssl".into());
+        config.properties.insert("sasl.mechanism".into(), "OAUTHBEARER".into());
+        let left = config.client_properties(ClientKind::Admin);
+        assert!(
+            !left.contains_key("sasl.oauthbearer.method") && left.contains_key("sasl.mechanism")
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::error::KafkaError;
 use crate::https::{self, chain};
 use answer::Unusable;
 use settings::Provider;
-pub(crate) use settings::{asks_for_tokens, is_of_tokens};
+pub(crate) use settings::{HTTPS, asks_for_tokens, is_of_tokens};
 
 /// An answer is never longer.
 const MOST_BYTES: usize = 256 << 10;

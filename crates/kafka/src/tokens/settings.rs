@@ -28,9 +28,12 @@ const ALIASES: [(&str, &str); 2] = [
     (SECRET, "sasl.oauthbearer.client.credentials.client.secret"),
 ];
 
+/// How properties begin that say whom to believe over HTTPS.
+pub(crate) const HTTPS: &str = "https.ca.";
+
 /// Whether a property is about a provider's tokens, and so none of the librdkafka that is built in.
 pub(crate) fn is_of_tokens(key: &str) -> bool {
-    let begins = ["sasl.oauthbearer.", "https.ca.", "enable.sasl.oauthbearer."];
+    let begins = ["sasl.oauthbearer.", HTTPS, "enable.sasl.oauthbearer."];
     begins.iter().any(|begin| key.starts_with(begin))
 }
 

@@ -6,7 +6,7 @@ use super::connection::Address;
 use super::login::Login;
 use super::tls::Encryption;
 use crate::config::KafkaConfig;
-use crate::tokens::{Tokens, is_of_tokens};
+use crate::tokens::{HTTPS, Tokens, is_of_tokens};
 
 /// Answers with records are never longer unless `receive.message.max.bytes` allows it: librdkafka's default.
 const MAX_ANSWER: usize = 100_000_000;
@@ -90,6 +90,7 @@ impl Settings {
                 || others.contains(&key)
                 || WITHOUT_EFFECT.contains(&key)
                 || (logs_in && key.starts_with("sasl."))
+                || key.starts_with(HTTPS)
                 || (tokens.is_some() && is_of_tokens(key))
                 || (encrypts && Encryption::understands(key, value));
             if !understood {
