@@ -9,10 +9,13 @@ from pathlib import Path
 
 from . import cache, jdk, maven
 from .process import Server, free_port, http_ok
+from .tls import Authority
 from .versions import VERSIONS
 
 REALM = "lake"
 TOKEN_SECONDS = 4
+KAFKA = "kafka"
+ADMIN = "keeper"
 STEADY_SECONDS = 3600
 
 
@@ -36,19 +39,27 @@ def install() -> None:
 
 
 class Keycloak(Server):
-    """One realm: a client that asks for tokens, one whose tokens are good for an hour, and one that asks which are good."""
+    """One realm: a client that asks for tokens, one whose tokens are good for an hour, and one that asks which are good.
+
+    Tokens of the first two are meant for that one, and for brokers. With an authority it speaks TLS, too: `secure_token_uri`.
+    """
 
     name = "keycloak"
     start_seconds = 180.0
 
-    def __init__(self) -> None:
+    def __init__(self, authority: Authority | None = None) -> None:
         super().__init__()
         self.port = free_port()
+        self.authority, self.secure_port = authority, free_port()
         self.client, self.secret = "isk", "s3cret:with/signs&="
         self.steady = "steady"
         self.judge, self.judge_secret = "gate", "another secret"
-        protocol = f"http://127.0.0.1:{self.port}/realms/{REALM}/protocol/openid-connect"
-        self.token_uri, self.introspection = f"{protocol}/token", f"{protocol}/token/introspect"
+        path = f"/realms/{REALM}/protocol/openid-connect"
+        protocol = f"http://127.0.0.1:{self.port}{path}"
+        self.token_uri, self.introspection, self.keys = f"{protocol}/token", f"{protocol}/token/introspect", f"{protocol}/certs"
+        # It calls itself as it is called.
+        self.secure_issuer = f"https://127.0.0.1:{self.secure_port}/realms/{REALM}"
+        self.secure_token_uri = f"https://127.0.0.1:{self.secure_port}{path}/token"
 
     def prepare(self) -> None:
         # It writes beside its own jars while it starts.
@@ -59,10 +70,11 @@ class Keycloak(Server):
         ]
         clients[1]["attributes"] = {"access.token.lifespan": str(STEADY_SECONDS)}
         # Who is asked about a token answers only whom the token was meant for.
-        audience = {"included.client.audience": self.judge, "access.token.claim": "true", "introspection.token.claim": "true"}
-        mapper = {"name": "audience", "protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper", "config": audience}
+        meant = [{"included.client.audience": self.judge, "access.token.claim": "true", "introspection.token.claim": "true"}]
+        meant.append({"included.custom.audience": KAFKA, "access.token.claim": "true"})
+        mapper = {"protocol": "openid-connect", "protocolMapper": "oidc-audience-mapper"}
         for client in clients[:2]:
-            client["protocolMappers"] = [mapper]
+            client["protocolMappers"] = [mapper | {"name": f"audience {n}", "config": audience} for n, audience in enumerate(meant)]
         realm = {"realm": REALM, "enabled": True, "sslRequired": "none", "accessTokenLifespan": TOKEN_SECONDS, "clients": clients}
         folder = self.work / "home" / "data" / "import"
         folder.mkdir(parents=True)
@@ -70,10 +82,14 @@ class Keycloak(Server):
 
     def command(self) -> list[str]:
         options = ("--http-host=127.0.0.1", f"--http-port={self.port}", "--import-realm", "--cache=local", "--log-level=warn")
+        if self.authority:
+            certificate, key = self.authority.issue("keycloak")
+            options += (f"--https-port={self.secure_port}", f"--https-certificate-file={certificate}", f"--https-certificate-key-file={key}")
         return ["bash", str(self.work / "home" / "bin" / "kc.sh"), "start-dev", *options]
 
     def environment(self) -> dict[str, str]:
-        return {"JAVA_HOME": str(jdk.home("keycloak")), "JAVA_OPTS_KC_HEAP": "-Xms64m -Xmx512m", "JAVA_OPTS_APPEND": "-XX:TieredStopAtLevel=1"}
+        own = {"JAVA_HOME": str(jdk.home("keycloak")), "JAVA_OPTS_KC_HEAP": "-Xms64m -Xmx512m", "JAVA_OPTS_APPEND": "-XX:TieredStopAtLevel=1"}
+        return own | {"KC_BOOTSTRAP_ADMIN_USERNAME": ADMIN, "KC_BOOTSTRAP_ADMIN_PASSWORD": ADMIN}
 
     def steady_token(self) -> str:
         """A token that outlives the tests."""
@@ -83,6 +99,19 @@ class Keycloak(Server):
         answer = requests.post(self.token_uri, data=form, timeout=30)
         answer.raise_for_status()
         return answer.json()["access_token"]
+
+    def set_secret(self, client: str, secret: str) -> None:
+        """Another secret for a client; the one before is not good any more."""
+        base = f"http://127.0.0.1:{self.port}"
+        form = {"grant_type": "password", "client_id": "admin-cli", "username": ADMIN, "password": ADMIN}
+        answer = requests.post(f"{base}/realms/master/protocol/openid-connect/token", data=form, timeout=30)
+        answer.raise_for_status()
+        known = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+        clients = f"{base}/admin/realms/{REALM}/clients"
+        answer = requests.get(clients, params={"clientId": client}, headers=known, timeout=30)
+        answer.raise_for_status()
+        (found,) = answer.json()
+        requests.put(f"{clients}/{found['id']}", json=found | {"secret": secret}, headers=known, timeout=30).raise_for_status()
 
     def is_ready(self) -> bool:
         return http_ok(f"http://127.0.0.1:{self.port}/realms/{REALM}")

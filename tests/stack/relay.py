@@ -4,11 +4,12 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 import urllib.parse
 
 
 class Relay:
-    """`url` stands for `upstream`; `received` counts the bytes that upstream has sent."""
+    """`url` stands for `upstream`; `received` counts the bytes that upstream has sent. `pace` lets so many bytes a second come from it."""
 
     def __init__(self, upstream: str) -> None:
         parts = urllib.parse.urlsplit(upstream)
@@ -20,6 +21,7 @@ class Relay:
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self.received = 0
+        self.pace: float | None = None
         self.resume()
         self.address = f"127.0.0.1:{self._port}"
         self.url = f"{parts.scheme}://{self.address}"
@@ -85,6 +87,8 @@ class Relay:
                 self._flowing.wait()
                 if counts:
                     self.received += len(piece)
+                    if self.pace:
+                        time.sleep(len(piece) / self.pace)
                 target.sendall(piece)
         with self._lock:
             self._open -= {source, target}

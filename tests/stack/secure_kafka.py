@@ -16,7 +16,9 @@ from confluent_kafka.admin import (
 )
 
 from .kafka import Broker
+from .keycloak import KAFKA, Keycloak
 from .process import free_port
+from .relay import Relay
 from .tls import STORE_PASSWORD, Authority
 
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
@@ -100,3 +102,37 @@ class SecureBroker(Broker):
         admin = self.admin()
         for done in admin.delete_acls([every]).values():
             done.result(30)
+
+
+class TokenBroker(SecureBroker):
+    """Over TLS it takes the tokens of a Keycloak, for as long as they are good: sessions end with them (KIP-368).
+
+    Principals are the clients that the tokens are for. `far` is its address behind `relay`.
+    """
+
+    def __init__(self, authority: Authority, keycloak: Keycloak) -> None:
+        super().__init__(authority)
+        self.keycloak = keycloak
+        self.relay = Relay(f"kafka://{self.sasl_ssl}")
+        self.far = self.relay.address
+
+    def node(self) -> dict[str, str]:
+        own = super().node()
+        own["advertised.listeners"] = own["advertised.listeners"].replace(self.sasl_ssl, self.far)
+        handler = f"{LOGIN}.oauthbearer.OAuthBearerValidatorCallbackHandler"
+        return own | {
+            "listener.name.saslssl.oauthbearer.sasl.server.callback.handler.class": handler,
+            "listener.name.saslssl.oauthbearer.connections.max.reauth.ms": "3600000",
+            "sasl.oauthbearer.jwks.endpoint.url": self.keycloak.keys,
+            "sasl.oauthbearer.expected.audience": KAFKA,
+            "sasl.oauthbearer.expected.issuer": self.keycloak.secure_issuer,
+            "sasl.oauthbearer.sub.claim.name": "azp",
+            "sasl.oauthbearer.clock.skew.seconds": "0",
+        }
+
+    def environment(self) -> dict[str, str]:
+        return {"JAVA_TOOL_OPTIONS": f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={self.keycloak.keys}"}
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        self.relay.close()

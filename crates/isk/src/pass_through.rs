@@ -120,12 +120,14 @@ fn silent(error: &KafkaError) -> KafkaSilent {
     match error {
         KafkaError::Unreachable { .. }
         | KafkaError::Leaderless { .. }
+        | KafkaError::Token { refused: false, .. }
         | KafkaError::Broker { .. } => KafkaSilent::Unavailable(
             "Kafka does not say now what the principal may read; try again".to_owned(),
         ),
         KafkaError::Config { .. }
         | KafkaError::Create(_)
         | KafkaError::Authentication { .. }
+        | KafkaError::Token { refused: true, .. }
         | KafkaError::NotAuthorized { .. }
         | KafkaError::NoSuchTopic { .. } => KafkaSilent::Refused(
             "Kafka does not let the principal in with the login that the access file has for it"

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::secret_files::RENEWED;
+use crate::config::secret_files::{CLIENT_SECRET_FILE, PASSWORD_FILE};
 use crate::config::{Config, Registry, auth, connections};
 use crate::pass_through::PassThrough;
 
@@ -226,11 +226,16 @@ fn kafka_config(config: &Config) -> Result<KafkaConfig> {
     let limits = &config.limits;
     let mut properties = config.kafka.0.clone();
     // The keys of the section that are no properties of librdkafka's.
-    let password = properties.remove(RENEWED).map(|path| SecretFile::open(Path::new(&path)));
+    let mut file = |key: &str| {
+        let path = properties.remove(key);
+        path.map(|path| SecretFile::open(Path::new(&path))).transpose().context(KAFKA)
+    };
+    let (password_file, secret_file) = (file(PASSWORD_FILE)?, file(CLIENT_SECRET_FILE)?);
     let fetch_path = properties.remove("fetch").map(|path| path.parse()).transpose();
     Ok(KafkaConfig {
         properties,
-        password_file: password.transpose().context(KAFKA)?,
+        password_file,
+        secret_file,
         fetch_path: fetch_path.context(KAFKA)?.unwrap_or_default(),
         request_timeout: Duration::from_millis(limits.request_timeout_ms),
         progress_timeout: Duration::from_millis(limits.fetch_progress_timeout_ms),

@@ -14,6 +14,7 @@ use crate::fetch::{self, BlockStream, FetchLimits, WithHeaders, is_retriable};
 use crate::ffi::{AdminQueue, Client, Code, DescribedTopic, code};
 use crate::metrics::{KafkaMetrics, add};
 use crate::pool::Pool;
+use crate::tokens::Tokens;
 use crate::topic::{TopicDescription, description, without_id};
 use crate::traced::traced;
 use crate::wire::Hub;
@@ -30,6 +31,8 @@ struct Inner {
     metrics: Arc<KafkaMetrics>,
     admin: Arc<Client>,
     pool: Pool,
+    /// Where logins are by tokens of a provider.
+    tokens: Option<Arc<Tokens>>,
     /// How records are fetched over the wire; without it librdkafka fetches them.
     hub: Option<Arc<Hub>>,
     cluster_id: OnceLock<String>,
@@ -51,12 +54,14 @@ impl KafkaCluster {
     pub fn connect(config: KafkaConfig) -> Result<Self, KafkaError> {
         config.validate()?;
         let metrics = Arc::new(KafkaMetrics::default());
+        let tokens = Tokens::of(&config)?.map(Arc::new);
         let properties = config.client_properties(ClientKind::Admin);
-        let admin = Arc::new(Client::new(&properties, Arc::clone(&metrics))?);
-        let pool = Pool::new(config.clone(), Arc::clone(&metrics));
+        let admin = Client::new(&properties, Arc::clone(&metrics), tokens.clone())?;
+        let admin = Arc::new(admin);
+        let pool = Pool::new(config.clone(), Arc::clone(&metrics), tokens.clone());
         let cluster_id = OnceLock::new();
-        let hub = Hub::of(&config, &metrics).map(Arc::new);
-        Ok(Self(Arc::new(Inner { config, metrics, admin, pool, hub, cluster_id })))
+        let hub = Hub::of(&config, &metrics, tokens.as_ref()).map(Arc::new);
+        Ok(Self(Arc::new(Inner { config, metrics, admin, pool, tokens, hub, cluster_id })))
     }
 
     /// The configuration it was made with.
@@ -234,7 +239,7 @@ impl KafkaCluster {
         let timeout = self.0.config.request_timeout;
         let begun = Instant::now();
         loop {
-            self.0.admin.renew_login(&self.0.config);
+            self.renew_login().await?;
             add(&self.0.metrics.admin_requests, 1);
             let Some(queue) = AdminQueue::new(&self.0.admin) else {
                 return Err(KafkaError::Create("no memory for a queue".into()));
@@ -257,13 +262,24 @@ impl KafkaCluster {
         }
     }
 
+    /// Logs in as is good now, from the next connection on.
+    async fn renew_login(&self) -> Result<(), KafkaError> {
+        let Inner { admin, config, tokens, metrics, .. } = &*self.0;
+        admin.renew_login(config);
+        if let Some(tokens) = tokens {
+            let token = tokens.ready().await;
+            admin.give_token(&token.inspect_err(|_| add(&metrics.admin_errors, 1))?);
+        }
+        Ok(())
+    }
+
     /// Runs one of librdkafka's blocking questions off the async workers.
     async fn blocking<T: Send + 'static>(
         &self,
         what: &str,
         question: impl FnOnce() -> Result<T, Code> + Send + 'static,
     ) -> Result<T, KafkaError> {
-        self.0.admin.renew_login(&self.0.config);
+        self.renew_login().await?;
         add(&self.0.metrics.admin_requests, 1);
         let begun = Instant::now();
         let answered = async {

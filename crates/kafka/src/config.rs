@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::KafkaError;
+use crate::tokens::{HTTPS, asks_for_tokens, is_of_tokens};
 use isk_outbound::SecretFile;
 
 /// How the brokers are reached and how much may be fetched at once.
@@ -17,6 +18,8 @@ pub struct KafkaConfig {
     pub properties: BTreeMap<String, String>,
     /// Where `sasl.password` comes from and is renewed: what the file says when a connection logs in.
     pub password_file: Option<SecretFile>,
+    /// Where `sasl.oauthbearer.client.secret` comes from and is renewed: what the file says when a token is asked for.
+    pub secret_file: Option<SecretFile>,
     /// How many fetches run at the same time; more wait. Each holds one client with its own
     /// connections and up to [`Self::fetch_buffer_bytes`].
     pub max_concurrent_fetches: usize,
@@ -36,6 +39,7 @@ impl Default for KafkaConfig {
         Self {
             properties: BTreeMap::new(),
             password_file: None,
+            secret_file: None,
             max_concurrent_fetches: 8,
             fetch_buffer_bytes: 8 << 20,
             request_timeout: Duration::from_secs(10),
@@ -213,6 +217,9 @@ impl KafkaConfig {
         if let Some(file) = &self.password_file {
             all.insert(PASSWORD.to_owned(), file.text());
         }
+        // The librdkafka that is built in speaks no HTTPS and refuses to be told of it.
+        let tokens = asks_for_tokens(&self.properties);
+        all.retain(|key, _| !key.starts_with(HTTPS) && !(tokens && is_of_tokens(key)));
         all.extend(FIXED.iter().map(owned));
         // One fetch answer in flight besides what is queued: the two share the buffer.
         let (request, queue, min_messages) = match kind {
@@ -282,6 +289,22 @@ mod tests {
         let properties = with("check.crcs", "false").client_properties(ClientKind::Bulk);
         assert_eq!(properties["check.crcs"], "false");
         assert_eq!(properties["isolation.level"], "read_committed");
+    }
+
+    #[test]
+    fn whom_to_believe_over_https_is_none_of_librdkafkas_business() {
+        let mut config = with("https.ca.location", "/ca");
+        assert!(!config.client_properties(ClientKind::Admin).contains_key("https.ca.location"));
+        config.properties.insert("sasl.oauthbearer.method".into(), "oidc".into());
+        let left = config.client_properties(ClientKind::Admin);
+        // It says itself why it does not take what nobody else here takes.
+        assert!(left.contains_key("sasl.oauthbearer.method"));
+        config.properties.insert("security.protocol".into(), "sasl_ssl".into());
+        config.properties.insert("sasl.mechanism".into(), "OAUTHBEARER".into());
+        let left = config.client_properties(ClientKind::Admin);
+        assert!(
+            !left.contains_key("sasl.oauthbearer.method") && left.contains_key("sasl.mechanism")
+        );
     }
 
     #[test]

@@ -29,6 +29,19 @@ pub enum KafkaError {
         /// The client's own words.
         reason: String,
     },
+    /// The brokers want a token, and nobody gives us one: fix the credentials, or try again later.
+    #[error(
+        "no token for the brokers from sasl.oauthbearer.token.endpoint.url={endpoint}: {reason}; check {}",
+        what_to_check(.refused)
+    )]
+    Token {
+        /// Who was asked.
+        endpoint: String,
+        /// What came of it.
+        reason: String,
+        /// It gives this client none.
+        refused: bool,
+    },
     /// The principal may not do this: grant it, or hide the topic.
     #[error(
         "{what}: not authorized ({reason}); the principal needs DESCRIBE and READ on the topic"
@@ -187,6 +200,15 @@ pub enum FetchError {
     },
 }
 
+fn what_to_check(refused: &bool) -> &'static str {
+    if *refused {
+        "sasl.oauthbearer.client.id, sasl.oauthbearer.client.secret and sasl.oauthbearer.scope"
+    } else {
+        "that this is the URL, that it can be reached from here, and https.ca.location \
+         if a private authority vouches for it"
+    }
+}
+
 impl FetchError {
     /// Whether the same range may be there on the next attempt. Otherwise the table must be planned
     /// again, or a person must act.
@@ -208,6 +230,7 @@ impl KafkaError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Leaderless { .. } | Self::Broker { .. } => true,
+            Self::Token { refused, .. } => !refused,
             Self::Config { .. }
             | Self::Create(_)
             | Self::Authentication { .. }

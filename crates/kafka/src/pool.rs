@@ -9,6 +9,7 @@ use crate::config::{ClientKind, KafkaConfig};
 use crate::error::KafkaError;
 use crate::ffi::{Client, TopicCache};
 use crate::metrics::KafkaMetrics;
+use crate::tokens::Tokens;
 
 /// How long an unused client keeps its connections.
 const KEEP_IDLE: Duration = Duration::from_secs(300);
@@ -25,14 +26,19 @@ pub(crate) struct Fetcher {
 pub(crate) struct Pool {
     config: KafkaConfig,
     metrics: Arc<KafkaMetrics>,
+    tokens: Option<Arc<Tokens>>,
     running: Arc<Semaphore>,
     idle: Mutex<Vec<Fetcher>>,
 }
 
 impl Pool {
-    pub(crate) fn new(config: KafkaConfig, metrics: Arc<KafkaMetrics>) -> Self {
+    pub(crate) fn new(
+        config: KafkaConfig,
+        metrics: Arc<KafkaMetrics>,
+        tokens: Option<Arc<Tokens>>,
+    ) -> Self {
         let running = Arc::new(Semaphore::new(config.max_concurrent_fetches));
-        Self { config, metrics, running, idle: Mutex::default() }
+        Self { config, metrics, tokens, running, idle: Mutex::default() }
     }
 
     /// Waits until one more fetch may run.
@@ -40,8 +46,9 @@ impl Pool {
         Arc::clone(&self.running).acquire_owned().await
     }
 
-    /// Takes a client, rather one that knows the topic. The holder of a permit calls this.
+    /// Takes a client, rather one that knows the topic. The holder of a permit calls this; it blocks while a token is asked for.
     pub(crate) fn take(&self, kind: ClientKind, topic: &str) -> Result<Fetcher, KafkaError> {
+        let token = self.tokens.as_ref().map(|tokens| tokens.token()).transpose()?;
         let taken = {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             // Dropping a client hands it to a thread of its own, so this is quick.
@@ -50,12 +57,21 @@ impl Pool {
             let any = known.or_else(|| idle.iter().rposition(|f| f.kind == kind));
             any.map(|index| idle.remove(index))
         };
-        if let Some(fetcher) = taken {
-            fetcher.client.renew_login(&self.config);
-            return Ok(fetcher);
+        let fetcher = match taken {
+            Some(fetcher) => fetcher,
+            None => self.open(kind)?,
+        };
+        fetcher.client.renew_login(&self.config);
+        if let Some(token) = token {
+            fetcher.client.give_token(&token);
         }
+        Ok(fetcher)
+    }
+
+    fn open(&self, kind: ClientKind) -> Result<Fetcher, KafkaError> {
         let properties = self.config.client_properties(kind);
-        let client = Arc::new(Client::new(&properties, Arc::clone(&self.metrics))?);
+        let (metrics, tokens) = (Arc::clone(&self.metrics), self.tokens.clone());
+        let client = Arc::new(Client::new(&properties, metrics, tokens)?);
         Ok(Fetcher { client, topics: TopicCache::default(), kind, used: Instant::now() })
     }
 

@@ -178,7 +178,9 @@ impl Reader {
             Ok(Some(topic)) if topic.partitions.contains(&tp.partition) => Ok(()),
             Ok(_) => Err(FetchError::NoSuchPartition { tp }.into()),
             Err(
-                source @ (KafkaError::NotAuthorized { .. } | KafkaError::Authentication { .. }),
+                source @ (KafkaError::NotAuthorized { .. }
+                | KafkaError::Authentication { .. }
+                | KafkaError::Token { .. }),
             ) => Err(FetchError::Kafka { tp, source }.into()),
             Err(_) => Ok(()),
         }

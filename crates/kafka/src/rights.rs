@@ -31,13 +31,13 @@ impl KafkaConfig {
         let mut properties = self.properties.clone();
         properties.retain(|key, _| !is_of_login(key));
         properties.extend(login.clone());
-        Self { properties, password_file: None, ..self.clone() }
+        Self { properties, password_file: None, secret_file: None, ..self.clone() }
     }
 }
 
 /// Whether a property says who a client is. Which authorities and mechanisms it takes does not.
 fn is_of_login(key: &str) -> bool {
-    let tells = ["sasl.", "ssl.certificate", "ssl.key", "ssl.keystore", "enable.sasl", "https."];
+    let tells = ["sasl.", "ssl.certificate", "ssl.key", "ssl.keystore", "enable.sasl"];
     let does_not = ["sasl.mechanism", "sasl.mechanisms"];
     tells.iter().any(|begin| key.starts_with(begin)) && !does_not.contains(&key)
 }
@@ -96,6 +96,7 @@ mod tests {
             ("sasl.oauthbearer.config", "principal=isk"),
             ("enable.sasl.oauthbearer.unsecure.jwt", "true"),
             ("ssl.ca.location", "/ca"),
+            ("https.ca.location", "/ca"),
             ("ssl.certificate.location", "/isk.crt"),
             ("ssl.key.pem", "k"),
             ("ssl.keystore.location", "/isk.p12"),
@@ -105,6 +106,7 @@ mod tests {
             theirs.properties,
             properties(&[
                 ("bootstrap.servers", "b:9092"),
+                ("https.ca.location", "/ca"),
                 ("sasl.mechanism", "PLAIN"),
                 ("sasl.username", "alice"),
                 ("security.protocol", "SASL_SSL"),

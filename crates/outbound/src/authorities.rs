@@ -36,23 +36,29 @@ impl Authorities {
     /// # Errors
     /// What is wrong with the PEM text.
     pub fn new(pem: Option<&[u8]>) -> Result<Self, NoClient> {
-        // Without it, clients (those that other libraries make, too) have no cryptography. It fails where it is done.
-        let _ = default_provider().install_default();
         let mut trusted = rustls_native_certs::load_native_certs().certs;
         trusted.retain(|certificate| check(certificate).is_ok());
         if let Some(pem) = pem {
             let named = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
             let named = named.map_err(|error| NoClient::NoPem(error.to_string()))?;
-            if named.is_empty() {
-                return Err(NoClient::NoCertificate);
-            }
-            for (index, certificate) in named.iter().enumerate() {
-                check(certificate)
-                    .map_err(|error| NoClient::BadCertificate(index + 1, error.to_string()))?;
-            }
-            trusted.extend(named);
+            trusted.extend(Self::only(named)?.0);
         }
         Ok(Self(trusted))
+    }
+
+    /// These, and not the system's.
+    ///
+    /// # Errors
+    /// Where there is none, or one that can be nobody's authority.
+    pub fn only(named: Vec<CertificateDer<'static>>) -> Result<Self, NoClient> {
+        if named.is_empty() {
+            return Err(NoClient::NoCertificate);
+        }
+        for (index, certificate) in named.iter().enumerate() {
+            check(certificate)
+                .map_err(|error| NoClient::BadCertificate(index + 1, error.to_string()))?;
+        }
+        Ok(Self(named))
     }
 
     /// Their certificates, in DER.
@@ -65,6 +71,8 @@ impl Authorities {
     /// # Errors
     /// [`NoClient::Refused`].
     pub fn client(&self) -> Result<ClientBuilder, NoClient> {
+        // Without it, clients (those that other libraries make, too) have no cryptography. It fails where it is done.
+        let _ = default_provider().install_default();
         let trusted = self.certificates().map(Certificate::from_der).collect::<Result<Vec<_>, _>>();
         Ok(ClientBuilder::new().tls_certs_only(trusted?))
     }

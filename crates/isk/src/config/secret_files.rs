@@ -7,8 +7,10 @@ use super::Config;
 /// Properties that may come from a file.
 const SECRETS: &[&str] = &["sasl.password", "ssl.key.password", "sasl.oauthbearer.client.secret"];
 
-/// The file that is read again while the service runs: its name stays beside what it says.
-pub const RENEWED: &str = "sasl.password.file";
+/// The files that are read again while the service runs: their names stay beside what they say.
+pub const PASSWORD_FILE: &str = "sasl.password.file";
+/// As above.
+pub const CLIENT_SECRET_FILE: &str = "sasl.oauthbearer.client.secret.file";
 
 /// Puts what the files say in their places.
 pub fn read(config: &mut Config) -> Result<()> {
@@ -25,7 +27,7 @@ pub fn read(config: &mut Config) -> Result<()> {
             bail!("configuration key \"kafka.{key}\": {path} is empty");
         }
         properties.insert((*secret).to_owned(), text.trim().to_owned());
-        if key != RENEWED {
+        if ![PASSWORD_FILE, CLIENT_SECRET_FILE].contains(&key.as_str()) {
             properties.remove(&key);
         }
     }
@@ -44,14 +46,18 @@ mod tests {
         let path = file.display().to_string();
         let mut config = Config::default();
         config.kafka.0.insert("sasl.password.file".into(), path.clone());
+        config.kafka.0.insert(CLIENT_SECRET_FILE.into(), path.clone());
         config.kafka.0.insert("ssl.ca.file".into(), "untouched".into());
         read(&mut config).unwrap();
         let kafka = &config.kafka.0;
         assert_eq!(kafka.get("sasl.password").map(String::as_str), Some("hush"));
-        assert_eq!(kafka.get(RENEWED), Some(&path));
-        assert_eq!(kafka.len(), 3);
+        assert_eq!(kafka.get(PASSWORD_FILE), Some(&path));
+        assert_eq!(kafka.get("sasl.oauthbearer.client.secret").map(String::as_str), Some("hush"));
+        assert_eq!(kafka.get(CLIENT_SECRET_FILE), Some(&path));
+        assert_eq!(kafka.len(), 5);
         assert!(!format!("{config:?}").contains("hush"));
 
+        config.kafka.0.remove(CLIENT_SECRET_FILE);
         config.kafka.0.insert("sasl.password.file".into(), path);
         assert!(read(&mut config).unwrap_err().to_string().contains("give one"));
         config.kafka.0.remove("sasl.password");

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use rdkafka::bindings as rd;
 
-use super::{Code, buffer_text, code, text};
+use super::{Code, buffer_text, code, text, token};
 use crate::config::{KafkaConfig, is_secret};
 use crate::error::KafkaError;
 use crate::metrics::{KafkaMetrics, add};
+use crate::tokens::{Token, Tokens};
 
 /// What a client's callbacks note, for error messages and metrics.
 #[derive(Debug, Default)]
@@ -22,6 +23,8 @@ pub(crate) struct ClientState {
     topic: Mutex<Option<Code>>,
     fetched: AtomicU64,
     metrics: Arc<KafkaMetrics>,
+    /// Where it gets tokens, if it logs in with them.
+    pub(super) tokens: Option<Arc<Tokens>>,
 }
 
 impl ClientState {
@@ -66,6 +69,8 @@ pub(crate) struct Client {
     state: Arc<ClientState>,
     /// The password that it was last given, where that may change.
     password: Mutex<Option<String>>,
+    /// The token that it was last given here.
+    token: Mutex<Option<Arc<Token>>>,
 }
 
 // SAFETY: librdkafka's client handle may be used from any thread and from several at once.
@@ -84,10 +89,14 @@ impl Client {
     pub(crate) fn new(
         properties: &BTreeMap<String, String>,
         metrics: Arc<KafkaMetrics>,
+        tokens: Option<Arc<Tokens>>,
     ) -> Result<Self, KafkaError> {
         add(&metrics.clients_opened, 1);
-        let state = Arc::new(ClientState { metrics, ..ClientState::default() });
+        let state = Arc::new(ClientState { metrics, tokens, ..ClientState::default() });
         let conf = Conf::new(properties, &state)?;
+        if state.tokens.is_some() {
+            token::ask_us(conf.0);
+        }
         let mut reason = [0u8; 512];
         // On success the client takes the configuration over. On failure it should stay ours, but
         // librdkafka has already freed the interceptors in it, and destroying it would free them
@@ -105,7 +114,11 @@ impl Client {
         match NonNull::new(rk) {
             Some(rk) => {
                 let password = Mutex::new(properties.get("sasl.password").cloned());
-                Ok(Self { rk, state, password })
+                let client = Self { rk, state, password, token: Mutex::default() };
+                if client.state.tokens.is_some() {
+                    token::answer_in_background(&client)?;
+                }
+                Ok(client)
             }
             None => Err(KafkaError::Create(buffer_text(&reason))),
         }
@@ -137,6 +150,19 @@ impl Client {
             tracing::warn!(
                 "the brokers' new password was not taken by librdkafka; the old one holds"
             );
+        }
+    }
+
+    /// Logs in with this token, from the next connection on.
+    pub(crate) fn give_token(&self, token: &Arc<Token>) {
+        let Some(tokens) = &self.state.tokens else { return };
+        let mut given = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        if given.as_ref().is_some_and(|given| Arc::ptr_eq(given, token)) {
+            return;
+        }
+        match token::give(self.raw(), token, tokens) {
+            Ok(()) => *given = Some(Arc::clone(token)),
+            Err(reason) => tracing::warn!(reason, "librdkafka does not take a token"),
         }
     }
 
@@ -281,6 +307,8 @@ unsafe extern "C" fn on_error(
     match err {
         // It says less than what came before it.
         code::ALL_BROKERS_DOWN => {}
+        // No broker said that; who needs the token is told by whoever asks for it.
+        code::AUTHENTICATION if reason.starts_with(token::FAILED) => state.note(&reason),
         code::AUTHENTICATION | code::SASL_AUTHENTICATION_FAILED => {
             state.note(&reason);
             let mut last = state.authentication.lock().unwrap_or_else(PoisonError::into_inner);

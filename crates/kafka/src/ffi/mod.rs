@@ -12,6 +12,7 @@
 mod admin;
 mod client;
 mod consume;
+mod token;
 
 use std::ffi::{CStr, c_char};
 

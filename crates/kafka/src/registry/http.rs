@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use tracing::field::Empty;
 
 use super::{RegistryAuth, RegistryConfig, RegistryError, RegistryMetrics};
+use crate::https::{self, chain};
 use crate::metrics::add;
 
 /// The registry's REST interface.
@@ -46,12 +47,9 @@ impl Http {
         let authorities = Authorities::new(config.ca_pem.as_deref()).map_err(|e| {
             RegistryError::Config(format!("the registry's CA certificates: {}", chain(&e)))
         })?;
-        let mut builder = authorities
-            .client()
-            .map_err(|e| RegistryError::Config(chain(&e)))?
-            .user_agent(concat!("isk/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(config.connect_timeout)
-            .timeout(config.request_timeout);
+        let mut builder =
+            https::builder(&authorities, config.connect_timeout, config.request_timeout)
+                .map_err(|e| RegistryError::Config(chain(&e)))?;
         if let Some(pem) = &config.identity_pem {
             let identity = reqwest::Identity::from_pem(pem)
                 .map_err(|e| bad("our certificate and key for the registry are no PEM", e))?;
@@ -155,23 +153,16 @@ impl Http {
         };
         let mut trace = HeaderMap::new();
         isk_traces::pass_on(&mut trace);
-        let mut response = request.headers(trace).send().await.map_err(unreachable)?;
+        let response = request.headers(trace).send().await.map_err(unreachable)?;
         let content_type = response
             .headers()
             .get("content-type")
             .map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned())
             .unwrap_or_default();
         let status = response.status();
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            if body.len() + chunk.len() > self.max_bytes {
-                return Err(RegistryError::TooLarge {
-                    url: url.to_string(),
-                    limit: self.max_bytes,
-                });
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = https::body(response, self.max_bytes).await.map_err(unreachable)?;
+        let too_large = || RegistryError::TooLarge { url: url.to_string(), limit: self.max_bytes };
+        let body = body.ok_or_else(too_large)?;
         Ok(Answer { status, content_type, body })
     }
 }
@@ -256,18 +247,6 @@ fn decoded(text: &str) -> String {
         }
     }
     String::from_utf8_lossy(&out).into_owned()
-}
-
-/// An error with its causes: reqwest's own text stops at the first.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

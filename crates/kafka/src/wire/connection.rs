@@ -13,6 +13,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 
 use super::tls::{Encryption, Stream, is_about_tls, is_pause};
+use crate::error::KafkaError;
 
 /// How often a waiting read looks whether it is still wanted.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
@@ -51,6 +52,9 @@ pub(crate) enum Broken {
     /// Who we are was refused.
     #[error("{address}: {reason}")]
     Refused { address: Address, reason: String },
+    /// There is no token to log in with.
+    #[error("{0}")]
+    NoToken(Box<KafkaError>),
     /// The caller did not want to wait any longer.
     #[error("nobody waits for the answer")]
     Unwanted,
@@ -280,9 +284,14 @@ impl Connection {
         self.expires = Some(Instant::now() + lifetime);
     }
 
+    /// Whether the broker may hang up now.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.expires.is_some_and(|at| at <= Instant::now())
+    }
+
     /// Whether an unused connection may be used again.
     pub(crate) fn is_fresh(&self, idle: Duration) -> bool {
-        if self.used.elapsed() > idle || self.expires.is_some_and(|at| at <= Instant::now()) {
+        if self.used.elapsed() > idle || self.is_expired() {
             return false;
         }
         // Nothing was asked: the broker has nothing to say but that it hung up.

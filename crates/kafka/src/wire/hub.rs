@@ -14,6 +14,7 @@ use super::settings::Settings;
 use crate::config::{FetchPath, KafkaConfig};
 use crate::ffi::code;
 use crate::metrics::{KafkaMetrics, add};
+use crate::tokens::Tokens;
 
 /// How long an unused connection is kept.
 const KEEP_IDLE: Duration = Duration::from_secs(300);
@@ -81,11 +82,15 @@ pub(crate) struct Hub {
 
 impl Hub {
     /// `None` where librdkafka is to fetch, or has to because of a property that is not understood here.
-    pub(crate) fn of(config: &KafkaConfig, metrics: &Arc<KafkaMetrics>) -> Option<Self> {
+    pub(crate) fn of(
+        config: &KafkaConfig,
+        metrics: &Arc<KafkaMetrics>,
+        tokens: Option<&Arc<Tokens>>,
+    ) -> Option<Self> {
         if config.fetch_path == FetchPath::Librdkafka {
             return None;
         }
-        let settings = Settings::of(config)
+        let settings = Settings::of(config, tokens)
             .inspect_err(|property| {
                 tracing::info!(
                     property,
@@ -165,7 +170,9 @@ impl Hub {
             });
             match asked {
                 Ok(topology) => return Ok(topology),
-                Err(refused @ Broken::Refused { .. }) => return Err(refused),
+                Err(refused @ (Broken::Refused { .. } | Broken::NoToken(_))) => {
+                    return Err(refused);
+                }
                 Err(broken) => first = first.or(Some(broken)),
             }
         }

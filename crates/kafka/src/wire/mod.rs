@@ -24,3 +24,4 @@ mod unpack;
 pub(crate) use hub::Hub;
 pub(crate) use pace::Ended;
 pub(crate) use reader::WireReader;
+pub(crate) use tls::certificates;

@@ -182,6 +182,9 @@ impl WireReader {
                 let source = KafkaError::Authentication { brokers, reason: broken.to_string() };
                 FetchError::Kafka { tp: self.collector.tp.clone(), source }.into()
             }
+            Broken::NoToken(source) => {
+                FetchError::Kafka { tp: self.collector.tp.clone(), source: *source }.into()
+            }
             Broken::Untrusted { .. } => {
                 self.hub.put_aside(&broken.to_string());
                 Trouble::Ended(Ended::ForLibrdkafka)
@@ -242,13 +245,18 @@ impl WireReader {
             };
             self.judge(&partition)?;
             let ahead = self.look_ahead(&partition)?;
-            if ahead < end {
+            let session_ends = connection.is_expired();
+            if ahead < end && !session_ends {
                 self.ask(connection, version, leader, ahead, None)?;
             }
             self.take(&partition)?;
             connection.recycle(frame);
             if self.position >= end {
                 return Ok(());
+            }
+            if session_ends {
+                self.patience.pause = Duration::ZERO;
+                return Err(Trouble::Passing("the session with the broker ends".into()));
             }
         }
     }

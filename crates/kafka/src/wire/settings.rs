@@ -1,9 +1,12 @@
 //! What of the librdkafka properties the wire path understands; whoever sets more is served by librdkafka.
 
+use std::sync::Arc;
+
 use super::connection::Address;
 use super::login::Login;
 use super::tls::Encryption;
 use crate::config::KafkaConfig;
+use crate::tokens::{HTTPS, Tokens, is_of_tokens};
 
 /// Answers with records are never longer unless `receive.message.max.bytes` allows it: librdkafka's default.
 const MAX_ANSWER: usize = 100_000_000;
@@ -60,7 +63,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// `Err` names the property that only librdkafka can serve.
-    pub(crate) fn of(config: &KafkaConfig) -> Result<Self, String> {
+    pub(crate) fn of(config: &KafkaConfig, tokens: Option<&Arc<Tokens>>) -> Result<Self, String> {
         let properties = &config.properties;
         let get = |key: &str| properties.get(key).map(String::as_str);
         let protocol = get("security.protocol").unwrap_or_default().to_ascii_lowercase();
@@ -71,8 +74,8 @@ impl Settings {
             "sasl_ssl" => (true, true),
             _ => return Err("security.protocol".into()),
         };
-        let login =
-            logs_in.then(|| Login::of(properties, config.password_file.as_ref())).transpose()?;
+        let login = logs_in.then(|| Login::of(properties, config.password_file.as_ref(), tokens));
+        let login = login.transpose()?;
         let bootstrap = get("bootstrap.servers").or(get("metadata.broker.list"));
         let addresses = bootstrap.unwrap_or("").split(',').map(str::trim).filter(|a| !a.is_empty());
         let bootstrap: Option<Vec<Address>> = addresses.map(address).collect();
@@ -87,6 +90,8 @@ impl Settings {
                 || others.contains(&key)
                 || WITHOUT_EFFECT.contains(&key)
                 || (logs_in && key.starts_with("sasl."))
+                || key.starts_with(HTTPS)
+                || (tokens.is_some() && is_of_tokens(key))
                 || (encrypts && Encryption::understands(key, value));
             if !understood {
                 return Err(key.to_owned());
@@ -137,7 +142,9 @@ mod tests {
 
     fn of(properties: &[(&str, &str)]) -> Result<Settings, String> {
         let all = properties.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Settings::of(&KafkaConfig { properties: all, ..KafkaConfig::default() })
+        let config = KafkaConfig { properties: all, ..KafkaConfig::default() };
+        let tokens = Tokens::of(&config).map_err(|e| e.to_string())?.map(Arc::new);
+        Settings::of(&config, tokens.as_ref())
     }
 
     #[test]
@@ -188,6 +195,13 @@ mod tests {
         for other in ["GSSAPI", "OAUTHBEARER", "SCRAM-SHA-1"] {
             assert_eq!(mechanism(other).unwrap_err(), "sasl.mechanism");
         }
+        let id = ("sasl.oauthbearer.client.id", "isk");
+        let secret = ("sasl.oauthbearer.client.secret", "hunter2");
+        let url = ("sasl.oauthbearer.token.endpoint.url", "http://id");
+        let [d, e] = [("sasl.mechanism", "OAUTHBEARER"), ("sasl.oauthbearer.method", "oidc")];
+        let token = of(&[a, b, d, e, id, secret, url, ("https.ca.location", "probe")]).unwrap();
+        let shown = format!("{token:?}");
+        assert!(shown.contains("http://id") && !shown.contains("hunter2"), "{shown}");
         let more = ("sasl.oauthbearer.config", "x");
         assert_eq!(of(&[a, b, c, more]).unwrap_err(), "sasl.oauthbearer.config");
     }

@@ -106,7 +106,7 @@ fn authorities(properties: &BTreeMap<String, String>) -> Result<RootCertStore, S
 }
 
 /// Certificates in PEM, from the property itself or the file that is named.
-fn certificates(
+pub(crate) fn certificates(
     properties: &BTreeMap<String, String>,
     what: &str,
 ) -> Result<Option<Vec<CertificateDer<'static>>>, String> {
