@@ -63,7 +63,8 @@ def login(cluster, keycloak, client, **more):
 
 
 def values(server, topic):
-    rows = clients.pyiceberg_catalog(server.catalog_uri).load_table(f"hotset.{topic}").scan().to_arrow()
+    # A file that comes slowly is waited for.
+    rows = clients.pyiceberg_catalog(server.catalog_uri, **{"s3.request-timeout": "60"}).load_table(f"hotset.{topic}").scan().to_arrow()
     return sorted(rows["kafka_value"].to_pylist())
 
 
@@ -117,7 +118,7 @@ def test_the_tokens_client_is_whom_acls_know(cluster, keycloak):
 
 def test_librdkafka_fetches_with_tokens_too(cluster, keycloak):
     """With those that are good for an hour: it renews a session too late for tokens of seconds."""
-    cluster.allow(keycloak.steady, ANOTHER, "READ")
+    cluster.allow(keycloak.steady, ANOTHER, "READ", "DESCRIBE_CONFIGS")
     with Isk(login(cluster, keycloak, keycloak.steady, fetch="librdkafka")) as server:
         assert values(server, ANOTHER) == EXPECTED
         log = server.log_text()
