@@ -306,6 +306,11 @@ impl KafkaCluster {
         // What the client cannot tell is that it waits because nobody lets it in.
         let unanswered =
             matches!(failed.code, code::TIMED_OUT | code::TRANSPORT | code::ALL_BROKERS_DOWN);
+        // What brokers refuse may be a token that ended while they were asked.
+        let tokens = self.0.tokens.as_ref().filter(|_| unanswered);
+        if let Some(error) = tokens.and_then(|tokens| tokens.failure()) {
+            return error;
+        }
         if let Some(reason) = admin.state().authentication_error().filter(|_| unanswered) {
             return KafkaError::Authentication { brokers, reason };
         }

@@ -219,7 +219,7 @@ impl KafkaConfig {
         }
         // The librdkafka that is built in speaks no HTTPS and refuses to be told of it.
         let tokens = asks_for_tokens(&self.properties);
-        all.retain(|key, _| !key.starts_with(HTTPS) && !(tokens && is_of_tokens(key)));
+        all.retain(|key, _| !(key.starts_with(HTTPS) || tokens && is_of_tokens(key)));
         all.extend(FIXED.iter().map(owned));
         // One fetch answer in flight besides what is queued: the two share the buffer.
         let (request, queue, min_messages) = match kind {

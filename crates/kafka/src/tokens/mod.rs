@@ -130,6 +130,14 @@ impl Tokens {
         renewed.or_else(|error| self.held(|token| token.expires).ok_or(error))
     }
 
+    /// Why there is no token that is good, if that is so.
+    pub(crate) fn failure(&self) -> Option<KafkaError> {
+        match self.held(|token| token.expires) {
+            Some(_) => None,
+            None => lock(&self.kept).failed.as_ref().map(|(_, error)| error.clone()),
+        }
+    }
+
     fn held(&self, until: impl Fn(&Token) -> Instant) -> Option<Arc<Token>> {
         let kept = lock(&self.kept);
         kept.token.as_ref().filter(|token| Instant::now() < until(token)).map(Arc::clone)
