@@ -36,6 +36,7 @@ impl Authorities {
     /// # Errors
     /// What is wrong with the PEM text.
     pub fn new(pem: Option<&[u8]>) -> Result<Self, NoClient> {
+        has_cryptography();
         let mut trusted = rustls_native_certs::load_native_certs().certs;
         trusted.retain(|certificate| check(certificate).is_ok());
         if let Some(pem) = pem {
@@ -51,6 +52,7 @@ impl Authorities {
     /// # Errors
     /// Where there is none, or one that can be nobody's authority.
     pub fn only(named: Vec<CertificateDer<'static>>) -> Result<Self, NoClient> {
+        has_cryptography();
         if named.is_empty() {
             return Err(NoClient::NoCertificate);
         }
@@ -71,11 +73,15 @@ impl Authorities {
     /// # Errors
     /// [`NoClient::Refused`].
     pub fn client(&self) -> Result<ClientBuilder, NoClient> {
-        // Without it, clients (those that other libraries make, too) have no cryptography. It fails where it is done.
-        let _ = default_provider().install_default();
         let trusted = self.certificates().map(Certificate::from_der).collect::<Result<Vec<_>, _>>();
         Ok(ClientBuilder::new().tls_certs_only(trusted?))
     }
+}
+
+/// Without a provider, clients (those that other libraries make for these authorities, too) have no cryptography. It fails
+/// where it is done.
+fn has_cryptography() {
+    let _ = default_provider().install_default();
 }
 
 fn check(certificate: &CertificateDer<'static>) -> Result<(), rustls::Error> {
