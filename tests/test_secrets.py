@@ -180,6 +180,7 @@ def test_the_coldsets_secrets_are_renewed_while_it_runs(broker, tmp_path):
         "ISK_COLDSET_CLIENT_S3_ACCESS_KEY_ID_FILE": str(tmp_path / "store_id"),
         "ISK_COLDSET_CLIENT_S3_SECRET_ACCESS_KEY_FILE": str(tmp_path / "store_secret"),
         "ISK_COLDSET_CLIENT_S3_REGION": clients.REGION,
+        "ISK_LOG": "trace,librdkafka=debug",
     }
     bearer = {"ISK_COLDSET_CLIENT_TOKEN_FILE": str(tmp_path / "token")}
     signing = {
@@ -198,7 +199,7 @@ def test_the_coldsets_secrets_are_renewed_while_it_runs(broker, tmp_path):
         table.append(ROWS)
         file = next(iter(table.scan().plan_files())).file.file_path
         uris = [{"ISK_COLDSET_CLIENT_URI": gate.url} for gate in (by_token, by_key)]
-        with Guarded(common | bearer | uris[0]) as told, Guarded(common | signing | uris[1]) as signed:
+        with Isk(common | bearer | uris[0]) as told, Isk(common | signing | uris[1]) as signed:
 
             def scan(isk):
                 assert len(clients.pyiceberg_catalog(isk.catalog_uri).load_table("coldset.t").scan().to_arrow()) == 1000

@@ -102,6 +102,8 @@ class Keycloak(Server):
 
     def set_secret(self, client: str, secret: str) -> None:
         """Another secret for a client; the one before is not good any more."""
+        import requests
+
         base = f"http://127.0.0.1:{self.port}"
         form = {"grant_type": "password", "client_id": "admin-cli", "username": ADMIN, "password": ADMIN}
         answer = requests.post(f"{base}/realms/master/protocol/openid-connect/token", data=form, timeout=30)
