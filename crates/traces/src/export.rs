@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use isk_outbound::{Authorities, NoClient};
+use isk_outbound::{Authorities, NoClient, chain};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::collector::trace::v1::{
@@ -355,16 +355,4 @@ impl Exporter {
         );
         self.told = Told { at: Some(Instant::now()), dropped, is_failing: true, unsaid: None };
     }
-}
-
-/// An error with its causes: reqwest's own text stops at the first.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderValue};
-use isk_outbound::Secret;
+use isk_outbound::{Secret, chain};
 use object_store::aws::AwsAuthorizer;
 use object_store::client::{HttpRequest, HttpRequestBody};
 use reqwest::{Method, StatusCode, Url};
@@ -13,7 +13,6 @@ use tokio::sync::Mutex;
 
 use super::wire::{TokenAnswer, TokenError};
 use super::{bounded, words};
-use crate::error::chain;
 use crate::keys::CurrentKeys;
 use crate::{ColdsetConfig, ColdsetError, UpstreamAuth};
 

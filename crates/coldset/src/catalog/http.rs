@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
-use isk_outbound::{Authorities, NoClient};
+use isk_outbound::{Authorities, NoClient, chain};
 use isk_traces::{Instrument, count, span, start_of};
 use reqwest::{Method, StatusCode, Url};
 use tracing::field::Empty;
 
 use super::auth::Auth;
-use crate::error::chain;
 use crate::{ColdsetConfig, ColdsetError};
 
 /// How often a request is sent at most.

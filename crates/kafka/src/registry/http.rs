@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use isk_outbound::Authorities;
+use isk_outbound::{Authorities, chain};
 use isk_traces::{Instrument, count, span};
 use reqwest::header::HeaderMap;
 use reqwest::{StatusCode, Url};
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tracing::field::Empty;
 
 use super::{RegistryAuth, RegistryConfig, RegistryError, RegistryMetrics};
-use crate::https::{self, chain};
+use crate::https;
 use crate::metrics::add;
 
 /// The registry's REST interface.

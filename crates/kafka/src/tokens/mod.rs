@@ -13,9 +13,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use isk_outbound::chain;
+
 use crate::config::KafkaConfig;
 use crate::error::KafkaError;
-use crate::https::{self, chain};
+use crate::https;
 use answer::Unusable;
 use settings::Provider;
 pub(crate) use settings::{HTTPS, asks_for_tokens, is_of_tokens};
