@@ -90,8 +90,8 @@ fn has_cryptography() {
     let _ = default_provider().install_default();
 }
 
-/// Says what is wrong with the system's authorities, of which so many are trusted. Once: clients are made often. The first
-/// ones are made before there is a log.
+/// Says what is wrong with the system's authorities, of which so many are trusted: once, as clients are made often, and not
+/// before there is a log that takes it.
 fn tell_once(errors: &[rustls_native_certs::Error], trusted: usize) {
     static TOLD: Once = Once::new();
     let Some(reason) = trouble(errors, trusted) else { return };
