@@ -68,6 +68,12 @@ struct Token {
     expires: Instant,
 }
 
+impl Token {
+    fn is_over(&self) -> bool {
+        self.expires <= Instant::now()
+    }
+}
+
 struct Failed {
     at: Instant,
     /// What was asked with: with another credential it may go well.
@@ -190,8 +196,7 @@ impl OAuth2 {
     /// The token while it is not over, whatever it was got with.
     fn unexpired(&self) -> Option<HeaderValue> {
         let kept = self.kept();
-        let unexpired = |t: &&Token| Instant::now() < t.expires;
-        kept.token.as_ref().filter(unexpired).map(|t| t.header.clone())
+        kept.token.as_ref().filter(|t| !t.is_over()).map(|t| t.header.clone())
     }
 
     /// Why no token came, where one was asked for since then, or only just.
@@ -249,8 +254,9 @@ impl OAuth2 {
                 Ok(kept.token.insert(token).header.clone())
             }
             Err(error) => {
-                // Without a token, whoever needs one is told.
-                if kept.failed.is_none() && kept.token.is_some() {
+                // Where none holds, the request fails and says so.
+                let holds = kept.token.as_ref().is_some_and(|t| !t.is_over());
+                if kept.failed.is_none() && holds {
                     tracing::warn!(
                         %error,
                         "the upstream catalog's token is not renewed; the one before holds until it is over"
