@@ -158,17 +158,19 @@ impl Exporting {
 }
 
 fn client(settings: &TraceSettings) -> Result<Client, InvalidSettings> {
-    let bad = |e: NoClient| InvalidSettings(format!("certificates: {}", chain(&e)));
-    let authorities = Authorities::new(settings.ca_pem.as_deref()).map_err(bad)?;
+    let authorities = Authorities::new(settings.ca_pem.as_deref())
+        .map_err(|e| InvalidSettings(format!("certificates: {}", chain(&e))))?;
+    let unmade =
+        |e: NoClient| InvalidSettings(format!("no HTTP client can be made: {}", chain(&e)));
     let builder = authorities
         .client()
-        .map_err(bad)?
+        .map_err(unmade)?
         .user_agent(concat!("isk/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(settings.timeout.min(Duration::from_secs(5)))
         .timeout(settings.timeout)
         // A redirect may lead keys astray, and turns a POST into a GET.
         .redirect(reqwest::redirect::Policy::none());
-    builder.build().map_err(|e| bad(e.into()))
+    builder.build().map_err(|e| unmade(e.into()))
 }
 
 /// It may hold a password: an error does not repeat it.
