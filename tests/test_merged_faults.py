@@ -1,14 +1,17 @@
 """Registry and object store go, stall and lie in the middle of scans of a merged table: all rows, or an error; and all rows afterwards."""
 
+import concurrent.futures
 import contextlib
 import json
 import re
+import threading
 import time
 
 import botocore.exceptions
 import pytest
 import requests
 from confluent_kafka.serialization import MessageField, SerializationContext
+from pyiceberg.manifest import ManifestContent
 from stack import clients, records
 from stack.isk import Isk
 from stack.lake import BUCKET, Lake
@@ -181,6 +184,50 @@ def test_the_store_fails_in_the_middle_of_a_scan(merged, mood):
     assert re.search(NAMED + "|\\.avro cannot be shown", answer.json()["error"]["message"]), answer.text
     print(f"a plan: {answer.status_code} {answer.json()['error']['message']}")
     merged.recovers(merged.by_pyiceberg, merged.by_duckdb)
+
+
+def test_rows_move_while_others_load(merged):
+    """Loads learn from each other what cold covers: none leaves rows out that moved after it had asked for cold's snapshot."""
+    merged.deeds.move()
+    steps, each = 40, 5
+    merged.produce(steps * each)
+    moving = merged.deeds.cold_table()
+    rows = merged.deeds.pyiceberg.load(f"hotset.{TOPIC}$unmoved").scan().to_arrow().sort_by("kafka_offset")
+    done, seen = threading.Event(), []
+
+    def look():
+        """Where cold's rows end and where hot's begin."""
+        while not done.is_set():
+            table = merged.load()
+            offset = table.schema().find_field("kafka_offset").field_id
+            cold, hot = 0, [merged.rows]
+            for manifest in table.current_snapshot().manifests(table.io):
+                if BUCKET in manifest.manifest_path:
+                    cold += manifest.added_rows_count + manifest.existing_rows_count
+                elif manifest.content == ManifestContent.DATA:
+                    bounds = [entry.data_file.lower_bounds[offset] for entry in manifest.fetch_manifest_entry(table.io)]
+                    hot += [int.from_bytes(bound, "little") for bound in bounds]
+            seen.append((cold, min(hot)))
+
+    # A snapshot's list of manifests comes after the next one's, at times.
+    merged.store.lie("late", of="/snap-")
+    try:
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            looks = [pool.submit(look) for _ in range(6)]
+            try:
+                for step in range(steps):
+                    moving.append(rows.slice(step * each, each))
+            finally:
+                done.set()
+            for one in looks:
+                one.result()
+    finally:
+        told = merged.store.be_honest()
+    merged.deeds.pair.moved([("kafka_offset", "<", merged.rows)])
+    between = [ends for ends in seen if merged.rows - steps * each < ends[0] < merged.rows]
+    assert told and between, (told, seen)
+    assert all(cold_ends == hot_begins for cold_ends, hot_begins in seen), sorted(set(seen))
+    merged.recovers(merged.by_pyiceberg)
 
 
 @pytest.mark.parametrize("mood", ["dead", "slow", "broken", "html", "no schema"])

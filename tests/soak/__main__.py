@@ -41,7 +41,7 @@ allow = "read"
 SETTINGS = {
     "ISK_AUTH_TOKEN_SECONDS": "60",
     "ISK_AUTH_KEY_SECONDS": "60",
-    "ISK_CACHE_BYTES": str(8 * 1024 * 1024),
+    "ISK_CACHE_BYTES": str(5 * 1024 * 1024),
     "ISK_METADATA_RETENTION_SECONDS": "120",
     "ISK_HISTORY_KEEP_SECONDS": "60",
     "ISK_FOLLOW_TOPICS": "evolving",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import http.server
+import random
 import threading
 import time
 import urllib.parse
@@ -71,6 +72,8 @@ class Liar:
                     return
                 if mood == "slow":
                     time.sleep(4)
+                if mood == "late":
+                    time.sleep(random.uniform(0, 1))
                 with contextlib.closing(http.client.HTTPConnection(*liar._upstream, timeout=30)) as real:
                     try:
                         real.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)

@@ -62,14 +62,33 @@ impl Coverages {
         Ok(list)
     }
 
+    /// What is known to be covered before a cold table is looked at.
+    pub(crate) async fn known(
+        &self,
+        topic: TopicId,
+        table: Uuid,
+    ) -> Result<Arc<Covered>, ServiceError> {
+        let name = BookName { topic, table };
+        let shelf = self.books.get_with(name, Arc::default);
+        let mut place = shelf.lock().await;
+        let book = self.take(&mut place, name)?;
+        let covered = Arc::clone(&book.covered);
+        *place = Some(book);
+        Ok(covered)
+    }
+
     /// What the cold table covers of the topic, as of its current snapshot. What was not seen before
     /// is looked at now, and goes on to be looked at when the caller leaves.
+    ///
+    /// `known` is what was known before the table was asked for. `None` where others have learnt more since: maybe of a
+    /// later snapshot, whose rows this one does not hold.
     pub(crate) async fn of(
         self: &Arc<Self>,
         topic: &TopicDescription,
         cold: &Arc<ColdView>,
         store: &ColdStore,
-    ) -> Result<Arc<Covered>, ServiceError> {
+        known: Arc<Covered>,
+    ) -> Result<Option<Arc<Covered>>, ServiceError> {
         let (this, cold, store) = (Arc::clone(self), Arc::clone(cold), store.clone());
         let name = BookName { topic: topic.id, table: cold.uuid };
         let title = BookTitle { topic: topic.name.to_string(), table: cold.name.clone() };
@@ -77,37 +96,43 @@ impl Coverages {
             let shelf = this.books.get_with(name, Arc::default);
             let mut place = shelf.lock().await;
             let mut book = this.take(&mut place, name)?;
+            if !known.is(&book.covered) {
+                *place = Some(book);
+                return Ok(None);
+            }
             let learnt = this.learn(name, &mut book, &cold, &store).await;
             let entitled = book.entitle(&this.case, name, title);
             let covered = Arc::clone(&book.covered);
             *place = Some(book);
             learnt.and(entitled)?;
             this.own(name.topic, &cold, &covered)?;
-            Ok(covered)
+            Ok(Some(covered))
         });
         learning
             .await
             .unwrap_or_else(|e| Err(ServiceError::Internal(format!("learning coverage: {e}"))))
     }
 
-    /// Notes what lies before the boundary that `seen` has, in these partitions, by Kafka's order.
+    /// Notes what lies before the boundary that `seen` has, in these partitions, by Kafka's order. `None` where others have
+    /// learnt more than `seen` since, as in [`Self::of`].
     pub(crate) async fn bound(
         &self,
         topic: TopicId,
         cold: &ColdView,
-        seen: &Covered,
+        seen: &Arc<Covered>,
         bounded: Vec<KafkaPartition>,
         ranges: Ranges,
-    ) -> Result<Arc<Covered>, ServiceError> {
+    ) -> Result<Option<Arc<Covered>>, ServiceError> {
         let name = BookName { topic, table: cold.uuid };
         let shelf = self.books.get_with(name, Arc::default);
         let mut place = shelf.lock().await;
         let mut book = self.take(&mut place, name)?;
-        let mut learnt = Learnt::of(&book);
-        // What lies before a boundary lies before a later one too, but that one has more before it.
-        if book.covered.before == seen.before {
-            learnt.covered.bounded.extend(bounded);
+        if !seen.is(&book.covered) {
+            *place = Some(book);
+            return Ok(None);
         }
+        let mut learnt = Learnt::of(&book);
+        learnt.covered.bounded.extend(bounded);
         let new = ranges.into_iter().filter(|&(p, range)| !book.covered.has(p, range));
         for (partition, range) in new.collect::<Vec<_>>() {
             learnt.covered.insert(partition, range);
@@ -119,7 +144,7 @@ impl Coverages {
         *place = Some(book);
         kept?;
         self.own(topic, cold, &covered)?;
-        Ok(covered)
+        Ok(Some(covered))
     }
 
     /// The book on its shelf, with what other replicas have learnt since, or as it was before the last restart.

@@ -75,6 +75,12 @@ impl Covered {
         Self { offsets, before, ..Self::default() }
     }
 
+    /// Whether both cover the same.
+    pub(crate) fn is(self: &Arc<Self>, other: &Arc<Self>) -> bool {
+        let of = |covered: &Self| (covered.before, covered.bounded.clone());
+        Arc::ptr_eq(self, other) || (of(self) == of(other) && self.offsets == other.offsets)
+    }
+
     /// Whether nothing is covered.
     pub(crate) fn is_empty(&self) -> bool {
         self.before.is_none() && self.offsets.values().all(OffsetSet::is_empty)

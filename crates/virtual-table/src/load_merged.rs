@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use iceberg::spec::SchemaRef;
+use iceberg::spec::{ManifestFile, SchemaRef};
 use isk_coldset::Upstream;
 use isk_kafka::TopicDescription;
 use isk_model::{
@@ -24,6 +24,16 @@ use crate::load_table::bucket_of;
 use crate::plan::View;
 use crate::service::Service;
 use crate::topics::kafka_error;
+
+/// How often a cold table is looked at that changes each time.
+const LOOKS: usize = 10;
+
+/// A cold table as it was at one moment.
+struct LookedAt {
+    cold: Arc<ColdView>,
+    manifests: Arc<Vec<ManifestFile>>,
+    covered: Arc<Covered>,
+}
 
 impl Service {
     /// The upstream catalog; an error where none is configured.
@@ -82,25 +92,12 @@ impl Service {
             (None, View::Unmoved) => return Ok(None),
             _ => self.upstream()?,
         };
-        let begun = Instant::now();
-        let cold = match self.cold_view(upstream, &self.tables.table_of(&topic.name)).await {
-            Ok(cold) => cold,
+        let looked = match self.look_at_cold(upstream, topic, offsets).await {
+            Ok(looked) => looked,
             Err(ServiceError::NoSuchTable { .. }) if *view == View::Unmoved => return Ok(None),
             Err(error) => return Err(error),
         };
-        let asked = begun.elapsed();
-        let manifests = match cold.current() {
-            Some(snapshot) => self.coverages.manifests(&cold, snapshot, upstream.store()).await?,
-            None => Arc::default(),
-        };
-        let listed = begun.elapsed();
-        let covered = self.coverages.of(topic, &cold, upstream.store()).await?;
-        tracing::debug!(
-            table = %cold.name, asked_us = asked.as_micros(),
-            listed_us = listed.saturating_sub(asked).as_micros(),
-            learnt_us = begun.elapsed().saturating_sub(listed).as_micros(), "looked at cold"
-        );
-        let covered = self.bounded(topic, &cold, covered, offsets).await?;
+        let LookedAt { cold, manifests, covered } = looked;
         if cold.columns.is_none() && !manifests.is_empty() && covered.is_empty() {
             return Err(ServiceError::Unsupported {
                 what: format!("cold table {} beside topic {}", cold.name, topic.name),
@@ -144,20 +141,68 @@ impl Service {
         Ok(Some(Beside { table_uuid: cold.uuid, covered, merged, properties }))
     }
 
+    /// A cold table and what it covers.
+    ///
+    /// All loads share what is known to be covered. While this one was asking for the table, rows may have moved, and another
+    /// load may have learnt of it first: they are covered, and this one's snapshot does not hold them. So what is known
+    /// must be the same before and after, but for what this very snapshot adds; else the table is asked for again.
+    async fn look_at_cold(
+        &self,
+        upstream: &Upstream,
+        topic: &TopicDescription,
+        offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
+    ) -> Result<LookedAt, ServiceError> {
+        let table = self.tables.table_of(&topic.name);
+        for _ in 0..LOOKS {
+            let begun = Instant::now();
+            let known = match self.cold_views.get(table.as_str()) {
+                Some(seen) => Some((seen.uuid, self.coverages.known(topic.id, seen.uuid).await?)),
+                None => None,
+            };
+            let cold = self.cold_view(upstream, &table).await?;
+            let asked = begun.elapsed();
+            let manifests = match cold.current() {
+                Some(snapshot) => {
+                    self.coverages.manifests(&cold, snapshot, upstream.store()).await?
+                }
+                None => Arc::default(),
+            };
+            let listed = begun.elapsed();
+            let known = known.filter(|(uuid, _)| *uuid == cold.uuid);
+            let known = known.map(|(_, known)| known).unwrap_or_default();
+            let covered = self.coverages.of(topic, &cold, upstream.store(), known).await?;
+            tracing::debug!(
+                table = %cold.name, asked_us = asked.as_micros(),
+                listed_us = listed.saturating_sub(asked).as_micros(),
+                learnt_us = begun.elapsed().saturating_sub(listed).as_micros(),
+                again = covered.is_none(), "looked at cold"
+            );
+            let Some(covered) = covered else { continue };
+            if let Some(covered) = self.bounded(topic, &cold, covered, offsets).await? {
+                return Ok(LookedAt { cold, manifests, covered });
+            }
+        }
+        Err(ServiceError::Unavailable {
+            what: format!("cold table {table}"),
+            reason: format!("rows were moved to it each of the {LOOKS} times it was looked at"),
+        })
+    }
+
     /// Asks Kafka what lies before the cold table's boundary, where that is not known yet. It is no more
-    /// than a way not to plan files without rows: behind it, rows are told by their own timestamps.
+    /// than a way not to plan files without rows: behind it, rows are told by their own timestamps. `None` where others have
+    /// learnt more of what is covered meanwhile.
     async fn bounded(
         &self,
         topic: &TopicDescription,
         cold: &ColdView,
         covered: Arc<Covered>,
         offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
-    ) -> Result<Arc<Covered>, ServiceError> {
-        let Some(Boundary(ms)) = covered.before else { return Ok(covered) };
+    ) -> Result<Option<Arc<Covered>>, ServiceError> {
+        let Some(Boundary(ms)) = covered.before else { return Ok(Some(covered)) };
         let ask = offsets.keys().filter(|partition| !covered.bounded.contains(partition));
         let ask: Vec<_> = ask.map(|&partition| (partition, ms)).collect();
         if ask.is_empty() {
-            return Ok(covered);
+            return Ok(Some(covered));
         }
         let found = self.kafka.offsets_for_times(&topic.name, &ask).await;
         let found = found.map_err(|e| kafka_error(&e))?;
@@ -227,7 +272,7 @@ impl Service {
         topic: &TopicDescription,
         columns: &TableSchema,
         cold: &ColdView,
-        manifests: Arc<Vec<iceberg::spec::ManifestFile>>,
+        manifests: Arc<Vec<ManifestFile>>,
     ) -> Result<Merged, ServiceError> {
         let mut known = self.coverages.fields(topic.id, cold.uuid)?;
         let both = loop {
