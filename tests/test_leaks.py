@@ -54,8 +54,19 @@ class Reads:
             return list(pool.map(work, range(count)))
 
     def whole(self):
-        bodies = self.at_once(lambda n: self.s3.get_object(Bucket=BUCKET, Key=self.keys[n])["Body"].read(), PARTITIONS)
+        bodies = self.at_once(lambda n: self.patiently(self.keys[n]), PARTITIONS)
         assert all(len(body) > COUNT * SIZE for body in bodies)
+
+    def patiently(self, key, **more):
+        """Asks again after a 503, as S3 clients do by themselves: a broker that is busy may take longer than the short time here."""
+        until = time.monotonic() + 30
+        while True:
+            try:
+                return self.s3.get_object(Bucket=BUCKET, Key=key, **more)["Body"].read()
+            except botocore.exceptions.ClientError as refused:
+                if refused.response["ResponseMetadata"]["HTTPStatusCode"] != 503 or time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
 
     def aborted(self, n):
         """Goes away before there is an answer, within its head, or within the body."""
@@ -98,15 +109,7 @@ class Reads:
         """What is held once files that nobody asks for are closed, and threads that have nothing to do have ended."""
         time.sleep(11)
         # Files are closed when the next one is asked for.
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            try:
-                self.s3.get_object(Bucket=BUCKET, Key=self.keys[0], Range="bytes=0-99")["Body"].read()
-                break
-            except botocore.exceptions.ClientError:
-                time.sleep(0.2)
-        else:
-            raise AssertionError("it does not find its broker again")
+        self.patiently(self.keys[0], Range="bytes=0-99")
         time.sleep(0.5)
         return Held.by(self.isk)
 

@@ -6,6 +6,7 @@ words); `WRONG` (an answer that is not what Kafka holds: the soak has failed).
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -58,9 +59,8 @@ def processes(clients: int) -> list[list[int]]:
 def run(service: Service, array: Any, numbers: list[int], seconds: float, out: str) -> None:
     """A process with a client for each number; what they saw goes to a file of JSON lines."""
     settled, until = Settled(array), time.time() + seconds
-    if KINDS[numbers[0] % 8] != Metadata.kind:
-        # In production they are on other machines: here they have what the servers leave of this one.
-        os.nice(10)
+    # In production they are on other machines: here those that scan have what the servers leave of this one.
+    _stand_alone(behind=0 if KINDS[numbers[0] % 8] == Metadata.kind else 10)
     with Path(out).open("a") as file:
 
         def note(one: dict) -> None:
@@ -73,6 +73,14 @@ def run(service: Service, array: Any, numbers: list[int], seconds: float, out: s
             thread.start()
         for thread in threads:
             thread.join()
+
+
+def _stand_alone(behind: int) -> None:
+    """Sets the process so far behind others. Linux shares cores among sessions before it looks at their processes."""
+    os.setsid()
+    os.nice(behind)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(behind))
 
 
 def _keep_asking(client: Client, until: float, tell: Callable[[dict], None]) -> None:

@@ -2,8 +2,8 @@
 
 use iceberg::spec::{FormatVersion, ManifestContentType, ManifestFile, ManifestList};
 use isk_model::{KafkaPartition, Offset, OffsetRange};
+use isk_outbound::chain;
 
-use crate::error::chain;
 use crate::{ColdStore, ColdsetError, manifest_counts, manifest_entries};
 
 /// A longer manifest or manifest list is refused, in bytes: parsed, it takes many times its length.

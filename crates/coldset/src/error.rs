@@ -65,18 +65,3 @@ impl ColdsetError {
         Self::Unavailable { what: what.into(), reason: reason.into() }
     }
 }
-
-/// An error with its causes: the text of the HTTP libraries stops at the first.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}

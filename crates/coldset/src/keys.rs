@@ -17,6 +17,9 @@ use crate::ColdsetError;
 /// been the same for so long.
 const SETTLED: Duration = Duration::from_millis(200);
 
+/// Files that are still changing after so many looks are left for the next request.
+const MOST_LOOKS: usize = 5;
+
 /// An access key, its secret, and the session token of temporary ones. `Debug` hides them.
 #[derive(Debug, Clone)]
 pub struct AccessKeys {
@@ -46,7 +49,15 @@ impl AccessKeys {
 /// Keys as they are now.
 pub(crate) struct CurrentKeys {
     keys: AccessKeys,
-    last: Mutex<Arc<AwsCredential>>,
+    seen: Mutex<Seen>,
+}
+
+/// What was read last.
+struct Seen {
+    /// These sign.
+    good: Arc<AwsCredential>,
+    /// These cannot, and that was said.
+    refused: Option<AwsCredential>,
 }
 
 impl fmt::Debug for CurrentKeys {
@@ -65,32 +76,48 @@ impl CurrentKeys {
                 "it or its session token holds a character that no header may have",
             ));
         }
-        Ok(Self { keys, last: Mutex::new(Arc::new(read)) })
+        let seen = Seen { good: Arc::new(read), refused: None };
+        Ok(Self { keys, seen: Mutex::new(seen) })
     }
 
     pub(crate) async fn get(&self) -> Arc<AwsCredential> {
-        let mut last = self.last.lock().await;
-        let mut read = self.keys.read();
-        if read == **last {
-            return Arc::clone(&last);
+        let mut seen = self.seen.lock().await;
+        let read = self.keys.read();
+        if read == *seen.good || seen.refused.as_ref() == Some(&read) {
+            return Arc::clone(&seen.good);
         }
-        while self.keys.files() > 1 {
+        match self.settled(read).await {
+            None => tracing::warn!(
+                "the files of the coldset's access keys keep changing; what the keys were before holds"
+            ),
+            Some(read) if can_sign(&read) => {
+                tracing::info!("the coldset's access keys have changed");
+                *seen = Seen { good: Arc::new(read), refused: None };
+            }
+            Some(read) => {
+                tracing::warn!(
+                    "the coldset's access keys hold a character that no header may have; what they were before holds"
+                );
+                seen.refused = Some(read);
+            }
+        }
+        Arc::clone(&seen.good)
+    }
+
+    /// The keys once all their files have stayed the same for a while; `None` where they do not.
+    async fn settled(&self, mut read: AwsCredential) -> Option<AwsCredential> {
+        if self.keys.files() <= 1 {
+            return Some(read);
+        }
+        for _ in 0..MOST_LOOKS {
             tokio::time::sleep(SETTLED).await;
             let again = self.keys.read();
             if again == read {
-                break;
+                return Some(read);
             }
             read = again;
         }
-        if can_sign(&read) {
-            tracing::info!("the coldset's access keys have changed");
-            *last = Arc::new(read);
-        } else {
-            tracing::warn!(
-                "the coldset's access keys hold a character that no header may have; what they were before holds"
-            );
-        }
-        Arc::clone(&last)
+        None
     }
 }
 
@@ -111,6 +138,8 @@ fn can_sign(keys: &AwsCredential) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use isk_outbound::SecretFile;
 
     use super::*;
@@ -140,6 +169,43 @@ mod tests {
         write("id", "no\nheader");
         let now = keys.get().await;
         assert_eq!((&*now.key_id, &*now.secret_key), ("new", "new-secret"));
+        // What was refused is known, and costs no time.
+        let begun = Instant::now();
+        keys.get().await;
+        assert!(begun.elapsed() < SETTLED, "{:?}", begun.elapsed());
         assert!(!format!("{keys:?} {:?}", keys.keys).contains("new"));
+
+        write("id", "newer");
+        assert_eq!(keys.get().await.key_id, "newer");
+    }
+
+    #[tokio::test]
+    async fn files_that_keep_changing_are_not_waited_for_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let open = |name: &str| Secret::File(SecretFile::open(&at(name)).unwrap());
+        std::fs::write(at("id"), "old").unwrap();
+        std::fs::write(at("secret"), "old-secret").unwrap();
+        let keys = AccessKeys { id: open("id"), secret: open("secret"), session_token: None };
+        let keys = CurrentKeys::new(keys, "s3.access-key-id").unwrap();
+        let (id, next) = (at("id"), at("next"));
+        let change = |n: u32| {
+            // At once: nobody reads a file that is half written.
+            std::fs::write(&next, format!("new-{n}")).unwrap();
+            std::fs::rename(&next, &id).unwrap();
+        };
+        change(0);
+        let changing = async {
+            for n in 1.. {
+                tokio::time::sleep(SETTLED / 4).await;
+                change(n);
+            }
+        };
+        tokio::select! {
+            now = keys.get() => assert_eq!(now.key_id, "old"),
+            () = changing => {}
+            () = tokio::time::sleep(SETTLED * 25) => panic!("it waits still"),
+        }
+        assert!(keys.get().await.key_id.starts_with("new-"));
     }
 }

@@ -8,8 +8,7 @@ use std::collections::HashMap;
 use apache_avro::types::Value;
 use apache_avro::{Reader, Schema};
 use iceberg::spec::ManifestFile;
-
-use crate::error::chain;
+use isk_outbound::chain;
 
 /// The property that Iceberg gives a record's field.
 const FIELD_ID: &str = "field-id";

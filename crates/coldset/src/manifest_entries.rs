@@ -5,10 +5,10 @@
 
 use apache_avro::Reader;
 use apache_avro::types::Value;
+use isk_outbound::chain;
 use serde::Deserialize;
 
 use crate::cold_files::{ColdFile, ColdFormat, FieldBounds};
-use crate::error::chain;
 
 /// The status of an entry whose file was taken out of the table.
 const DELETED: i64 = 2;

@@ -496,3 +496,74 @@ async fn a_renewed_credential_gets_a_token_of_its_own() {
     assert_eq!(stub.count(TOKENS), 3);
     assert_eq!(stub.asked().pop().unwrap().header("authorization"), "Bearer t3");
 }
+
+#[tokio::test]
+async fn a_token_holds_while_the_provider_does_not_know_the_new_credential() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("credential");
+    std::fs::write(&path, "id:one").unwrap();
+    let stub = Stub::start(|asked, before| match asked.path() {
+        TOKENS if before == 1 => json(401, r#"{"error":"invalid_client"}"#),
+        TOKENS => json(200, &format!(r#"{{"access_token":"t{before}","expires_in":3600}}"#)),
+        "/v1/config" => json(200, CONFIG),
+        _ => json(200, r#"{"identifiers":[]}"#),
+    })
+    .await;
+    let mut config = oauth(&stub);
+    let UpstreamAuth::OAuth2 { credential, .. } = &mut config.auth else { panic!() };
+    *credential = Secret::File(SecretFile::open(&path).unwrap());
+    let upstream = Upstream::new(&config).unwrap();
+    upstream.tables().await.unwrap();
+    std::fs::write(&path, "id:two").unwrap();
+    for _ in 0..3 {
+        upstream.tables().await.unwrap();
+        assert_eq!(stub.asked().pop().unwrap().header("authorization"), "Bearer t0");
+    }
+    assert_eq!(stub.count(TOKENS), 2, "the provider is left in peace for a while");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    upstream.tables().await.unwrap();
+    assert_eq!(stub.asked().pop().unwrap().header("authorization"), "Bearer t2");
+    assert_eq!(stub.count(TOKENS), 3);
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_renewed_holds_until_it_is_over() {
+    let stub = Stub::start(|asked, before| match asked.path() {
+        TOKENS if before == 0 => json(200, r#"{"access_token":"t","expires_in":5}"#),
+        TOKENS => json(503, "{}"),
+        "/v1/config" => json(200, CONFIG),
+        _ => json(200, r#"{"identifiers":[]}"#),
+    })
+    .await;
+    let upstream = Upstream::new(&oauth(&stub)).unwrap();
+    upstream.tables().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(4600)).await;
+    upstream.tables().await.unwrap();
+    assert_eq!(stub.count(TOKENS), 2);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let error = upstream.tables().await.unwrap_err();
+    assert!(matches!(error, ColdsetError::Unavailable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_silent_provider_waits_once() {
+    let stub = Stub::start(|asked, _| match asked.path() {
+        TOKENS => {
+            let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+            with(200, &[], axum::body::Body::from_stream(never))
+        }
+        _ => panic!("nothing may be asked without a token"),
+    })
+    .await;
+    let mut config = oauth(&stub);
+    config.request_timeout = Duration::from_millis(500);
+    let upstream = Upstream::new(&config).unwrap();
+    let begun = std::time::Instant::now();
+    let (a, b, c) = tokio::join!(upstream.ready(), upstream.ready(), upstream.ready());
+    for asked in [a, b, c] {
+        let error = asked.unwrap_err();
+        assert!(matches!(error, ColdsetError::Unavailable { .. }), "{error}");
+    }
+    assert!(begun.elapsed() < Duration::from_millis(1000), "{:?}", begun.elapsed());
+    assert_eq!(stub.count(TOKENS), 1);
+}

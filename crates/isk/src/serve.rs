@@ -10,7 +10,7 @@ use isk_catalog_http::{CatalogSettings, MoreMetrics, VendedS3};
 use isk_coldset::Upstream;
 use isk_kafka::{KafkaCluster, KafkaConfig, RegistryAuth, RegistryConfig, SchemaRegistry};
 use isk_listen::{Counters, Port, Tls};
-use isk_outbound::SecretFile;
+use isk_outbound::{Secret, SecretFile};
 use isk_s3_http::{ColdBuckets, Gateway, GatewayCredentials, GatewaySettings};
 use isk_traces::SpanCounters;
 use isk_virtual_table::{
@@ -271,19 +271,21 @@ pub fn registry(config: &Config) -> Result<Option<SchemaRegistry>> {
 
 fn registry_auth(settings: &Registry) -> Result<RegistryAuth> {
     let user = settings.username.clone();
-    let file = |path: &Option<PathBuf>| path.as_deref().map(SecretFile::open).transpose();
-    let password = settings.password.as_ref().map(|secret| secret.expose().to_owned());
-    let token = settings.token.as_ref().map(|secret| secret.expose().to_owned());
+    let file = |path: &Option<PathBuf>| {
+        let opened = path.as_deref().map(SecretFile::open).transpose();
+        opened.map(|file| file.map(Secret::File))
+    };
+    let password = settings.password.as_ref().map(|given| Secret::from(given.expose()));
+    let token = settings.token.as_ref().map(|given| Secret::from(given.expose()));
     match (user, password, file(&settings.password_file)?, token, file(&settings.token_file)?) {
         (None, None, None, None, None) => Ok(RegistryAuth::None),
-        (Some(user), Some(password), None, None, None) => {
+        (Some(user), Some(password), None, None, None)
+        | (Some(user), None, Some(password), None, None) => {
             Ok(RegistryAuth::Basic { user, password })
         }
-        (Some(user), None, Some(password), None, None) => {
-            Ok(RegistryAuth::BasicFile { user, password })
+        (None, None, None, Some(token), None) | (None, None, None, None, Some(token)) => {
+            Ok(RegistryAuth::Bearer(token))
         }
-        (None, None, None, Some(token), None) => Ok(RegistryAuth::Bearer(token)),
-        (None, None, None, None, Some(token)) => Ok(RegistryAuth::BearerFile(token)),
         _ => Err(anyhow!(
             "give username and password (or password_file), or token (or token_file), not both and not one half"
         )),

@@ -312,10 +312,12 @@ impl KafkaCluster {
             return error;
         }
         if let Some(reason) = admin.state().authentication_error().filter(|_| unanswered) {
+            admin.token_refused();
             return KafkaError::Authentication { brokers, reason };
         }
         match (failed.code, topic) {
             (code::AUTHENTICATION | code::SASL_AUTHENTICATION_FAILED, _) => {
+                admin.token_refused();
                 KafkaError::Authentication { brokers, reason: failed.text.clone() }
             }
             (code::TOPIC_AUTHORIZATION_FAILED | code::CLUSTER_AUTHORIZATION_FAILED, _) => {

@@ -239,3 +239,22 @@ impl KafkaError {
         }
     }
 }
+
+/// What is shown of somebody else's words, in characters.
+const SHOWN: usize = 200;
+
+/// A broker's or a provider's own words, made fit for an error.
+pub(crate) fn shown(words: &str) -> String {
+    words.chars().filter(|c| !c.is_control()).take(SHOWN).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_others_are_cut_and_hold_nothing_that_a_terminal_obeys() {
+        assert_eq!(shown("no such user\r\n\u{1b}[31m: ä"), "no such user[31m: ä");
+        assert_eq!(shown(&"ä".repeat(5000)).chars().count(), SHOWN);
+    }
+}

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use isk_model::{LeaderEpoch, Offset, OffsetRange, RecordBlock, TopicId, TopicPartition};
+use isk_threads::run_behind;
 use isk_traces::{Instrument, Span, span};
 use tokio::sync::mpsc;
 use tracing::field::Empty;
@@ -201,12 +202,16 @@ async fn run(
         let permit = cluster.pool().permit().await.map_err(|_| interrupted())?;
         let collector = Collector::new(cluster, tp, range, limits, headers, sender);
         let span = Span::current();
-        let read = tokio::task::spawn_blocking(move || {
+        let read = run_behind("fetch", move || {
             // The permit goes when the thread does, even if nobody waits for it any more.
             let _permit = permit;
             span.in_scope(|| read(collector))
         });
-        match read.await.map_err(|_| interrupted())? {
+        let read = read.await.map_err(|error| {
+            tracing::error!(topic = %tp.topic, partition = %tp.partition, %error, "records were not read");
+            interrupted()
+        });
+        match read? {
             Ok(()) => return confirm_topic(cluster, tp, range, limits).await,
             Err(Stop::Failed(error)) => return Err(error),
             Err(Stop::ReaderGone) => return Err(interrupted()),

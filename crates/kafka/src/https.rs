@@ -32,15 +32,3 @@ pub(crate) async fn body(
     }
     Ok(Some(body))
 }
-
-/// An error with its causes: reqwest's own text stops at the first.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}

@@ -155,6 +155,7 @@ impl Reader {
             });
         }
         if let Some(reason) = client.state().authentication_error() {
+            client.token_refused();
             return Err(self.authentication(reason).into());
         }
         if !patience.asked && patience.answered.elapsed() >= ASK_AFTER {

@@ -3,11 +3,14 @@
 //! They trust the system's authorities (those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, where these are set), and those
 //! that are configured for what they ask. All cryptography is `ring`'s.
 
+use std::sync::Once;
+
 use reqwest::{Certificate, ClientBuilder};
 use rustls::RootCertStore;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls_native_certs::load_native_certs;
 
 /// Why no client can be made.
 #[derive(Debug, thiserror::Error)]
@@ -31,14 +34,17 @@ pub enum NoClient {
 pub struct Authorities(Vec<CertificateDer<'static>>);
 
 impl Authorities {
-    /// The system's, and those of a PEM text. Reads the system's; those that cannot be read are left out.
+    /// The system's, and those of a PEM text. Reads the system's; those that cannot be read are left out, and the log
+    /// says so once.
     ///
     /// # Errors
     /// What is wrong with the PEM text.
     pub fn new(pem: Option<&[u8]>) -> Result<Self, NoClient> {
         has_cryptography();
-        let mut trusted = rustls_native_certs::load_native_certs().certs;
+        let found = load_native_certs();
+        let mut trusted = found.certs;
         trusted.retain(|certificate| check(certificate).is_ok());
+        tell_once(&found.errors, trusted.len());
         if let Some(pem) = pem {
             let named = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
             let named = named.map_err(|error| NoClient::NoPem(error.to_string()))?;
@@ -84,6 +90,32 @@ fn has_cryptography() {
     let _ = default_provider().install_default();
 }
 
+/// Says what is wrong with the system's authorities, of which so many are trusted: once, as clients are made often, and not
+/// before there is a log that takes it.
+fn tell_once(errors: &[rustls_native_certs::Error], trusted: usize) {
+    static TOLD: Once = Once::new();
+    let Some(reason) = trouble(errors, trusted) else { return };
+    if tracing::enabled!(tracing::Level::WARN) {
+        TOLD.call_once(|| {
+            tracing::warn!(
+                trusted,
+                reason,
+                "not all of the system's certificate authorities are known here, and TLS with those whom they vouch for \
+                 fails; check SSL_CERT_FILE and SSL_CERT_DIR where they are set, else install the system's certificates"
+            );
+        });
+    }
+}
+
+fn trouble(errors: &[rustls_native_certs::Error], trusted: usize) -> Option<String> {
+    match errors {
+        [] if trusted == 0 => Some("there are none".to_owned()),
+        [] => None,
+        [only] => Some(only.to_string()),
+        [first, more @ ..] => Some(format!("{first}, and {} more", more.len())),
+    }
+}
+
 fn check(certificate: &CertificateDer<'static>) -> Result<(), rustls::Error> {
     RootCertStore::empty().add(certificate.clone())
 }
@@ -101,6 +133,25 @@ mod tests {
         assert!(matches!(refused(begun), NoClient::NoPem(_)));
         let empty = format!("{begun}-----END CERTIFICATE-----\n");
         assert!(matches!(refused(&empty), NoClient::BadCertificate(1, _)));
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_systems_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |name: &str| {
+            let path = folder.path().join(name);
+            let found = rustls_native_certs::load_certs_from_paths(Some(&path), None);
+            trouble(&found.errors, found.certs.len())
+        };
+        assert!(read("missing").unwrap().contains("missing"));
+        std::fs::write(folder.path().join("other"), "no certificate").unwrap();
+        assert_eq!(read("other").unwrap(), "there are none");
+        let begun = "-----BEGIN CERTIFICATE-----\nMAAA\n";
+        std::fs::write(folder.path().join("cut"), begun).unwrap();
+        assert!(read("cut").unwrap().contains("PEM"));
+        std::fs::write(folder.path().join("whole"), format!("{begun}-----END CERTIFICATE-----\n"))
+            .unwrap();
+        assert!(read("whole").is_none());
     }
 
     #[test]

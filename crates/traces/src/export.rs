@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use isk_outbound::{Authorities, NoClient};
+use isk_outbound::{Authorities, NoClient, chain};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::collector::trace::v1::{
@@ -158,17 +158,19 @@ impl Exporting {
 }
 
 fn client(settings: &TraceSettings) -> Result<Client, InvalidSettings> {
-    let bad = |e: NoClient| InvalidSettings(format!("certificates: {}", chain(&e)));
-    let authorities = Authorities::new(settings.ca_pem.as_deref()).map_err(bad)?;
+    let authorities = Authorities::new(settings.ca_pem.as_deref())
+        .map_err(|e| InvalidSettings(format!("certificates: {}", chain(&e))))?;
+    let unmade =
+        |e: NoClient| InvalidSettings(format!("no HTTP client can be made: {}", chain(&e)));
     let builder = authorities
         .client()
-        .map_err(bad)?
+        .map_err(unmade)?
         .user_agent(concat!("isk/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(settings.timeout.min(Duration::from_secs(5)))
         .timeout(settings.timeout)
         // A redirect may lead keys astray, and turns a POST into a GET.
         .redirect(reqwest::redirect::Policy::none());
-    builder.build().map_err(|e| bad(e.into()))
+    builder.build().map_err(|e| unmade(e.into()))
 }
 
 /// It may hold a password: an error does not repeat it.
@@ -355,16 +357,4 @@ impl Exporter {
         );
         self.told = Told { at: Some(Instant::now()), dropped, is_failing: true, unsaid: None };
     }
-}
-
-/// An error with its causes: reqwest's own text stops at the first.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

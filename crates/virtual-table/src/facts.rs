@@ -202,6 +202,9 @@ struct GrowingFacts {
 
 /// Bytes of facts held in memory, about.
 const MEMORY_BYTES: u64 = 64 << 20;
+/// How long they are held for nobody. A topic's growing end leaves facts behind with every new record that are of no use
+/// to any later plan.
+const IDLE: Duration = Duration::from_secs(300);
 
 /// All facts, by recipe. They are on disk before the first byte they describe is served: what was once
 /// served under a name must be known after a restart, or other bytes could follow under the same name.
@@ -235,7 +238,7 @@ impl FactBook {
             u32::try_from(2 * recipe.len() + 200 + columns * 150).unwrap_or(u32::MAX)
         };
         let memory = moka::sync::Cache::builder().weigher(weight).max_capacity(MEMORY_BYTES);
-        let memory = memory.build();
+        let memory = memory.time_to_idle(IDLE).build();
         let (writing, generations, changes, shared) = Default::default();
         Self { store, memory, writing, generations, changes, shared }
     }
@@ -365,6 +368,13 @@ impl FactBook {
         Ok(())
     }
 
+    /// Whether it is known that `key` names these bytes: [`Self::learn`] would wait for the disk to learn nothing.
+    pub(crate) fn knows(&self, key: &DataFileKey, encoding: &Encoding) -> bool {
+        self.get(&recipe(key)).is_some_and(|known| {
+            known.digest == encoding.digest && known.served.contains(&key.declared_size)
+        })
+    }
+
     /// Takes an encoding of `key` in.
     pub(crate) fn learn(
         &self,
@@ -373,12 +383,6 @@ impl FactBook {
         full: bool,
     ) -> Result<Result<(), BytesChanged>, ServiceError> {
         let declared = key.declared_size;
-        if let Some(known) = self.get(&recipe(key))
-            && known.digest == encoding.digest
-            && known.served.contains(&declared)
-        {
-            return Ok(Ok(()));
-        }
         let facts = self.change(key, encoding, full, |facts| {
             // What is dead is seen below: it may have died in another replica.
             let _ = facts.learn(encoding, declared);

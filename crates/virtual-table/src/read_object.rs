@@ -72,10 +72,13 @@ impl Service {
         let whole = match &key {
             ObjectKey::Data(key) => return self.read_data(view, key, range).await,
             ObjectKey::Delete(_) => Bytes::from_static(empty_delete_file()),
-            ObjectKey::Metadata { topic, columns, file } => self
-                .metadata
-                .get(&folder(topic, *columns), file)?
-                .ok_or_else(|| no_such_metadata(&key))?,
+            ObjectKey::Metadata { topic, columns, file } => {
+                let (metadata, folder) = (Arc::clone(&self.metadata), folder(topic, *columns));
+                let file = file.clone();
+                let read = tokio::task::spawn_blocking(move || metadata.get(&folder, &file)).await;
+                read.map_err(|e| ServiceError::Internal(format!("reading {key}: {e}")))??
+                    .ok_or_else(|| no_such_metadata(&key))?
+            }
         };
         let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(whole.len());
         let start = usize::try_from(range.start).unwrap_or(usize::MAX).min(end);
@@ -98,9 +101,7 @@ impl Service {
         let full = order.full;
         self.ahead.asked(&view, key);
         let file = self.encoded(&topic, order).await?;
-        self.facts.learn(key, &file.encoding, full)?.map_err(|_| {
-            gone(key, "Kafka's log cleaner or retention has changed its records".into())
-        })?;
+        self.learn(key, &file, full).await?;
         let layout = PaddedLayout::new(file.body_len, file.footer_len, key.declared_size);
         let layout = layout.map_err(|e| {
             if let Some(pin) = self.pinned(&topic) {
@@ -117,6 +118,26 @@ impl Service {
             .flatten();
         let segments: Vec<Segment> = layout.segments(range).collect();
         Ok(stream_segments(file, segments, reading))
+    }
+
+    /// Binds a name to the bytes of its file, on disk, before the first of them is served.
+    async fn learn(
+        &self,
+        key: &DataFileKey,
+        file: &Arc<EncodedFile>,
+        full: bool,
+    ) -> Result<(), ServiceError> {
+        if self.facts.knows(key, &file.encoding) {
+            return Ok(());
+        }
+        let (facts, learnt, file) = (Arc::clone(&self.facts), key.clone(), Arc::clone(file));
+        let learn = move || facts.learn(&learnt, &file.encoding, full);
+        match tokio::task::spawn_blocking(learn).await {
+            Ok(learnt) => learnt?.map_err(|_| {
+                gone(key, "Kafka's log cleaner or retention has changed its records".into())
+            }),
+            Err(error) => Err(ServiceError::Internal(format!("facts of {key}: {error}"))),
+        }
     }
 
     /// What a reader wants of a name that was planned.

@@ -11,6 +11,7 @@ use futures::future::{BoxFuture, Shared};
 use isk_kafka::{FetchLimits, KafkaCluster};
 use isk_model::{DataFileKey, TopicPartition};
 use isk_parquet_file::RenderProfile;
+use isk_threads::{NotDone, run_behind};
 use isk_traces::{Instrument, Span, count, root, span};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::field::Empty;
@@ -351,18 +352,20 @@ impl Renders {
                 }
             }
         };
-        self.facts.prove(&order.key, &made.encoding, order.full)?;
         let claim = match order.errand {
             Errand::Read | Errand::Follow | Errand::Join | Errand::Ahead => Claim::Oldest,
             Errand::Prove(_) => Claim::FreeRoom,
         };
-        let (cache, recipe) = (Arc::clone(&self.cache), recipe.to_owned());
+        let (cache, facts) = (Arc::clone(&self.cache), Arc::clone(&self.facts));
+        let (recipe, key, full) = (recipe.to_owned(), order.key.clone(), order.full);
         let kept = tokio::task::spawn_blocking(move || {
             let Made { file, path, body_len, footer_len, encoding } = made;
-            cache.keep(&recipe, file, path, (body_len, footer_len, encoding), claim)
+            facts.prove(&key, &encoding, full)?;
+            let parts = (body_len, footer_len, encoding);
+            cache.keep(&recipe, file, path, parts, claim).map_err(|e| cache.failed(&e))
         });
         match kept.await {
-            Ok(kept) => kept.map(Some).map_err(|e| self.cache.failed(&e)),
+            Ok(kept) => kept.map(Some),
             Err(e) => Err(ServiceError::Internal(format!("keeping a file panicked: {e}"))),
         }
     }
@@ -390,11 +393,16 @@ impl Renders {
         };
         let (cache, profile) = (Arc::clone(&self.cache), self.profile.clone());
         let span = Span::current();
-        let made = tokio::task::spawn_blocking(move || {
-            span.in_scope(|| job.run(blocks, &cache, &profile))
-        });
+        let made =
+            run_behind("encode", move || span.in_scope(|| job.run(blocks, &cache, &profile)));
         made.await.unwrap_or_else(|e| {
-            Err(ServiceError::Internal(format!("encoding panicked: {e}")).into())
+            Err(match e {
+                NotDone::NoThread(_) => {
+                    ServiceError::Unavailable { what: "encoding".into(), reason: e.to_string() }
+                }
+                NotDone::Panicked => ServiceError::Internal(format!("encoding {}: {e}", order.key)),
+            }
+            .into())
         })
     }
 

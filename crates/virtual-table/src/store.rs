@@ -17,6 +17,7 @@ use redb::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::api::ServiceError;
 
@@ -112,6 +113,7 @@ pub(crate) struct Store {
     /// Whether the disk has failed the database since it was opened.
     failed: AtomicBool,
     soon: Mutex<Soon>,
+    settling: Mutex<()>,
 }
 
 /// The database, unless it could not be opened again, and when that was last tried.
@@ -157,6 +159,7 @@ impl Store {
             db: Mutex::new(Opened { db: Some(Arc::new(db)), tried: Instant::now() }),
             failed: AtomicBool::new(false),
             soon: Mutex::default(),
+            settling: Mutex::default(),
         })
     }
 
@@ -260,9 +263,18 @@ impl Store {
         if changes.0.is_empty() { Ok(()) } else { self.write(changes, Durability::None) }
     }
 
-    /// Waits until all that was put is on disk.
+    /// Waits until all that was put is on disk. Those who come while others wait for the disk are done with the next
+    /// time it is waited for, all together.
     pub(crate) fn settle(&self) -> Result<(), ServiceError> {
-        if self.soon().waiting.is_empty() {
+        let put = {
+            let soon = self.soon();
+            if soon.waiting.is_empty() {
+                return Ok(());
+            }
+            soon.put
+        };
+        let _one_at_a_time = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.soon().settled >= put {
             return Ok(());
         }
         self.write(&Changes::default(), Durability::Immediate)
@@ -274,7 +286,7 @@ impl Store {
     }
 
     fn write(&self, changes: &Changes, durability: Durability) -> Result<(), ServiceError> {
-        self.with("writing", |db| self.commit(db, changes, durability))
+        waiting(|| self.with("writing", |db| self.commit(db, changes, durability)))
     }
 
     fn commit(
@@ -380,13 +392,22 @@ impl Store {
         kind: Kind,
         keep: impl Fn(&T) -> bool,
     ) -> Result<(), ServiceError> {
-        self.with("sweeping", |db| {
+        let sweep = |db: &Database| {
             let tx = db.begin_write()?;
             tx.open_table(kind.table())?
                 .retain(|_, bytes| serde_json::from_slice(bytes).is_ok_and(|value| keep(&value)))?;
             tx.commit()?;
             Ok(())
-        })
+        };
+        waiting(|| self.with("sweeping", sweep))
+    }
+}
+
+/// Does what waits for the disk, and for others who do. One of tokio's workers leaves what else it has to do to others.
+fn waiting<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 

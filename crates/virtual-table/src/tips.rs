@@ -116,7 +116,9 @@ impl Tips {
             }
         }
         tip.proven = Some((log.last_stable, look.at));
-        if changed { self.keep(&look.topic, partition, &tip.cuts) } else { Ok(()) }
+        let cuts = changed.then(|| tip.cuts.clone());
+        drop(topics);
+        self.keep(&look.topic, partition, cuts)
     }
 
     /// The pieces that are to be encoded as one next.
@@ -140,7 +142,9 @@ impl Tips {
         let mut topics = self.lock();
         let tip = topics.get_mut(&place(topic)).and_then(|tips| tips.get_mut(&partition));
         let Some(tip) = tip else { return Ok(()) };
-        if tip.cuts.join(range) { self.keep(topic, partition, &tip.cuts) } else { Ok(()) }
+        let cuts = tip.cuts.join(range).then(|| tip.cuts.clone());
+        drop(topics);
+        self.keep(topic, partition, cuts)
     }
 
     /// How old the end is that was proven longest ago, of all partitions followed.
@@ -155,12 +159,15 @@ impl Tips {
         self.lock().remove(&place(topic));
     }
 
+    /// Keeps cuts that have changed. Every load looks at the tips, so none waits for this: it may come late, or behind
+    /// what changed later. Cuts that are lost cost no more than an encoding.
     fn keep(
         &self,
         topic: &TopicDescription,
         partition: KafkaPartition,
-        cuts: &Cuts,
+        cuts: Option<Cuts>,
     ) -> Result<(), ServiceError> {
+        let Some(cuts) = cuts else { return Ok(()) };
         let ends: Vec<i64> = cuts.iter().map(|cut| cut.0).collect();
         self.store.put(Kind::Cuts, &format!("{}{}", prefix(topic), partition.0), &ends)
     }

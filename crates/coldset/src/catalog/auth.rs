@@ -1,11 +1,12 @@
 //! Who we are to the upstream catalog: tokens that are renewed, requests that are signed.
 
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderValue};
-use isk_outbound::Secret;
+use isk_outbound::{Secret, chain};
 use object_store::aws::AwsAuthorizer;
 use object_store::client::{HttpRequest, HttpRequestBody};
 use reqwest::{Method, StatusCode, Url};
@@ -13,12 +14,17 @@ use tokio::sync::Mutex;
 
 use super::wire::{TokenAnswer, TokenError};
 use super::{bounded, words};
-use crate::error::chain;
 use crate::keys::CurrentKeys;
 use crate::{ColdsetConfig, ColdsetError, UpstreamAuth};
 
 /// How long a token serves whose server does not say.
 const DEFAULT_LIFE: Duration = Duration::from_secs(3600);
+
+/// A token that lives longer is renewed all the same.
+const LONGEST_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long the token endpoint is left in peace after it gave none.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A token answer is small.
 const MAX_TOKEN_ANSWER: usize = 256 << 10;
@@ -40,8 +46,17 @@ pub(super) struct OAuth2 {
     credential: Secret,
     /// What is asked for besides.
     asked: Vec<(&'static str, String)>,
-    /// Held while a token is fetched, so that many requests ask for one.
-    token: Mutex<Option<Token>>,
+    kept: std::sync::Mutex<Kept>,
+    /// Held while a token is fetched: many requests ask for one, and who waited finds what came of it in `kept`.
+    fetching: Mutex<()>,
+}
+
+/// What is known just now.
+#[derive(Default)]
+struct Kept {
+    token: Option<Token>,
+    /// Why no token came when one was last asked for.
+    failed: Option<Failed>,
 }
 
 struct Token {
@@ -49,6 +64,20 @@ struct Token {
     /// What it was got with.
     form: String,
     renew_at: Instant,
+    expires: Instant,
+}
+
+impl Token {
+    fn is_over(&self) -> bool {
+        self.expires <= Instant::now()
+    }
+}
+
+struct Failed {
+    at: Instant,
+    /// What was asked with: with another credential it may go well.
+    form: String,
+    error: ColdsetError,
 }
 
 pub(super) struct SigV4 {
@@ -82,7 +111,8 @@ impl Auth {
                     token_uri: super::http_url("oauth2-server-uri", text)?,
                     credential: credential.clone(),
                     asked: asked.collect(),
-                    token: Mutex::new(None),
+                    kept: std::sync::Mutex::default(),
+                    fetching: Mutex::default(),
                 }))
             }
             UpstreamAuth::SigV4 { region, name, keys } => Self::SigV4(Box::new(SigV4 {
@@ -116,7 +146,7 @@ impl Auth {
     }
 
     /// After a 401: whether asking again, with a new token, may help.
-    pub(super) async fn renew(&self, refused: &HeaderMap) -> bool {
+    pub(super) fn renew(&self, refused: &HeaderMap) -> bool {
         let oauth = match self {
             Self::OAuth2(oauth) => oauth,
             // Its file may have changed meanwhile.
@@ -126,10 +156,10 @@ impl Auth {
             }
             Self::None | Self::SigV4(_) => return false,
         };
-        let mut token = oauth.token.lock().await;
+        let mut kept = oauth.kept();
         // Somebody else may have renewed it meanwhile.
-        if token.as_ref().is_some_and(|t| refused.get(AUTHORIZATION) == Some(&t.header)) {
-            *token = None;
+        if kept.token.as_ref().is_some_and(|t| refused.get(AUTHORIZATION) == Some(&t.header)) {
+            kept.token = None;
         }
         true
     }
@@ -151,23 +181,90 @@ impl OAuth2 {
         form.finish()
     }
 
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The token, where there is no reason to ask for another.
+    fn current(&self, form: &str) -> Option<HeaderValue> {
+        let kept = self.kept();
+        let current = |t: &&Token| t.form == form && Instant::now() < t.renew_at;
+        kept.token.as_ref().filter(current).map(|t| t.header.clone())
+    }
+
+    /// The token while it is not over, whatever it was got with.
+    fn unexpired(&self) -> Option<HeaderValue> {
+        let kept = self.kept();
+        kept.token.as_ref().filter(|t| !t.is_over()).map(|t| t.header.clone())
+    }
+
+    /// Why no token came, where one was asked for since then, or only just.
+    fn failure(&self, form: &str, since: Instant) -> Option<ColdsetError> {
+        let kept = self.kept();
+        let holds = |f: &&Failed| f.form == form && (f.at >= since || f.at.elapsed() < PAUSE);
+        kept.failed.as_ref().filter(holds).map(|f| f.error.clone())
+    }
+
+    /// A token that is not over. While no other is to be had (a new credential may be in its file before the
+    /// provider knows it), the one that was got before serves to its end.
     async fn token(&self, client: &reqwest::Client) -> Result<HeaderValue, ColdsetError> {
-        let mut token = self.token.lock().await;
-        let form = self.form();
-        let good = |t: &&Token| t.form == form && Instant::now() < t.renew_at;
-        if let Some(token) = token.as_ref().filter(good) {
-            return Ok(token.header.clone());
+        let came = Instant::now();
+        if let Some(token) = self.current(&self.form()) {
+            return Ok(token);
         }
-        let fresh = match self.fetch(client, form.clone()).await {
-            // The credential's file may have changed meanwhile.
-            Err(ColdsetError::Refused { .. }) if self.form() != form => {
-                self.fetch(client, self.form()).await?
-            }
-            fetched => fetched?,
+        let _one_at_a_time = match self.fetching.try_lock() {
+            Ok(turn) => turn,
+            // Somebody asks already: only who has none waits for what comes of it.
+            Err(_) => match self.unexpired() {
+                Some(token) => return Ok(token),
+                None => self.fetching.lock().await,
+            },
         };
-        let header = fresh.header.clone();
-        *token = Some(fresh);
-        Ok(header)
+        let form = self.form();
+        if let Some(token) = self.current(&form) {
+            return Ok(token);
+        }
+        if let Some(error) = self.failure(&form, came) {
+            return self.unexpired().ok_or(error);
+        }
+        let renewed = self.renewed(client, form).await;
+        renewed.or_else(|error| self.unexpired().ok_or(error))
+    }
+
+    /// Asks for a token, and keeps what comes of it.
+    async fn renewed(
+        &self,
+        client: &reqwest::Client,
+        mut form: String,
+    ) -> Result<HeaderValue, ColdsetError> {
+        let mut fetched = self.fetch(client, form.clone()).await;
+        // The credential's file may have changed meanwhile.
+        let now = self.form();
+        if matches!(fetched, Err(ColdsetError::Refused { .. })) && now != form {
+            form = now;
+            fetched = self.fetch(client, form.clone()).await;
+        }
+        let mut kept = self.kept();
+        match fetched {
+            Ok(token) => {
+                if kept.failed.take().is_some() {
+                    tracing::info!("the upstream catalog's token endpoint gives tokens again");
+                }
+                Ok(kept.token.insert(token).header.clone())
+            }
+            Err(error) => {
+                // Where none holds, the request fails and says so.
+                let holds = kept.token.as_ref().is_some_and(|t| !t.is_over());
+                if kept.failed.is_none() && holds {
+                    tracing::warn!(
+                        %error,
+                        "the upstream catalog's token is not renewed; the one before holds until it is over"
+                    );
+                }
+                kept.failed = Some(Failed { at: Instant::now(), form, error: error.clone() });
+                Err(error)
+            }
+        }
     }
 
     async fn fetch(&self, client: &reqwest::Client, form: String) -> Result<Token, ColdsetError> {
@@ -193,11 +290,10 @@ impl OAuth2 {
         })?;
         let header = bearer(&answer.access_token)
             .ok_or_else(|| ColdsetError::unreadable(&what, "its token fits in no header"))?;
-        let life = answer.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs);
+        let life = answer.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs).min(LONGEST_LIFE);
         // A minute early, but never more than a tenth of its life.
         let early = (life / 10).min(Duration::from_secs(60));
-        let life = life.saturating_sub(early).min(Duration::from_secs(30 * 24 * 3600));
-        Ok(Token { header, form, renew_at: asked + life })
+        Ok(Token { header, form, renew_at: asked + (life - early), expires: asked + life })
     }
 }
 

@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
-use isk_outbound::{Authorities, NoClient};
+use isk_outbound::{Authorities, NoClient, chain};
 use isk_traces::{Instrument, count, span, start_of};
 use reqwest::{Method, StatusCode, Url};
 use tracing::field::Empty;
 
 use super::auth::Auth;
-use crate::error::chain;
 use crate::{ColdsetConfig, ColdsetError};
 
 /// How often a request is sent at most.
@@ -46,18 +45,21 @@ pub(super) struct Answer {
 
 impl Http {
     pub(super) fn new(config: &ColdsetConfig, base: &Url) -> Result<Self, ColdsetError> {
-        let bad = |e: NoClient| ColdsetError::config("ca-file", chain(&e));
-        let authorities = Authorities::new(config.ca_pem.as_deref()).map_err(bad)?;
+        let authorities = Authorities::new(config.ca_pem.as_deref())
+            .map_err(|e| ColdsetError::config("ca-file", chain(&e)))?;
+        let unmade = |e: NoClient| {
+            ColdsetError::config("uri", format!("no HTTP client can be made: {}", chain(&e)))
+        };
         let builder = authorities
             .client()
-            .map_err(bad)?
+            .map_err(unmade)?
             .user_agent(concat!("isk/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(config.request_timeout.min(Duration::from_secs(5)))
             .timeout(config.request_timeout)
             // A redirect may lead credentials astray, and turns a POST into a GET.
             .redirect(reqwest::redirect::Policy::none());
         Ok(Self {
-            client: builder.build().map_err(|e| bad(e.into()))?,
+            client: builder.build().map_err(|e| unmade(e.into()))?,
             auth: Auth::new(config, base)?,
             headers: fixed_headers(config)?,
             timeout: config.request_timeout,
@@ -100,7 +102,7 @@ impl Http {
             // 419 is the interface's own word for an expired token.
             if matches!(answer.status.as_u16(), 401 | 419) && !renewed {
                 renewed = true;
-                if self.auth.renew(&full).await {
+                if self.auth.renew(&full) {
                     continue;
                 }
             }

@@ -8,10 +8,10 @@ use apache_avro::{Reader, Schema};
 use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use isk_model::{KafkaPartition, OffsetSet};
+use isk_outbound::chain;
 use tokio::sync::mpsc;
 
 use super::gather::Gather;
-use crate::error::chain;
 use crate::store::ByteStream;
 use crate::{ColdFile, ColdStore, ColdsetError, KafkaColumns, ObjectUri};
 

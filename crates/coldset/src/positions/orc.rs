@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::buf::Reader;
 use bytes::{Buf, Bytes};
 use isk_model::{KafkaPartition, OffsetSet};
+use isk_outbound::chain;
 use orc_rust::ArrowReaderBuilder;
 use orc_rust::compression::{Compression, Decompressor};
 use orc_rust::projection::ProjectionMask;
@@ -18,7 +19,6 @@ use tokio::runtime::Handle;
 
 use super::batch::{Source, gather_batch};
 use super::gather::Gather;
-use crate::error::chain;
 use crate::{ColdFile, ColdStore, ColdsetError, KafkaColumns};
 
 /// The attribute in which Iceberg gives a type its field id.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use isk_model::{KafkaPartition, OffsetSet};
+use isk_outbound::chain;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
@@ -20,7 +21,6 @@ use parquet::schema::types::{SchemaDescriptor, Type};
 
 use super::batch::{Source, gather_batch};
 use super::gather::Gather;
-use crate::error::chain;
 use crate::{ColdFile, ColdStore, ColdsetError, KafkaColumns};
 
 /// Most footers are read with their first request, in bytes.

@@ -3,10 +3,10 @@
 use std::future::Future;
 use std::time::Duration;
 
+use isk_outbound::chain;
 use object_store::Error;
 
 use crate::ColdsetError;
-use crate::error::chain;
 
 /// What an answer's own text may take in an error, in characters.
 const MAX_EXCERPT: usize = 300;

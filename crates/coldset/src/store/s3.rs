@@ -4,13 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use isk_outbound::Authorities;
+use isk_outbound::{Authorities, chain};
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
 use reqwest::Url;
 
 use super::Bucket;
-use crate::error::chain;
 use crate::keys::CurrentKeys;
 use crate::{ColdS3, ColdsetConfig, ColdsetError};
 

@@ -1,6 +1,9 @@
 //! Secrets of librdkafka's properties, from files: `sasl.password.file` in place of `sasl.password`.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
+use isk_outbound::SecretFile;
 
 use super::Config;
 
@@ -21,12 +24,9 @@ pub fn read(config: &mut Config) -> Result<()> {
         if properties.contains_key(*secret) {
             bail!("configuration keys kafka.{secret} and kafka.{key}: give one");
         }
-        let failed = || format!("configuration key \"kafka.{key}\": cannot read {path}");
-        let text = std::fs::read_to_string(&path).with_context(failed)?;
-        if text.trim().is_empty() {
-            bail!("configuration key \"kafka.{key}\": {path} is empty");
-        }
-        properties.insert((*secret).to_owned(), text.trim().to_owned());
+        let file = SecretFile::open(Path::new(&path))
+            .with_context(|| format!("configuration key \"kafka.{key}\""))?;
+        properties.insert((*secret).to_owned(), file.text());
         if ![PASSWORD_FILE, CLIENT_SECRET_FILE].contains(&key.as_str()) {
             properties.remove(&key);
         }

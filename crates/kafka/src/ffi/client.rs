@@ -166,6 +166,14 @@ impl Client {
         }
     }
 
+    /// The brokers do not take the token that it was last given here.
+    pub(crate) fn token_refused(&self) {
+        let given = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(tokens), Some(given)) = (&self.state.tokens, &*given) {
+            tokens.refused(given);
+        }
+    }
+
     pub(super) fn raw(&self) -> *mut rd::rd_kafka_t {
         self.rk.as_ptr()
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use isk_outbound::SecretFile;
+use isk_outbound::Secret;
 
 /// Who we are to the registry.
 #[derive(Clone, Default)]
@@ -16,27 +16,18 @@ pub enum RegistryAuth {
         /// The user, or an API key.
         user: String,
         /// The password, or the API key's secret.
-        password: String,
+        password: Secret,
     },
     /// A bearer token.
-    Bearer(String),
-    /// HTTP basic authentication with a password from a file.
-    BasicFile {
-        /// The user.
-        user: String,
-        /// The password's file.
-        password: SecretFile,
-    },
-    /// A bearer token from a file.
-    BearerFile(SecretFile),
+    Bearer(Secret),
 }
 
 impl fmt::Debug for RegistryAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "None",
-            Self::Basic { .. } | Self::BasicFile { .. } => "Basic([hidden])",
-            Self::Bearer(_) | Self::BearerFile(_) => "Bearer([hidden])",
+            Self::Basic { .. } => "Basic([hidden])",
+            Self::Bearer(_) => "Bearer([hidden])",
         })
     }
 }

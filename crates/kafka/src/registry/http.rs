@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use isk_outbound::Authorities;
+use isk_outbound::{Authorities, chain};
 use isk_traces::{Instrument, count, span};
 use reqwest::header::HeaderMap;
 use reqwest::{StatusCode, Url};
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tracing::field::Empty;
 
 use super::{RegistryAuth, RegistryConfig, RegistryError, RegistryMetrics};
-use crate::https::{self, chain};
+use crate::https;
 use crate::metrics::add;
 
 /// The registry's REST interface.
@@ -144,12 +144,10 @@ impl Http {
             .header("Accept", "application/vnd.schemaregistry.v1+json, application/json");
         let request = match &self.auth {
             RegistryAuth::None => request,
-            RegistryAuth::Basic { user, password } => request.basic_auth(user, Some(password)),
-            RegistryAuth::Bearer(token) => request.bearer_auth(token),
-            RegistryAuth::BasicFile { user, password } => {
+            RegistryAuth::Basic { user, password } => {
                 request.basic_auth(user, Some(password.text()))
             }
-            RegistryAuth::BearerFile(token) => request.bearer_auth(token.text()),
+            RegistryAuth::Bearer(token) => request.bearer_auth(token.text()),
         };
         let mut trace = HeaderMap::new();
         isk_traces::pass_on(&mut trace);
@@ -209,9 +207,10 @@ fn bases(config: &RegistryConfig) -> Result<(Vec<Url>, RegistryAuth), RegistryEr
         }
         if !url.username().is_empty() {
             if matches!(auth, RegistryAuth::None) {
+                let password = decoded(url.password().unwrap_or_default());
                 auth = RegistryAuth::Basic {
                     user: decoded(url.username()),
-                    password: decoded(url.password().unwrap_or_default()),
+                    password: isk_outbound::Secret::Given(password),
                 };
             }
             url.set_username("").map_err(|()| bad("it holds a user it cannot have"))?;
@@ -259,7 +258,7 @@ mod tests {
         let (bases, auth) = bases(&config).unwrap();
         assert_eq!(bases[0].as_str(), "http://registry:8081/apis/ccompat/v7/");
         let RegistryAuth::Basic { user, password } = auth else { panic!("no basic auth") };
-        assert_eq!((user.as_str(), password.as_str()), ("me", "p@ss"));
+        assert_eq!((user.as_str(), password.text().as_str()), ("me", "p@ss"));
         assert!(!format!("{config:?}").contains("p%40ss"));
     }
 

@@ -6,8 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
-/// What is shown of a provider's own words.
-const SHOWN: usize = 200;
+use crate::error::shown;
 
 /// Why an answer has no token.
 #[derive(Debug)]
@@ -71,7 +70,7 @@ fn life(json: &Value, token: &str) -> Option<Duration> {
 fn words(json: &Value, secret: &str) -> String {
     let said = ["error", "error_description"].into_iter().filter_map(|key| json.get(key)?.as_str());
     let said = said.collect::<Vec<_>>().join(": ").replace(secret, "[hidden]");
-    let said: String = said.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
+    let said = shown(&said);
     if said.is_empty() { said } else { format!(" ({said})") }
 }
 

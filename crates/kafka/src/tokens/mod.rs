@@ -13,9 +13,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use isk_outbound::chain;
+
 use crate::config::KafkaConfig;
 use crate::error::KafkaError;
-use crate::https::{self, chain};
+use crate::https;
 use answer::Unusable;
 use settings::Provider;
 pub(crate) use settings::{HTTPS, asks_for_tokens, is_of_tokens};
@@ -32,6 +34,7 @@ const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// A token, and how long it is good. It has no `Debug`: who has it is let in.
 pub(crate) struct Token {
     pub(crate) text: String,
+    asked: Instant,
     renew: Instant,
     pub(crate) expires: Instant,
 }
@@ -40,7 +43,7 @@ impl Token {
     fn new(text: String, life: Duration, asked: Instant) -> Self {
         let life = life.min(LONGEST_LIFE);
         let expires = asked + life - (life / 10).min(LONGEST_MARGIN);
-        Self { text, renew: asked + life / 4 * 3, expires }
+        Self { text, asked, renew: asked + life / 4 * 3, expires }
     }
 }
 
@@ -48,6 +51,8 @@ impl Token {
 #[derive(Default)]
 struct Kept {
     token: Option<Arc<Token>>,
+    /// Brokers do not take it, though it is not over.
+    refused: bool,
     failed: Option<(Instant, KafkaError)>,
 }
 
@@ -62,7 +67,7 @@ pub(crate) struct Tokens {
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Tokens").field(&self.provider.endpoint.as_str()).finish()
+        f.debug_tuple("Tokens").field(&self.provider.endpoint_shown()).finish()
     }
 }
 
@@ -75,9 +80,8 @@ impl Tokens {
         let Some(provider) = Provider::of(config)? else { return Ok(None) };
         // Half of the time a question may take: the other half is the brokers'.
         let timeout = config.request_timeout / 2;
-        let unmade = |e: &dyn std::error::Error| KafkaError::Config {
-            key: "https.ca.location".into(),
-            reason: format!("the client of the token endpoint cannot be made: {}", chain(e)),
+        let unmade = |e: &dyn std::error::Error| {
+            KafkaError::Create(format!("the HTTP client of the token endpoint: {}", chain(e)))
         };
         let http = https::builder(&provider.authorities, timeout, timeout)
             .map_err(|e| unmade(&e))?
@@ -105,7 +109,7 @@ impl Tokens {
     /// # Errors
     /// [`KafkaError::Token`].
     pub(crate) async fn ready(self: &Arc<Self>) -> Result<Arc<Token>, KafkaError> {
-        if let Some(held) = self.held(|token| token.expires) {
+        if let Some(held) = self.wanted(|token| token.expires) {
             return Ok(held);
         }
         let tokens = Arc::clone(self);
@@ -118,7 +122,7 @@ impl Tokens {
     /// # Errors
     /// [`KafkaError::Token`].
     pub(crate) fn token(&self) -> Result<Arc<Token>, KafkaError> {
-        self.held_or_asked(|token| token.expires)
+        self.wanted_or_asked(|token| token.expires)
     }
 
     /// A token with a good part of its life before it, if the provider gives one. It blocks while the provider is asked.
@@ -126,8 +130,18 @@ impl Tokens {
     /// # Errors
     /// [`KafkaError::Token`], where there is none that is still good, either.
     pub(crate) fn renewed(&self) -> Result<Arc<Token>, KafkaError> {
-        let renewed = self.held_or_asked(|token| token.renew);
-        renewed.or_else(|error| self.held(|token| token.expires).ok_or(error))
+        self.wanted_or_asked(|token| token.renew)
+    }
+
+    /// A broker does not take this token: roles may have been added later, or the provider's keys have changed. The next
+    /// login asks for another. A token that is younger than [`PAUSE`] is kept, so that brokers that take none do not make us
+    /// ask the provider at each login.
+    pub(crate) fn refused(&self, token: &Arc<Token>) {
+        let mut kept = lock(&self.kept);
+        let is_kept = kept.token.as_ref().is_some_and(|held| Arc::ptr_eq(held, token));
+        if is_kept && token.asked.elapsed() >= PAUSE {
+            kept.refused = true;
+        }
     }
 
     /// Why there is no token that is good, if that is so.
@@ -143,14 +157,26 @@ impl Tokens {
         kept.token.as_ref().filter(|token| Instant::now() < until(token)).map(Arc::clone)
     }
 
-    fn held_or_asked(&self, until: impl Fn(&Token) -> Instant) -> Result<Arc<Token>, KafkaError> {
-        if let Some(held) = self.held(&until) {
-            return Ok(held);
+    /// What is held, unless brokers refuse it.
+    fn wanted(&self, until: impl Fn(&Token) -> Instant) -> Option<Arc<Token>> {
+        if lock(&self.kept).refused { None } else { self.held(until) }
+    }
+
+    /// What is wanted, else what the provider gives; where it gives nothing, what is held: one broker may refuse what others
+    /// take.
+    fn wanted_or_asked(&self, until: impl Fn(&Token) -> Instant) -> Result<Arc<Token>, KafkaError> {
+        if let Some(wanted) = self.wanted(&until) {
+            return Ok(wanted);
         }
+        let asked = self.asked_once(until);
+        asked.or_else(|error| self.held(|token| token.expires).ok_or(error))
+    }
+
+    fn asked_once(&self, until: impl Fn(&Token) -> Instant) -> Result<Arc<Token>, KafkaError> {
         let came = Instant::now();
         let _one_at_a_time = lock(&self.asking);
-        if let Some(held) = self.held(until) {
-            return Ok(held);
+        if let Some(wanted) = self.wanted(until) {
+            return Ok(wanted);
         }
         if let Some((at, error)) = &lock(&self.kept).failed
             && (*at >= came || at.elapsed() < PAUSE)
@@ -164,6 +190,7 @@ impl Tokens {
                 if kept.failed.take().is_some() {
                     tracing::info!("the brokers' token endpoint gives tokens again");
                 }
+                kept.refused = false;
                 Ok(Arc::clone(kept.token.insert(Arc::new(token))))
             }
             Err(unusable) => {

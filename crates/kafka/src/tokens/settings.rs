@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use isk_outbound::{Authorities, SecretFile};
+use isk_outbound::{Authorities, Secret};
 use reqwest::Url;
 use rustls_native_certs::load_certs_from_paths;
 
@@ -51,9 +51,7 @@ pub(crate) fn asks_for_tokens(properties: &BTreeMap<String, String>) -> bool {
 pub(super) struct Provider {
     pub(super) endpoint: Url,
     pub(super) client_id: String,
-    secret: String,
-    /// Where the secret is renewed.
-    file: Option<SecretFile>,
+    secret: Secret,
     scope: Option<String>,
     pub(super) extensions: Vec<(String, String)>,
     /// Whom to believe that it is the provider; the system's authorities where none are named.
@@ -96,8 +94,10 @@ impl Provider {
         Ok(Some(Self {
             endpoint: endpoint(needed(ENDPOINT)?)?,
             client_id: needed(ID)?.to_owned(),
-            secret: needed(SECRET)?.to_owned(),
-            file: config.secret_file.clone(),
+            secret: match config.secret_file.clone() {
+                Some(file) => Secret::File(file),
+                None => needed(SECRET)?.into(),
+            },
             scope: get(SCOPE).filter(|scope| !scope.is_empty()).map(str::to_owned),
             extensions: extensions(get(EXTENSIONS).unwrap_or_default())?,
             authorities: authorities(config)?,
@@ -106,7 +106,7 @@ impl Provider {
 
     /// The secret as it is now.
     pub(super) fn secret(&self) -> String {
-        self.file.as_ref().map_or_else(|| self.secret.clone(), SecretFile::text)
+        self.secret.text()
     }
 
     /// What is asked for.
@@ -165,14 +165,28 @@ fn authorities(config: &KafkaConfig) -> Result<Authorities, KafkaError> {
     if properties.get(AUTHORITIES).is_some_and(|path| path == "probe") {
         properties.remove(AUTHORITIES);
     }
-    let why = "no certificate in PEM can be read from it";
-    let folder = properties.get(AUTHORITIES).map(Path::new).filter(|path| path.is_dir());
-    let found = match folder {
-        Some(folder) => Some(load_certs_from_paths(None, Some(folder)).certs),
-        None => certificates(&properties, "https.ca").map_err(|key| refuse(&key, why))?,
+    let refuse = |key: &str, reason: &str| {
+        refuse(key, &format!("no certificate in PEM can be taken from it: {reason}"))
     };
-    let authorities = found.map_or_else(|| Authorities::new(None), Authorities::only);
-    authorities.map_err(|_| refuse(AUTHORITIES, why))
+    let folder = properties.get(AUTHORITIES).map(Path::new).filter(|path| path.is_dir());
+    let named = match folder {
+        Some(folder) => {
+            let found = load_certs_from_paths(None, Some(folder));
+            // Of a folder whatever can be read is taken.
+            if let (true, Some(error)) = (found.certs.is_empty(), found.errors.first()) {
+                return Err(refuse(AUTHORITIES, &error.to_string()));
+            }
+            Some((AUTHORITIES.to_owned(), found.certs))
+        }
+        None => certificates(&properties, "https.ca")
+            .map_err(|wrong| refuse(&wrong.property, &wrong.reason))?,
+    };
+    match named {
+        Some((key, found)) => {
+            Authorities::only(found).map_err(|error| refuse(&key, &error.to_string()))
+        }
+        None => Authorities::new(None).map_err(|error| refuse(AUTHORITIES, &error.to_string())),
+    }
 }
 
 #[cfg(test)]
@@ -235,11 +249,15 @@ mod tests {
             ("sasl.oauthbearer.scop", "a"),
             ("sasl.oauthbearer.assertion.file", "a"),
             ("https.ca.pem", "no certificate"),
+            ("https.ca.pem", "-----BEGIN CERTIFICATE-----\nMAAA\n"),
+            ("https.ca.pem", "-----BEGIN CERTIFICATE-----\nMAAA\n-----END CERTIFICATE-----\n"),
             ("enable.sasl.oauthbearer.unsecure.jwt", "true"),
         ] {
             let error = of(&[(key, value)], "").err().unwrap().to_string();
             assert!(error.contains(key) && !error.contains("hunter2"), "{error}");
         }
         assert!(of(&[(AUTHORITIES, "probe")], "").unwrap().is_some());
+        let missing = of(&[(AUTHORITIES, "/no/such/file")], "").err().unwrap().to_string();
+        assert!(missing.contains("No such file"), "{missing}");
     }
 }

@@ -128,6 +128,39 @@ fn a_token_is_good_while_no_new_one_is_to_be_had() {
 }
 
 #[test]
+fn a_token_that_brokers_refuse_is_replaced_if_another_is_to_be_had() {
+    let (first, second) = (token("first", 60.0), token("second", 60.0));
+    let (down, fourth) = (answer("503 Away", ""), token("fourth", 60.0));
+    let endpoint = Endpoint::new(&[&first, &second, &down, &fourth]);
+    let tokens = endpoint.tokens();
+    let refused = tokens.token().unwrap();
+    // Brokers that take none make nobody ask at each login.
+    tokens.refused(&refused);
+    assert_eq!(tokens.token().unwrap().text, "first");
+    assert_eq!(endpoint.asked(), 1);
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(tokens.token().unwrap().text, "first");
+    tokens.refused(&refused);
+    let better = tokens.token().unwrap();
+    assert_eq!((better.text.as_str(), endpoint.asked()), ("second", 2));
+    std::thread::sleep(Duration::from_millis(1100));
+    // What is said of the first is none of the second's business.
+    tokens.refused(&refused);
+    assert_eq!(tokens.renewed().unwrap().text, "second");
+    assert_eq!(endpoint.asked(), 2);
+    // There is no other for now: it is shown again, to brokers that may take it.
+    tokens.refused(&better);
+    for _ in 0..3 {
+        assert_eq!(tokens.token().unwrap().text, "second");
+    }
+    assert!(tokens.failure().is_none());
+    assert_eq!(endpoint.asked(), 3);
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(tokens.token().unwrap().text, "fourth");
+    assert_eq!(endpoint.asked(), 4);
+}
+
+#[test]
 fn who_waits_for_a_slow_provider_waits_once() {
     let endpoint = Endpoint::new(&["slow"]);
     let tokens = endpoint.tokens();
@@ -172,7 +205,9 @@ fn what_goes_wrong_is_said_with_where_and_what_to_do() {
         assert!(text.contains("sasl.oauthbearer.token.endpoint.url"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
     }
-    let error = tokens("http://127.0.0.1:1/token?key=hunter2", None).token().err().unwrap();
+    let tokens = tokens("http://127.0.0.1:1/token?key=hunter2", None);
+    assert!(!format!("{tokens:?}").contains("hunter2"), "{tokens:?}");
+    let error = tokens.token().err().unwrap();
     assert!(error.to_string().contains("https.ca.location"), "{error}");
     assert!(!error.to_string().contains("hunter2"), "{error}");
 }

@@ -13,8 +13,9 @@ use kafka_protocol::protocol::StrBytes;
 use rsasl::prelude::{Mechname, SASLClient, SASLConfig, SASLError, Session, SessionError, State};
 
 use super::connection::{Broken, Connection};
+use crate::error::shown;
 use crate::tokens::{Token, Tokens};
-use isk_outbound::SecretFile;
+use isk_outbound::{Secret, SecretFile};
 
 /// The mechanisms of those who have a password; GSSAPI is librdkafka's.
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
@@ -25,13 +26,7 @@ const PROPERTIES: [&str; 4] =
 #[derive(Clone)]
 pub(crate) enum Login {
     /// By a password.
-    User {
-        mechanism: &'static str,
-        user: String,
-        password: String,
-        /// Where the password is renewed.
-        file: Option<SecretFile>,
-    },
+    User { mechanism: &'static str, user: String, password: Secret },
     /// By a provider's tokens: OAUTHBEARER.
     Bearer(Arc<Tokens>),
 }
@@ -68,8 +63,9 @@ impl Login {
         let mechanism = MECHANISMS.into_iter().find(|known| *known == named);
         match (mechanism, get("sasl.username"), get("sasl.password")) {
             (Some(mechanism), Some(user), Some(password)) => {
-                let (user, password) = (user.to_owned(), password.to_owned());
-                Ok(Self::User { mechanism, user, password, file: file.cloned() })
+                let file = file.cloned().map(Secret::File);
+                let password = file.unwrap_or_else(|| password.into());
+                Ok(Self::User { mechanism, user: user.to_owned(), password })
             }
             _ => Err("sasl.mechanism".into()),
         }
@@ -82,17 +78,20 @@ impl Login {
         timeout: Duration,
     ) -> Result<(), Broken> {
         let lifetime = match self {
-            Self::User { mechanism, user, password, file } => {
+            Self::User { mechanism, user, password } => {
                 shake_hands(mechanism, connection, timeout)?;
-                let password = file.as_ref().map_or_else(|| password.clone(), SecretFile::text);
-                let begun = begin(mechanism, user, password);
+                let begun = begin(mechanism, user, password.text());
                 let begun = begun.map_err(|e| connection.refused(e.to_string()))?;
                 converse(mechanism, begun, connection, timeout)?
             }
             Self::Bearer(tokens) => {
                 let token = tokens.token().map_err(|e| Broken::NoToken(Box::new(e)))?;
                 shake_hands("OAUTHBEARER", connection, timeout)?;
-                show(&token, tokens, connection, timeout)?
+                let taken = show(&token, tokens, connection, timeout);
+                if matches!(taken, Err(Broken::Refused { .. })) {
+                    tokens.refused(&token);
+                }
+                taken?
             }
         };
         // The broker hangs up on sessions that outlive this (KIP-368).
@@ -115,7 +114,8 @@ fn shake_hands(
     let answer = connection.ask(&request, version, timeout)?;
     if answer.error_code != 0 {
         let known: Vec<&str> = answer.mechanisms.iter().map(StrBytes::as_str).collect();
-        let reason = format!("the broker takes no {mechanism}, but {}", known.join(", "));
+        let known = shown(&known.join(", "));
+        let reason = format!("the broker takes no {mechanism}, but {known}");
         return Err(connection.refused(reason));
     }
     Ok(())
@@ -142,7 +142,7 @@ fn converse(
         let state = session.step(said.as_deref(), &mut out);
         let state = state.map_err(|e: SessionError| {
             // It is the broker that has to prove here that it knows the password, too.
-            connection.refused(format!("{mechanism} with the broker: {e}"))
+            connection.refused(format!("{mechanism} with the broker: {}", shown(&e.to_string())))
         })?;
         if matches!(state, State::Finished(_)) && out.is_empty() {
             return Ok(lifetime);
@@ -173,10 +173,11 @@ fn show(
         return Ok(answer.session_lifetime_ms);
     }
     // A refusal is a text of JSON; what is left to say is a courtesy, and the connection ends.
+    let said = String::from_utf8_lossy(&answer.auth_bytes).replace(&token.text, "[hidden]");
     Err(connection.refused(format!(
         "it does not take the token of sasl.oauthbearer.client.id={}: {}; its own log says why",
         tokens.client_id(),
-        String::from_utf8_lossy(&answer.auth_bytes)
+        shown(&said)
     )))
 }
 
@@ -190,7 +191,7 @@ fn say(
     let request = SaslAuthenticateRequest::default().with_auth_bytes(bytes.into());
     let answer = connection.ask(&request, version, timeout)?;
     if answer.error_code != 0 {
-        let reason = answer.error_message.map(|m| m.to_string());
+        let reason = answer.error_message.map(|m| shown(&m));
         let reason = reason.unwrap_or_else(|| format!("error {}", answer.error_code));
         return Err(connection.refused(reason));
     }

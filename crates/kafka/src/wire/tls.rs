@@ -49,7 +49,8 @@ impl Encryption {
             .with_safe_default_protocol_versions()
             .map_err(|_| "security.protocol".to_owned())?
             .with_root_certificates(authorities(properties)?);
-        let certificate = certificates(properties, "ssl.certificate")?;
+        let certificate = certificates(properties, "ssl.certificate");
+        let certificate = certificate.map_err(|wrong| wrong.property)?.map(|(_, found)| found);
         let key = match (properties.get("ssl.key.pem"), properties.get("ssl.key.location")) {
             (Some(text), _) => Some(
                 PrivateKeyDer::from_pem_slice(text.as_bytes())
@@ -97,19 +98,28 @@ impl Encryption {
 /// The authorities that are named, or the system's.
 fn authorities(properties: &BTreeMap<String, String>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    let (property, certificates) = match certificates(properties, "ssl.ca")? {
-        Some(named) => ("ssl.ca.location", named),
-        None => ("security.protocol", rustls_native_certs::load_native_certs().certs),
-    };
+    let named = certificates(properties, "ssl.ca").map_err(|wrong| wrong.property)?;
+    let (property, certificates) = named.unwrap_or_else(|| {
+        ("security.protocol".to_owned(), rustls_native_certs::load_native_certs().certs)
+    });
     let (added, _) = roots.add_parsable_certificates(certificates);
-    if added == 0 { Err(property.to_owned()) } else { Ok(roots) }
+    if added == 0 { Err(property) } else { Ok(roots) }
+}
+
+/// Certificates, and the property that they come from.
+pub(crate) type Named = (String, Vec<CertificateDer<'static>>);
+
+/// A property that holds no certificates, and why it does not.
+pub(crate) struct NoCertificates {
+    pub(crate) property: String,
+    pub(crate) reason: String,
 }
 
 /// Certificates in PEM, from the property itself or the file that is named.
 pub(crate) fn certificates(
     properties: &BTreeMap<String, String>,
     what: &str,
-) -> Result<Option<Vec<CertificateDer<'static>>>, String> {
+) -> Result<Option<Named>, NoCertificates> {
     let (text, location) = (format!("{what}.pem"), format!("{what}.location"));
     let (read, property) = match (properties.get(&text), properties.get(&location)) {
         (Some(pem), _) => {
@@ -122,8 +132,9 @@ pub(crate) fn certificates(
         (None, None) => return Ok(None),
     };
     match read {
-        Ok(found) if !found.is_empty() => Ok(Some(found)),
-        _ => Err(property),
+        Ok(found) if !found.is_empty() => Ok(Some((property, found))),
+        Ok(_) => Err(NoCertificates { property, reason: "there is none in it".into() }),
+        Err(error) => Err(NoCertificates { property, reason: error.to_string() }),
     }
 }
 
