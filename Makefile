@@ -8,7 +8,7 @@ ifeq ($(ONCE),1)
 override DEMO_FLAGS += --once
 endif
 
-.PHONY: lint-deploy help setup build demo test test-rust test-clients test-kafka lint deny audit fmt bench soak fuzz fuzz-http differential clean
+.PHONY: lint-deploy help setup build demo test test-code test-downloads test-rust test-setup test-clients test-kafka lint deny audit fmt bench soak fuzz fuzz-http differential clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,17 +34,31 @@ deny: ## Licences, bans and sources of the dependencies
 audit: ## What is known against the dependencies: RustSec's database (needs the internet; not part of `make test`)
 	tests/deny.sh advisories
 
+# There are no tests in documentation; rustdoc would look for them in every library. Examples are compiled by `lint`.
 test-rust: setup ## Unit and property tests
-	$(CARGO) test --workspace --locked
+	$(CARGO) test --workspace --locked --lib --bins --tests
 
-test-clients: build ## Real clients against a real broker and registry
+test-setup: setup ## Install and download what the clients' tests need
 	@deploy/setup.sh --tests
+	tests/stack/run setup
+
+test-clients: build test-setup ## Real clients against a real broker and registry
 	tests/stack/run test
 
 test-kafka: ## The Kafka crate's own tests against a real broker (not part of `make test`)
 	tests/stack/run test tests/kafka_crate.py
 
-test: lint deny test-rust test-clients ## Everything CI runs
+# What the clients' tests need is downloaded beside what only computes, which goes on in its order (and without make's
+# job server, of which Cargo would take its share). Where that fails, `test-clients` does it again, and says at the end why.
+test: setup ## Everything CI runs
+	$(MAKE) -j2 test-downloads test-code
+	$(MAKE) test-clients
+
+test-downloads:
+	-$(MAKE) test-setup
+
+test-code:
+	$(MAKE) -j1 lint deny test-rust build
 
 bench: build ## ISK beside what one would use without it; docs/benchmarks.md (BENCH_FLAGS, tests/bench/run --help)
 	@deploy/setup.sh --tests

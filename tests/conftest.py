@@ -17,6 +17,13 @@ from stack.trino import Trino, iceberg_catalog
 
 _topic_numbers = itertools.count(1)
 
+# The files that take longest, the longest first: one that comes last leaves the other process alone at the end.
+LONGEST = (
+    "test_engines", "test_merged", "test_merged_history", "test_coldset", "test_bounds", "test_streams", "test_prover",
+    "test_brokers", "test_kafka_oauth", "test_merged_faults", "test_record_types", "test_errors", "test_cold_tables",
+    "test_disk", "test_races", "test_leaks", "test_snapshots", "test_bad_input", "test_coldset_auth", "test_transport",
+)  # fmt: skip
+
 
 @pytest.fixture(scope="session")
 def broker():
@@ -135,6 +142,11 @@ def make_topic(broker, request):
         return records.create_topic(broker.bootstrap, f"{stem}_{next(_topic_numbers)}", partitions, config)
 
     return make
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,9 +7,9 @@ version=0.20.2
 if ! command -v cargo-deny >/dev/null 2>&1; then
     cache=${ISK_TEST_CACHE:-$HOME/.cache/isk-tests}/cargo-deny-$version
     if [ ! -x "$cache/bin/cargo-deny" ]; then
-        # A debug build: it checks a graph of some hundred crates, and builds in a third of the time.
+        # A debug build, without debug information: it checks a graph of some hundred crates, and builds in a third of the time.
         echo "deny: building cargo-deny $version once, into $cache"
-        cargo install --quiet --locked --debug --root "$cache" --version "$version" cargo-deny
+        CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug --root "$cache" --version "$version" cargo-deny
     fi
     PATH=$cache/bin:$PATH
 fi

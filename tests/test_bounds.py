@@ -8,7 +8,7 @@ import urllib.request
 import numpy
 import pytest
 from confluent_kafka.serialization import MessageField, SerializationContext
-from stack import clients, records
+from stack import clients, jdk, records
 from stack.isk import Isk
 from stack.kafka import Broker
 
@@ -54,7 +54,7 @@ def values(framing, first):
 def large(registry):
     """The topic, on a broker of its own that goes with this module. No two values have anything in common."""
     assert COUNT * VALUE > 1024 * MIB and COUNT % BLOCK == 0
-    with Broker() as broker:
+    with Broker(jvm=jdk.FULL) as broker:
         records.create_topic(broker.bootstrap, TOPIC, PARTITIONS)
         serialize = records.avro_serializer(registry.url, SCHEMA)
         # One record as Confluent's serializer writes it, to be sure of what is laid out by hand.

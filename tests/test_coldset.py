@@ -287,11 +287,11 @@ def test_who_goes_away_ends_the_read_upstream(broker, registry, lake):
 
 
 def settled(relay):
-    """What came through the relay, once nothing more comes for a second."""
+    """What came through the relay, once nothing more comes for half a second."""
     deadline = time.monotonic() + 30
     while True:
         seen = relay.received
-        time.sleep(1)
+        time.sleep(0.5)
         if relay.received == seen:
             return seen
         assert time.monotonic() < deadline, "the store goes on sending"

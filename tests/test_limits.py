@@ -17,7 +17,7 @@ SHORT = {
     "ISK_CONNECTIONS": "6",
     "ISK_HEAD_BYTES": "20480",
     "ISK_HEAD_SECONDS": "1",
-    "ISK_IDLE_SECONDS": "3",
+    "ISK_IDLE_SECONDS": "2",
     "ISK_BODY_STALL_SECONDS": "1",
     "ISK_READER_STALL_SECONDS": "2",
     "ISK_REQUESTS_PER_PRINCIPAL": "1",
@@ -116,7 +116,7 @@ def test_an_idle_connection_ends(short, port):
     with connect(ports(short)[port]) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
         text, took = to_end(connection)
-        assert text.startswith("HTTP/1.1 ") and 2.5 < took < 6, took
+        assert text.startswith("HTTP/1.1 ") and 1.6 < took < 5, took
 
 
 def test_a_body_that_stalls(short):
@@ -157,7 +157,7 @@ def test_a_reader_that_does_not_read_gives_its_place_back(short, key):
 @pytest.mark.parametrize("port", ["catalog", "s3"])
 def test_connections_beyond_the_bound(short, port):
     number, ask = ports(short)[port], b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
-    time.sleep(3.5)  # connections of other tests are idle no longer
+    time.sleep(2.5)  # connections of other tests are idle no longer
     before = counted(short, "isk_connections_refused_total", port)
     held = [connect(number) for _ in range(6)]
     try:

@@ -192,7 +192,7 @@ def test_transactions_are_aborted_and_left_open_while_scans_run(broker, isk, mak
     begin = time.monotonic()
     number = 0
     with Scans(isk, topic, lambda: None, check, GONE) as scans:
-        while time.monotonic() - begin < 12:
+        while time.monotonic() - begin < 8:
             hang = number % 7 == 3
             if hang:
                 # It writes, and is not heard of again until another one of its name comes.

@@ -304,7 +304,7 @@ def test_a_reader_whose_tick_is_forgotten_is_told(broker, registry, spark, topic
         stream.wait(range(topic.count))
         stream.stop()
         catalog = clients.pyiceberg_catalog(isk.catalog_uri)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 6
         while time.monotonic() < deadline:
             topic.add()
             catalog.load_table(f"hotset.{topic.name}")

@@ -130,7 +130,7 @@ def java(authority):
 
 def spark(secure, authority, topic, folder):
     settings = client_files.text("spark-defaults.conf", secure.catalog_uri, credential=f"all:{SECRET}")
-    settings += f"spark.driver.extraJavaOptions {' '.join(java(authority))}\n"
+    settings += f"spark.driver.extraJavaOptions {' '.join([*jdk.BRIEF, *java(authority)])}\n"
     settings += f"spark.driver.extraClassPath {':'.join(map(str, maven.classpath('spark-iceberg')))}\nspark.ui.enabled false\n"
     (folder / "spark-defaults.conf").write_text(settings)
     own = {"SPARK_CONF_DIR": str(folder), "JAVA_HOME": str(jdk.home("spark")), "SPARK_LOCAL_IP": "127.0.0.1"}

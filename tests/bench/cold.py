@@ -19,7 +19,7 @@ from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.schema import Schema
 from pyiceberg.typedef import Record
 from pyiceberg.types import IntegerType, LongType, NestedField, StringType
-from stack import clients, nginx, records
+from stack import clients, jdk, nginx, records
 from stack.isk import Isk
 from stack.kafka import Broker
 from stack.lake import BUCKET, Lake
@@ -217,7 +217,7 @@ def fast_store(broker, registry, lake):
 
 
 def run():
-    with Broker() as broker, Registry() as registry, Lake() as lake, Isk.beside(broker, registry, lake.isk_environment()) as isk:
+    with Broker(jvm=jdk.FULL) as broker, Registry() as registry, Lake() as lake, Isk.beside(broker, registry, lake.isk_environment()) as isk:
         results = {"files": FILES, "cold_mib_per_s": throughput(lake.boto3(), isk)}
         results["fast_cold_mib_per_s"] = fast_store(broker, registry, lake)
         results["many_chunks"] = beside_many_chunks(broker, registry, lake, isk)

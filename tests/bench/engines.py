@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from stack import clients, maven
+from stack import clients, jdk, maven
 from stack.trino import Trino
 from stack.trino_kafka import TrinoKafka
 
@@ -29,7 +29,7 @@ class TrinoEngine:
 
     @classmethod
     def of(cls, catalogs: Mapping[str, Mapping[str, str]], properties: Mapping[str, str] | None = None) -> TrinoEngine:
-        return cls(Trino(catalogs, HEAP, properties).start())
+        return cls(Trino(catalogs, HEAP, properties, jvm=jdk.FULL).start())
 
     @classmethod
     def of_kafka(cls, bootstrap: str, tables: Mapping[str, Mapping[str, Any]]) -> TrinoEngine:
@@ -63,7 +63,7 @@ class SparkEngine:
     name = "spark"
 
     def __init__(self, catalogs: Mapping[str, str]) -> None:
-        self.session = clients.spark_session(catalogs, HEAP, maven.classpath("spark-kafka"))
+        self.session = clients.spark_session(catalogs, HEAP, maven.classpath("spark-kafka"), jdk.FULL)
         self.pid = self.session.sparkContext._gateway.proc.pid
 
     def timestamp(self, ms: int) -> str:

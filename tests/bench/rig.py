@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import cached_property
 
-from stack import clients
+from stack import clients, jdk
 from stack.isk import Isk
 from stack.kafka import Broker
 from stack.process import start_together
@@ -26,7 +26,7 @@ class Rig:
 
     def __init__(self, sizes: dict[str, int]) -> None:
         self.sizes = sizes
-        self.broker = Broker()
+        self.broker = Broker(jvm=jdk.FULL)
         self.registry = Registry()
         self._open: list = []
         self._filled: dict[str, Topic] = {}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import requests
 
-from stack import clients, records
+from stack import clients, jdk, records
 from stack.isk import Isk, binary, secret_of
 from stack.kafka import Broker
 from stack.lake import Lake
@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def soak(options: argparse.Namespace) -> dict:
-    broker, registry = Broker(heap="384m"), Registry()
+    broker, registry = Broker(heap="384m", jvm=jdk.FULL), Registry()
     start_together([broker, registry])
     with broker, registry, Lake() as lake:
         lake.pyiceberg().create_namespace("coldset")

@@ -61,7 +61,9 @@ def spark_catalog(name: str, uri: str, **properties: str) -> dict[str, str]:
     return given | {f"{prefix}.{key}": value for key, value in properties.items()}
 
 
-def spark_session(settings: Mapping[str, str], heap: str = "1g", jars: Sequence[Path] = ()) -> pyspark.sql.SparkSession:
+def spark_session(
+    settings: Mapping[str, str], heap: str = "1g", jars: Sequence[Path] = (), jvm: Sequence[str] = jdk.BRIEF
+) -> pyspark.sql.SparkSession:
     """A local Spark with the Iceberg runtime, its AWS bundle and `jars` on the class path.
 
     One Spark per process, which ends with it; each call gives a session of its own in it, whose catalogs no other session
@@ -74,6 +76,7 @@ def spark_session(settings: Mapping[str, str], heap: str = "1g", jars: Sequence[
     builder = SparkSession.builder.appName("isk tests").master("local[2]")
     fixed = {
         "spark.driver.memory": heap,
+        "spark.driver.extraJavaOptions": " ".join(jvm),
         "spark.driver.extraClassPath": ":".join(str(jar) for jar in [*maven.classpath("spark-iceberg"), *jars]),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",

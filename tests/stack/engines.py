@@ -210,7 +210,7 @@ class TrinoEngine(SqlEngine):
         self.server: Server = Trino({name: iceberg_catalog(uri, isk.s3_endpoint) for name, uri in uris.items()}).start()
 
     def close(self) -> None:
-        self.server.stop()
+        self.server.discard()
 
     def sql(self, text: str) -> list[tuple]:
         return [tuple(row) for row in self.server.query(text)]

@@ -54,7 +54,7 @@ def run(statements: Sequence[str], seconds: float = 180) -> None:
 
 def command(statements: Sequence[str]) -> list[str]:
     opened = [f"--add-opens={package}=ALL-UNNAMED" for package in OPENED]
-    options = ["-Xmx700m", *opened, "-Duser.timezone=UTC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+    options = ["-Xmx700m", *jdk.BRIEF, *opened, "-Duser.timezone=UTC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
     jars = ":".join(map(str, [compiled().parent, *maven.classpath("flink-iceberg")]))
     return [jdk.java("flink"), *options, "-cp", jars, "FlinkSql", *statements]
 

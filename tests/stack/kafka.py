@@ -3,7 +3,7 @@
 import base64
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from . import jdk, maven
 from .process import Server, StartFailed, free_port
@@ -42,7 +42,7 @@ class Broker(Server):
     # Whether it has a remote store on a local disk to choose from.
     more_jars = False
 
-    def __init__(self, properties: Mapping[str, object] | None = None, heap: str = "512m") -> None:
+    def __init__(self, properties: Mapping[str, object] | None = None, heap: str = "512m", jvm: Sequence[str] = jdk.BRIEF) -> None:
         super().__init__()
         self.port = free_port()
         self.controller_port = free_port()
@@ -51,18 +51,19 @@ class Broker(Server):
         self.cluster_id = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         self.properties = {k: str(v) for k, v in (properties or {}).items()}
         self.heap = heap
+        self.jvm = jvm
 
     def prepare(self) -> None:
         self._write_configuration()
         arguments = ["format", "-t", self.cluster_id, "-c", str(self._configuration)]
-        command = self._java("-Xmx128m", "-XX:TieredStopAtLevel=1") + ["kafka.tools.StorageTool", *arguments]
+        command = self._java("-Xmx128m", *jdk.BRIEF) + ["kafka.tools.StorageTool", *arguments]
         done = subprocess.run(command, cwd=self.work, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode != 0:
             raise StartFailed(f"the broker's storage could not be formatted\n{done.stdout}{done.stderr}")
 
     def command(self) -> list[str]:
         self._write_configuration()
-        options = (f"-Xms{self.heap}", f"-Xmx{self.heap}", "-XX:+UseG1GC", "-Dlog4j2.level=INFO")
+        options = (f"-Xms{self.heap}", f"-Xmx{self.heap}", *self.jvm, "-Dlog4j2.level=INFO")
         return self._java(*options) + ["kafka.Kafka", str(self._configuration)]
 
     def is_ready(self) -> bool:

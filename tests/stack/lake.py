@@ -142,8 +142,8 @@ class Lake:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.catalog.stop()
-        self.store.stop()
+        self.catalog.discard()
+        self.store.discard()
 
     def isk_environment(self, writable: bool = True) -> dict[str, str]:
         """What the service under test is told of the lake."""

@@ -63,6 +63,8 @@ class Server:
     name = "server"
     start_seconds = 60.0
     stop_seconds = 15.0
+    # Whether it is asked to end even where nobody needs it or its data any more. That takes many servers seconds.
+    ends_politely = False
 
     def __init__(self) -> None:
         self.work = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=work_root()))
@@ -131,6 +133,10 @@ class Server:
         """Ends the program as a crash would, without a chance to tidy up."""
         self._end(signal.SIGKILL)
 
+    def discard(self) -> None:
+        """Ends the program for good."""
+        self.stop() if self.ends_politely else self.kill()
+
     def restart(self) -> "Server":
         """Stops and starts again: same ports, same data."""
         self.stop()
@@ -159,7 +165,7 @@ class Server:
         return self.start()
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.discard()
 
     def _end(self, first: signal.Signals) -> None:
         process = self.process
@@ -233,6 +239,6 @@ def _may_set_signals() -> bool:
 def _end_everything() -> None:
     for server in reversed(live_servers()):
         server.stop_seconds = 5.0
-        server.stop()
+        server.discard()
     if _work_root and not os.environ.get("ISK_TEST_KEEP"):
         shutil.rmtree(_work_root, ignore_errors=True)

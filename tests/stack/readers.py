@@ -141,7 +141,7 @@ class TrinoReader(SqlReader):
         self.server = server
 
     def close(self) -> None:
-        self.server.stop()
+        self.server.discard()
 
     def sql(self, text: str) -> list[tuple]:
         return [tuple(row) for row in self.server.query(text)]

@@ -44,9 +44,16 @@ class Trino(Server):
     start_seconds = 180.0
     release = VERSIONS["trino"]["server"]
 
-    def __init__(self, catalogs: Mapping[str, Mapping[str, str]], heap: str = "1200m", properties: Mapping[str, str] | None = None, java: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        catalogs: Mapping[str, Mapping[str, str]],
+        heap: str = "1200m",
+        properties: Mapping[str, str] | None = None,
+        java: Sequence[str] = (),
+        jvm: Sequence[str] = jdk.BRIEF,
+    ) -> None:
         super().__init__()
-        self.java = list(java)
+        self.java = [*jvm, *java]
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.catalogs = catalogs
@@ -78,7 +85,6 @@ class Trino(Server):
         jars = [_home(), *self.server_jars()]
         options = [
             f"-Xmx{self.heap}",
-            "-XX:+UseG1GC",
             "-XX:+ExitOnOutOfMemoryError",
             "-XX:ReservedCodeCacheSize=256M",
             "-Djdk.attach.allowAttachSelf=true",

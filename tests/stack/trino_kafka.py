@@ -37,7 +37,7 @@ class TrinoKafka(Trino):
             "kafka.table-names": ",".join(tables),
             "kafka.hide-internal-columns": "false",
         }
-        super().__init__({"kafka": properties}, heap)
+        super().__init__({"kafka": properties}, heap, jvm=jdk.FULL)
         properties["kafka.table-description-dir"] = str(self.work / "tables")
         self.tables = tables
 
