@@ -60,7 +60,7 @@ def run(service: Service, array: Any, numbers: list[int], seconds: float, out: s
     """A process with a client for each number; what they saw goes to a file of JSON lines."""
     settled, until = Settled(array), time.time() + seconds
     # In production they are on other machines: here those that scan have what the servers leave of this one.
-    _stand_alone(behind=0 if KINDS[numbers[0] % 8] == Metadata.kind else 10)
+    _stand_alone(behind=0 if KINDS[numbers[0] % 8] == Metadata.kind else 5)
     with Path(out).open("a") as file:
 
         def note(one: dict) -> None:

@@ -10,10 +10,10 @@ use std::future::Future;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-/// How far behind: on Linux, a share of a core of about a tenth of what others get who want it at the same time. It is
+/// How far behind: on Linux, a share of a core of about a third of what others get who want it at the same time. It is
 /// added to the niceness that the process was started with.
 #[cfg(target_os = "linux")]
-const BEHIND: i32 = 10;
+const BEHIND: i32 = 5;
 
 /// Why there is nothing to show for some work.
 #[derive(Debug, thiserror::Error)]
