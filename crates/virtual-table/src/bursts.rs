@@ -18,8 +18,9 @@ struct Slot<V> {
 }
 
 impl<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Bursts<K, V> {
-    pub(crate) fn new() -> Self {
-        Self { slots: moka::sync::Cache::new(10_000) }
+    /// The last answers to so many questions are held at the most.
+    pub(crate) fn new(most: u64) -> Self {
+        Self { slots: moka::sync::Cache::new(most) }
     }
 
     /// The answer to a question that begins to be asked after this is called: by this caller, or by

@@ -302,7 +302,9 @@ impl Service {
         upstream: &Upstream,
         table: &str,
     ) -> Result<Arc<ColdView>, ServiceError> {
-        let loaded = upstream.load_table(table).await.map_err(|e| cold_error(&e))?;
+        let ask = || upstream.load_table(table);
+        let loaded = self.cold_bursts.ask(table.to_owned(), ask).await;
+        let loaded = loaded.map_err(|e| cold_error(&e))?;
         if let Some(known) = self.cold_views.get(table)
             && known.metadata_location == loaded.metadata_location
         {

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use iceberg::spec::Manifest;
-use isk_coldset::Upstream;
+use isk_coldset::{ColdTable, ColdsetError, Upstream};
 use isk_kafka::{KafkaCluster, KafkaError, SchemaRegistry};
 use isk_model::{ContentDigest, KafkaPartition, PartitionOffsets, TopicName};
 
@@ -52,6 +52,9 @@ const FRESH: Duration = Duration::from_millis(500);
 
 /// Entries of parsed manifests that are kept for scans planned here: a few tens of MiB.
 const PARSED_ENTRIES: u64 = 20_000;
+
+/// Cold tables that are remembered as they were last seen.
+const COLD_TABLES: u64 = 1000;
 
 /// What a [`Service`] is made of.
 #[derive(Debug)]
@@ -130,6 +133,7 @@ pub struct Service {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) metadata_retention: Duration,
     pub(crate) offset_bursts: Bursts<(TopicName, usize), Result<TopicOffsets, KafkaError>>,
+    pub(crate) cold_bursts: Bursts<String, Result<Arc<ColdTable>, ColdsetError>>,
     pub(crate) tips: Tips,
     pub(crate) prover: Prover,
     pub(crate) ahead: ReadAhead,
@@ -181,7 +185,7 @@ impl Service {
             error_policies: config.errors,
             rules: config.rules,
             coverages: Arc::new(Coverages::new(bookcase)),
-            cold_views: moka::sync::Cache::new(1000),
+            cold_views: moka::sync::Cache::new(COLD_TABLES),
             layouts: moka::sync::Cache::new(10_000),
             schemas,
             discovering: moka::sync::Cache::new(10_000),
@@ -203,7 +207,8 @@ impl Service {
             )),
             renders: Arc::new(renders),
             metadata,
-            offset_bursts: Bursts::new(),
+            offset_bursts: Bursts::new(10_000),
+            cold_bursts: Bursts::new(COLD_TABLES),
             tips: Tips::new(Arc::clone(&store), config.prover.follow_interval + FRESH),
             prover: Prover::new(config.prover),
             ahead: ReadAhead::new(config.read_ahead && shared_dir.is_none()),
