@@ -21,7 +21,7 @@ from stack import clients, jdk, records
 from stack.isk import Isk, binary, secret_of
 from stack.kafka import Broker
 from stack.lake import Lake
-from stack.process import start_together
+from stack.process import start_together, tell_reaper
 from stack.registry import Registry
 from stack.versions import TESTS
 
@@ -108,12 +108,15 @@ def _soak(options, broker, registry, lake, isk) -> dict:
         while (left := began + seconds - time.time()) > 1:
             process = spawn.Process(target=readers.run, args=(service, array, numbers, left, str(OUT / f"client-{numbers[0]}.jsonl")))
             process.start()
+            # It has a session of its own, and goes when this one does all the same.
+            tell_reaper(f"+{process.pid}")
             process.join(left + 90)
             # DuckDB was seen to end its process where two of its threads met an error at once, and to wait for a lock of its own
             # for ever after an error while it opened a file.
             if process.is_alive():
                 process.kill()
                 process.join()
+            tell_reaper(f"-{process.pid}")
             if process.exitcode:
                 died.append(f"clients {numbers} ended with {process.exitcode}")
 

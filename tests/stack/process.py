@@ -107,7 +107,7 @@ class Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        _tell_reaper(f"+{self.process.pid}")
+        tell_reaper(f"+{self.process.pid}")
         _live.append(self)
         if wait:
             self.wait_until_ready()
@@ -182,7 +182,7 @@ class Server:
             except subprocess.TimeoutExpired:
                 continue
         _kill_group(process.pid)
-        _tell_reaper(f"-{process.pid}")
+        tell_reaper(f"-{process.pid}")
         self.process = None
         if self in _live:
             _live.remove(self)
@@ -212,7 +212,7 @@ def _kill_group(group: int) -> None:
         pass
 
 
-def _tell_reaper(line: str) -> None:
+def tell_reaper(line: str) -> None:
     global _reaper
     with _lock:
         if _reaper is None:

@@ -63,7 +63,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_burst_shares_answers_and_none_is_older_than_its_question() {
-        let bursts = Arc::new(Bursts::<&str, u64>::new());
+        let bursts = Arc::new(Bursts::<&str, u64>::new(10));
         let (asked, happened) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..100 {
@@ -85,7 +85,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_who_leaves_takes_nobody_with_it() {
-        let bursts = Bursts::<&str, u64>::new();
+        let bursts = Bursts::<&str, u64>::new(10);
         let (asked, happened) = (AtomicU64::new(0), AtomicU64::new(7));
         let first = bursts.ask("topic", || answer(&asked, &happened));
         let left = tokio::time::timeout(Duration::from_millis(5), first).await;

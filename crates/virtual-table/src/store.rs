@@ -95,7 +95,7 @@ impl Kind {
 }
 
 /// Pages that the database keeps in memory, in bytes: it would keep a gibibyte by itself.
-const CACHE_BYTES: usize = 16 << 20;
+const CACHE_BYTES: usize = 8 << 20;
 
 fn builder() -> Builder {
     let mut builder = Builder::new();
