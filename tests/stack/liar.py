@@ -73,7 +73,7 @@ class Liar:
                 if mood == "slow":
                     time.sleep(4)
                 if mood == "late":
-                    time.sleep(random.uniform(0, 1))
+                    time.sleep(random.uniform(0, 0.5))
                 with contextlib.closing(http.client.HTTPConnection(*liar._upstream, timeout=30)) as real:
                     try:
                         real.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
