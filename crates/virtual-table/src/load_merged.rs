@@ -153,13 +153,15 @@ impl Service {
         offsets: &BTreeMap<KafkaPartition, PartitionOffsets>,
     ) -> Result<LookedAt, ServiceError> {
         let table = self.tables.table_of(&topic.name);
+        let mut seen = self.cold_views.get(table.as_str()).map(|cold| cold.uuid);
         for _ in 0..LOOKS {
             let begun = Instant::now();
-            let known = match self.cold_views.get(table.as_str()) {
-                Some(seen) => Some((seen.uuid, self.coverages.known(topic.id, seen.uuid).await?)),
+            let known = match seen {
+                Some(uuid) => Some((uuid, self.coverages.known(topic.id, uuid).await?)),
                 None => None,
             };
             let cold = self.cold_view(upstream, &table).await?;
+            seen = Some(cold.uuid);
             let asked = begun.elapsed();
             let manifests = match cold.current() {
                 Some(snapshot) => {
